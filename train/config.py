@@ -1,6 +1,12 @@
-"""The study's config, frozen: from an ml_collections ConfigDict to dataclasses, every check that needs no data."""
+"""The study's config, frozen: from an ml_collections ConfigDict to dataclasses, every check that needs no data.
+
+configs/default.py says what each field means and its unit.
+"""
 
 import dataclasses
+import difflib
+import types
+import typing
 
 
 class InputError(ValueError):
@@ -8,10 +14,198 @@ class InputError(ValueError):
 
 
 @dataclasses.dataclass(frozen=True)
+class GridConfig:
+    d_model: tuple[int, ...]
+    num_heads: tuple[int, ...]
+    d_k: tuple[int, ...]
+    learning_rates: tuple[float, ...]
+    init_seeds: tuple[int, ...]
+    data_seeds: tuple[int, ...]
+    seeds: str
+    match: str
+
+
+@dataclasses.dataclass(frozen=True)
+class ShapeConfig:
+    num_layers: int
+    d_ff: int
+    dtype: str
+    attention: str
+
+
+@dataclasses.dataclass(frozen=True)
 class DataConfig:
-    source: str = "docs"  # docs | file:PATH-or-glob | tfds:NAME
+    source: str = "docs"
     tokenizer: str = "bytes"
-    seq_len: int = 64  # tokens a window
-    max_bytes: int = 4_000_000  # of text, all splits together; 0 = all there is
-    tune_fraction: float = 0.05  # share of the documents
+    seq_len: int = 64
+    max_bytes: int = 4_000_000
+    tune_fraction: float = 0.05
     test_fraction: float = 0.05
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    steps: int
+    batch_size: int
+    schedule: str
+    warmup_steps: int
+    weight_decay: float
+    clip_norm: float
+    log_every: int
+    checkpoint_every: int
+    replica_map: str
+    memory_limit_gb: float
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalConfig:
+    stride: int
+    batch_size: int
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+    data: int
+
+
+@dataclasses.dataclass(frozen=True)
+class StudyConfig:
+    grid: GridConfig
+    model: ShapeConfig
+    data: DataConfig
+    train: TrainConfig
+    eval: EvalConfig
+    mesh: MeshConfig
+
+
+# The fields that may grow in a workdir: what is new trains alone, what is done stays.
+GROWING = ("d_model", "num_heads", "d_k", "learning_rates", "init_seeds", "data_seeds")
+
+CHOICES = {
+    "grid.seeds": ("paired", "crossed"),
+    "grid.match": ("params", "flops", "none"),
+    "model.dtype": ("float32", "bfloat16", "float64"),
+    "data.tokenizer": ("bytes",),
+    "train.schedule": ("cosine", "constant"),
+    "train.replica_map": ("auto", "vmap", "scan"),
+}
+MAY_BE_EMPTY = ("grid.num_heads", "grid.d_k", "grid.data_seeds")
+MAY_BE_ZERO = (
+    "grid.init_seeds",
+    "grid.data_seeds",
+    "model.d_ff",
+    "data.max_bytes",
+    "train.warmup_steps",
+    "train.weight_decay",
+    "train.memory_limit_gb",
+    "eval.stride",
+)
+
+
+def nearest(word: str, known: typing.Iterable[str]) -> str:
+    """', did you mean ...?' for the names closest to `word`, or the list of all that are known."""
+    known = sorted(known)
+    close = difflib.get_close_matches(word, known, n=3, cutoff=0.5)
+    return f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(known)}."
+
+
+def freeze(values: typing.Mapping) -> StudyConfig:
+    """`values`, nested by section, as a checked StudyConfig.
+
+    Raises:
+      InputError: an unknown or missing section or field, a value of the wrong type or out of range.
+    """
+    _same_names("config", values, [field.name for field in dataclasses.fields(StudyConfig)])
+    sections = {}
+    for section in dataclasses.fields(StudyConfig):
+        fields = {field.name: field.type for field in dataclasses.fields(section.type)}
+        _same_names(f"config.{section.name}", values[section.name], fields)
+        typed = {
+            name: _typed(f"{section.name}.{name}", kind, values[section.name][name]) for name, kind in fields.items()
+        }
+        sections[section.name] = section.type(**typed)
+    config = StudyConfig(**sections)
+    _check_values(config)
+    return config
+
+
+def _same_names(where: str, given: typing.Mapping, known: typing.Iterable[str]) -> None:
+    known = list(known)
+    for name in given:
+        if name not in known:
+            raise InputError(f"{where} has no field {name!r}; {nearest(name, known)}")
+    missing = [name for name in known if name not in given]
+    if missing:
+        raise InputError(f"{where} lacks {', '.join(missing)}; start from configs/default.py, which names every field.")
+
+
+def _typed(name: str, kind, value):
+    if isinstance(kind, types.GenericAlias):
+        inner = kind.__args__[0]
+        if not isinstance(value, tuple | list):
+            raise InputError(f"config.{name}={value!r} must be a tuple such as --config.{name}=1,8.")
+        return tuple(_typed(name, inner, item) for item in value)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise InputError(f"config.{name}={value!r} must be of type {kind.__name__}, not {type(value).__name__}.")
+    return value
+
+
+def _check_values(config: StudyConfig) -> None:
+    for section in dataclasses.fields(config):
+        for field in dataclasses.fields(section.type):
+            name = f"{section.name}.{field.name}"
+            _check_value(name, getattr(getattr(config, section.name), field.name))
+    for name, values in dataclasses.asdict(config.grid).items():
+        if isinstance(values, tuple) and len(set(values)) < len(values):
+            raise InputError(f"config.grid.{name}={values} names a value twice; name each once.")
+    grid, train, data = config.grid, config.train, config.data
+    if grid.seeds == "paired" and grid.data_seeds not in ((), grid.init_seeds):
+        raise InputError(
+            f"grid.seeds=paired gives seed i to init and data order together, but grid.data_seeds={grid.data_seeds} "
+            f"differs from grid.init_seeds={grid.init_seeds}; leave data_seeds empty, or set grid.seeds=crossed."
+        )
+    if grid.seeds == "crossed" and not grid.data_seeds:
+        raise InputError("grid.seeds=crossed needs grid.data_seeds, such as --config.grid.data_seeds=0,1.")
+    if data.tune_fraction + data.test_fraction >= 1:
+        raise InputError(
+            f"data.tune_fraction={data.tune_fraction} and data.test_fraction={data.test_fraction} leave nothing to "
+            f"train on; their sum must be below 1."
+        )
+    if train.warmup_steps >= train.steps:
+        raise InputError(f"train.warmup_steps={train.warmup_steps} must be below train.steps={train.steps}.")
+    if config.eval.stride > data.seq_len:
+        raise InputError(
+            f"eval.stride={config.eval.stride} exceeds data.seq_len={data.seq_len}, so tokens would go uncounted; "
+            f"choose 1 to {data.seq_len}, or 0 for seq_len."
+        )
+    if train.batch_size % config.mesh.data:
+        raise InputError(
+            f"train.batch_size={train.batch_size} does not divide over mesh.data={config.mesh.data} devices; make it a "
+            f"multiple of {config.mesh.data}."
+        )
+
+
+def _check_value(name: str, value) -> None:
+    if name in CHOICES and value not in CHOICES[name]:
+        raise InputError(f"config.{name}={value!r} is not one of {', '.join(CHOICES[name])}.")
+    if value == () and name not in MAY_BE_EMPTY:
+        raise InputError(f"config.{name} is empty; give at least one value, such as --config.{name}=1,8.")
+    for number in value if isinstance(value, tuple) else (value,):
+        if isinstance(number, int | float):
+            low_enough = number >= 0 if name in MAY_BE_ZERO else number > 0
+            if not low_enough or number != number or number == float("inf"):
+                least = "at least 0" if name in MAY_BE_ZERO else "above 0"
+                raise InputError(f"config.{name}={value!r} must be {least} and finite.")
+
+
+def differences(old: dict, new: dict) -> list[str]:
+    """'section.field: old -> new' for every field that differs between two configs as nested dicts."""
+    found = []
+    for section in sorted({*old, *new}):
+        ours, theirs = old.get(section, {}), new.get(section, {})
+        for field in sorted({*ours, *theirs}):
+            if ours.get(field) != theirs.get(field):
+                found.append(f"{section}.{field}: {ours.get(field)} -> {theirs.get(field)}")
+    return found

@@ -1,0 +1,122 @@
+"""The Transformer that every cell trains and every evaluation restores: one definition.
+
+Dimension key: B batch, T position, D d_model, F feed-forward, V vocabulary, L layer, H head.
+"""
+
+import dataclasses
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from mha.attention import MultiHeadAttention
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """Shape of a model; `d_ff` has one entry a layer, since one width for all cannot always meet a budget."""
+
+    vocab_size: int
+    seq_len: int
+    d_model: int
+    num_heads: int
+    d_k: int
+    d_ff: tuple[int, ...]
+    causal: bool = True
+    attention: str = "auto"
+    dtype: str = "float32"
+
+    @property
+    def num_layers(self) -> int:
+        return len(self.d_ff)
+
+
+class Block(nn.Module):
+    """Pre-norm attention and feed-forward (GELU) sublayers, both without biases."""
+
+    config: ModelConfig
+    d_ff: int
+
+    @nn.compact
+    def __call__(self, x_BTD, segments_BT, gate_H, want_weights):
+        config = self.config
+        dtype = jnp.dtype(config.dtype)
+        kept = jnp.promote_types(dtype, jnp.float32)
+        attention = MultiHeadAttention(
+            config.num_heads, config.d_k, config.causal, config.attention, dtype, name="attention"
+        )
+        normed_BTD = nn.RMSNorm(param_dtype=kept, name="norm_attention")(x_BTD)
+        delta_BTD, seen = attention(normed_BTD, segments_BT, gate_H, want_weights)
+        x_BTD = x_BTD + delta_BTD
+
+        linear = dict(use_bias=False, dtype=dtype, param_dtype=kept)
+        normed_BTD = nn.RMSNorm(param_dtype=kept, name="norm_mlp")(x_BTD)
+        hidden_BTF = nn.gelu(nn.Dense(self.d_ff, name="mlp_in", **linear)(normed_BTD))
+        return x_BTD + nn.Dense(config.d_model, name="mlp_out", **linear)(hidden_BTF), seen
+
+
+class Transformer(nn.Module):
+    """Pre-norm language model with learned positions (RoPE cannot exist at d_k = 1, Su et al. 2021 rotate pairs)."""
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(
+        self,
+        tokens_BT: jax.Array,
+        segments_BT: jax.Array | None = None,
+        gates_LH: jax.Array | None = None,
+        want_weights: bool = False,
+    ) -> tuple[jax.Array, dict]:
+        """Next-token logits.
+
+        Args:
+          tokens_BT: int token ids (B, T), T at most `config.seq_len`.
+          segments_BT: int (B, T), non-decreasing document numbers from 1 in a packed window, 0 for padding. Documents
+            neither see each other nor shift each other's positions. None: one document a row.
+          gates_LH: (L, H) multipliers of the heads' outputs, 1 as trained, 0 removed. None: all 1.
+          want_weights: also return attention weights.
+
+        Returns:
+          Logits (B, T, V) in promote_types(dtype, float32), and a dict of intermediates with one entry a layer:
+          `residual` (B, T, D) entering each block and leaving the last (L + 1 entries), `heads` (B, T, H, K) before
+          their gates, and `weights` (B, H, T, T) if asked for.
+
+        Raises:
+          ValueError: T exceeds the learned positions, or the gates' shape is not (L, H).
+        """
+        config = self.config
+        length = tokens_BT.shape[1]
+        if length > config.seq_len:
+            raise ValueError(
+                f"T={length} exceeds the {config.seq_len} learned positions; cut the input or train with a larger "
+                f"data.seq_len."
+            )
+        wanted = (config.num_layers, config.num_heads)
+        if gates_LH is not None and gates_LH.shape != wanted:
+            raise ValueError(f"gates have shape {gates_LH.shape}; this model takes (layers, heads) = {wanted}.")
+        dtype = jnp.dtype(config.dtype)
+        kept = jnp.promote_types(dtype, jnp.float32)
+        embed = dict(features=config.d_model, dtype=dtype, param_dtype=kept)
+        positions_BT = _positions(segments_BT, length)
+        x_BTD = nn.Embed(config.vocab_size, name="embed", **embed)(tokens_BT)
+        x_BTD = x_BTD + nn.Embed(config.seq_len, name="positions", **embed)(positions_BT)
+        out: dict[str, list] = {"residual": [x_BTD], "heads": [], "weights": []}
+        for layer, d_ff in enumerate(config.d_ff):
+            gate_H = None if gates_LH is None else gates_LH[layer]
+            x_BTD, seen = Block(config, d_ff, name=f"block_{layer}")(x_BTD, segments_BT, gate_H, want_weights)
+            out["residual"].append(x_BTD)
+            for name, value in seen.items():
+                out[name].append(value)
+        x_BTD = nn.RMSNorm(param_dtype=kept, name="norm_final")(x_BTD)
+        unembed = nn.Dense(config.vocab_size, use_bias=False, dtype=dtype, param_dtype=kept, name="unembed")
+        return unembed(x_BTD).astype(kept), out
+
+
+def _positions(segments_BT: jax.Array | None, length: int) -> jax.Array:
+    """Each token's index within its own segment: (1, T) without segments, else (B, T)."""
+    index_1T = jnp.arange(length)[None]
+    if segments_BT is None:
+        return index_1T
+    starts_BT = jnp.pad(segments_BT[:, 1:] != segments_BT[:, :-1], ((0, 0), (1, 0)), constant_values=True)
+    return index_1T - jax.lax.cummax(jnp.where(starts_BT, index_1T, 0), axis=1)

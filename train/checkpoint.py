@@ -1,0 +1,127 @@
+"""Checkpoints of one pack of replicas, by Orbax: asynchronous, the newest two kept, every array's digest verified.
+
+The only file that imports orbax.
+"""
+
+import hashlib
+import pathlib
+import shutil
+
+import jax
+import numpy as np
+from orbax.checkpoint import v1 as ocp
+
+KEPT = 2
+
+
+class CorruptCheckpoint(Exception):
+    """A checkpoint that cannot be read back as it was written; the message names the file or array."""
+
+
+class Saver:
+    """Writes the checkpoints of one folder; use as a context manager, so that a pending save is finished."""
+
+    def __init__(self, folder: pathlib.Path):
+        training = ocp.training
+        self._checkpointer = training.Checkpointer(
+            folder.absolute(),
+            save_decision_policy=training.save_decision_policies.FixedIntervalPolicy(1),
+            preservation_policy=training.preservation_policies.LatestN(KEPT),
+            cleanup_tmp_directories=True,
+        )
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._checkpointer.close()
+
+    def save(self, step: int, items: dict, description: dict) -> None:
+        """Starts to save `items` (name -> pytree of arrays) as `step`, after the save before it has finished.
+
+        Args:
+          step: training steps done.
+          items: what to save; the caller may donate its arrays as soon as this returns.
+          description: JSON data from which evaluation rebuilds the model; read back by `describe`.
+        """
+        self._checkpointer.wait()
+        copied = jax.tree.map(lambda array: array.copy(), items)
+        self._checkpointer.save_checkpointables_async(
+            step, copied, custom_metadata={"description": description, "digests": _digests(copied)}
+        )
+
+    def wait(self) -> None:
+        self._checkpointer.wait()
+
+
+def steps_in(folder: pathlib.Path) -> list[int]:
+    """Steps of the finished checkpoints in `folder`, newest first."""
+    if not folder.is_dir():
+        return []
+    return sorted((int(path.name) for path in folder.iterdir() if path.name.isdecimal()), reverse=True)
+
+
+def describe(folder: pathlib.Path, step: int) -> dict:
+    """The description that was saved with `step`.
+
+    Raises:
+      CorruptCheckpoint: the metadata cannot be read.
+    """
+    return _metadata(folder, step)["description"]
+
+
+def restore(folder: pathlib.Path, step: int, abstract: dict) -> dict:
+    """The items named in `abstract` (name -> pytree of jax.ShapeDtypeStruct with shardings), verified bit by bit.
+
+    Raises:
+      CorruptCheckpoint: an array is missing, of another shape, unreadable, or not the one that was saved.
+    """
+    digests = _metadata(folder, step)["digests"]
+    try:
+        with ocp.training.Checkpointer(folder.absolute()) as checkpointer:
+            items = checkpointer.load_checkpointables(step, abstract)
+    except Exception as error:
+        wanted = ", ".join(f"{path} {leaf.shape}" for path, leaf in _leaves(abstract))
+        raise CorruptCheckpoint(
+            f"{folder / str(step)} cannot be restored ({_first_line(error)}); wanted {wanted}; "
+            f"saved {', '.join(digests)}."
+        ) from error
+    for path, digest in _digests(items).items():
+        if digest != digests.get(path):
+            raise CorruptCheckpoint(f"{folder / str(step)}: array {path} is not the one saved (its SHA-256 differs).")
+    return items
+
+
+def restore_newest(folder: pathlib.Path, abstract: dict, say) -> tuple[int, dict] | None:
+    """The newest checkpoint that reads back whole, as (step, items); None if there is none.
+
+    Corrupt ones are removed, so that their steps can be saved again, and named through `say`.
+    """
+    for step in steps_in(folder):
+        try:
+            return step, restore(folder, step, abstract)
+        except CorruptCheckpoint as error:
+            say(f"{error} Falling back to the checkpoint before it.")
+            shutil.rmtree(folder / str(step))
+    return None
+
+
+def _metadata(folder: pathlib.Path, step: int) -> dict:
+    try:
+        with ocp.training.Checkpointer(folder.absolute()) as checkpointer:
+            metadata = checkpointer.checkpointables_metadata(step).custom_metadata
+        return {"description": metadata["description"], "digests": metadata["digests"]}
+    except Exception as error:
+        raise CorruptCheckpoint(f"{folder / str(step)}: metadata unreadable ({_first_line(error)}).") from error
+
+
+def _leaves(items):
+    return [(jax.tree_util.keystr(path), leaf) for path, leaf in jax.tree.leaves_with_path(items)]
+
+
+def _digests(items: dict) -> dict[str, str]:
+    return {path: hashlib.sha256(np.ascontiguousarray(leaf)).hexdigest() for path, leaf in _leaves(items)}
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

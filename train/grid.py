@@ -1,0 +1,106 @@
+"""The grid: config -> cells -> replicas, with d_ff solved so that every cell has the same budget."""
+
+import dataclasses
+import itertools
+
+from mha import budget
+from mha.transformer import ModelConfig
+from train.config import InputError, StudyConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Replica:
+    """One training run inside a cell; all of a cell's replicas share every shape."""
+
+    learning_rate: float
+    init_seed: int
+    data_seed: int
+
+    @property
+    def name(self) -> str:
+        return f"lr{self.learning_rate:g}_i{self.init_seed}_d{self.data_seed}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One point of the grid: a model shape and the replicas that train it."""
+
+    model: ModelConfig
+    replicas: tuple[Replica, ...]
+
+    @property
+    def name(self) -> str:
+        model = self.model
+        name = f"d{model.d_model:03d}_h{model.num_heads:03d}"
+        return name if model.num_heads * model.d_k == model.d_model else f"{name}_dk{model.d_k:02d}"
+
+
+def replicas_of(config: StudyConfig) -> tuple[Replica, ...]:
+    """learning_rates x seeds: `paired` gives seed i to init and data order, `crossed` is the factorial."""
+    grid = config.grid
+    if grid.seeds == "paired":
+        seeds = [(seed, seed) for seed in grid.init_seeds]
+    else:
+        seeds = list(itertools.product(grid.init_seeds, grid.data_seeds))
+    return tuple(Replica(rate, *pair) for rate in grid.learning_rates for pair in seeds)
+
+
+def cells_of(config: StudyConfig, vocab_size: int) -> tuple[Cell, ...]:
+    """All cells of the grid, in the order d_model, num_heads, d_k.
+
+    Without `grid.match=none` every cell's d_ff is solved for one budget: that of the largest d_model at h*d_k = d_model
+    with d_ff = model.d_ff (0: 4*d_model).
+
+    Raises:
+      InputError: a num_heads that divides no d_model it meets, or cells that cannot meet the budget (all are named).
+    """
+    shapes = [shape for d_model in config.grid.d_model for shape in _shapes(config, d_model)]
+    largest = max(config.grid.d_model)
+    reference = _model(config, vocab_size, largest, 1, largest)
+    if config.grid.match == "params":
+        target = {"params": budget.parameters(reference).non_embedding}
+    elif config.grid.match == "flops":
+        target = {"flops": budget.flops_per_token(reference)}
+    cells, unmet = [], []
+    for shape in shapes:
+        model = _model(config, vocab_size, *shape)
+        try:
+            model = model if config.grid.match == "none" else budget.with_d_ff_for(model, **target)
+        except ValueError as error:
+            unmet.append(str(error))
+        cells.append(Cell(model, replicas_of(config)))
+    if unmet:
+        raise InputError(" ".join(unmet))
+    return tuple(cells)
+
+
+def _shapes(config: StudyConfig, d_model: int) -> list[tuple[int, int, int]]:
+    """(d_model, num_heads, d_k) of one d_model; an empty num_heads means every power of two, and d_model itself."""
+    grid = config.grid
+    heads = grid.num_heads or tuple(sorted({*(2**i for i in range(d_model.bit_length())), d_model}))
+    if grid.d_k:
+        return [(d_model, num_heads, d_k) for num_heads in heads for d_k in grid.d_k]
+    if not grid.num_heads:
+        heads = tuple(num_heads for num_heads in heads if d_model % num_heads == 0)
+    for num_heads in heads:
+        if d_model % num_heads:
+            divisors = ", ".join(str(n) for n in range(1, d_model + 1) if d_model % n == 0)
+            raise InputError(
+                f"num_heads={num_heads} does not divide d_model={d_model}; divisors: {divisors}. "
+                f"Change grid.num_heads or grid.d_model, or give the head width by grid.d_k."
+            )
+    return [(d_model, num_heads, d_model // num_heads) for num_heads in heads]
+
+
+def _model(config: StudyConfig, vocab_size: int, d_model: int, num_heads: int, d_k: int) -> ModelConfig:
+    shape = config.model
+    return ModelConfig(
+        vocab_size=vocab_size,
+        seq_len=config.data.seq_len,
+        d_model=d_model,
+        num_heads=num_heads,
+        d_k=d_k,
+        d_ff=(shape.d_ff or 4 * d_model,) * shape.num_layers,
+        attention=shape.attention,
+        dtype=shape.dtype,
+    )

@@ -1,0 +1,78 @@
+"""SIGTERM and Ctrl-C: noticed between dispatches, so that the pending save is finished and nothing is half done."""
+
+import contextlib
+import signal
+import threading
+from collections.abc import Callable
+
+
+class Preempted(BaseException):
+    """The process was asked to stop; what is done is saved, the same command continues. Not an Exception, so that no
+    cell's fault handling swallows it."""
+
+
+class Notice:
+    """Whether this process was asked to stop.
+
+    JAX installs a notice of its own only after `jax.distributed.initialize`, and it swallows the signal then, so this
+    is the one handler of a process.
+    """
+
+    def __init__(self):
+        self._asked = threading.Event()
+        self._at_once = False
+
+    def install(self) -> None:
+        """Takes SIGTERM and SIGINT from here on; call from the main thread."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._received)
+
+    def _received(self, *_):
+        again = self._asked.is_set()
+        self._asked.set()
+        if self._at_once or again:
+            raise Preempted
+
+    @property
+    def requested(self) -> bool:
+        return self._asked.is_set()
+
+    def check(self) -> None:
+        """Raises Preempted if the process was asked to stop."""
+        if self.requested:
+            raise Preempted
+
+    @contextlib.contextmanager
+    def at_once(self):
+        """Within, a signal raises Preempted immediately: for work that is safe to drop anywhere."""
+        self.check()
+        self._at_once = True
+        try:
+            yield
+        finally:
+            self._at_once = False
+
+    def wait_for(self, work: Callable):
+        """Runs `work()` in a thread and returns its result; raises Preempted as soon as the process is asked to stop.
+
+        No Python signal handler runs while the main thread is inside an XLA compile, hence the thread. It is abandoned
+        on Preempted, so `work` must have no side effects on disk, and the process must leave by os._exit.
+        """
+        self.check()
+        outcome = []
+
+        def run():
+            try:
+                outcome.append((work(), None))
+            except BaseException as error:
+                outcome.append((None, error))
+
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        while thread.is_alive():
+            thread.join(timeout=0.1)
+            self.check()
+        result, error = outcome[0]
+        if error is not None:
+            raise error
+        return result

@@ -1,0 +1,108 @@
+"""Loss and training steps, pure: one replica's K steps, and the replica axis around them.
+
+Dimension key: R replica, K step of a dispatch, B batch, T position, V vocabulary, N token of the corpus.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from mha.transformer import ModelConfig, Transformer
+from train import optimizer
+from train.config import TrainConfig
+
+
+class State(NamedTuple):
+    """What a checkpoint holds; every leaf has the replica axis in front."""
+
+    params: dict
+    opt_state: optax.OptState
+    diverged_at: jax.Array  # int32: the step whose loss or gradient was not finite, -1 while there is none
+
+
+def segments(tokens_BT: jax.Array, bos: int) -> jax.Array:
+    """Document numbers from 1 within each packed window; a document begins at its BOS."""
+    return 1 + jnp.cumsum(tokens_BT == bos, axis=1, dtype=jnp.int32)
+
+
+def token_losses(model: ModelConfig, params: dict, tokens_BT1: jax.Array, segments_BT: jax.Array) -> jax.Array:
+    """Negative log-likelihood in nats of each next token: (B, T) for `tokens_BT1` of T + 1 tokens a row."""
+    logits_BTV, _ = Transformer(model).apply({"params": params}, tokens_BT1[:, :-1], segments_BT)
+    return optax.softmax_cross_entropy_with_integer_labels(logits_BTV, tokens_BT1[:, 1:])
+
+
+def batch_loss(model: ModelConfig, bos: int, params: dict, tokens_BT1: jax.Array) -> jax.Array:
+    """Mean loss (nats/token) over a packed batch; a BOS is never predicted, since it begins another document."""
+    losses_BT = token_losses(model, params, tokens_BT1, segments(tokens_BT1[:, :-1], bos))
+    counted_BT = tokens_BT1[:, 1:] != bos
+    return jnp.sum(losses_BT * counted_BT) / jnp.maximum(jnp.sum(counted_BT), 1)
+
+
+def init(model: ModelConfig, config: TrainConfig, init_seeds_R: jax.Array) -> State:
+    """The state of every replica before step 0, each from its own seed."""
+
+    def one(seed):
+        params = Transformer(model).init(jax.random.key(seed), jnp.zeros((1, 1), jnp.int32))["params"]
+        return State(params, optimizer.transformation(config).init(params), jnp.int32(-1))
+
+    return jax.vmap(one)(init_seeds_R)
+
+
+def over_replicas(function, replica_map: str):
+    """`function` mapped over a leading replica axis, all at once (`vmap`) or one after another (`scan`)."""
+    if replica_map == "vmap":
+        return jax.vmap(function)
+    return lambda *args: jax.lax.map(lambda one: function(*one), args)
+
+
+def run(
+    model: ModelConfig,
+    config: TrainConfig,
+    replica_map: str,
+    bos: int,
+    state: State,
+    tokens_N: jax.Array,
+    starts_RKB: jax.Array,
+    rates_R: jax.Array,
+    first_step: jax.Array,
+    num_steps: jax.Array,
+) -> tuple[State, dict[str, jax.Array]]:
+    """Trains every replica for `num_steps` <= K steps.
+
+    The number of steps is a traced value, so one compiled program serves any dispatch and its length never shapes the
+    bits. A replica whose loss or gradient is not finite keeps its last finite state from then on.
+
+    Returns:
+      The new state, and `loss`, `grad_norm` and `learning_rate`, (R, K) each, zero beyond `num_steps`.
+    """
+    transformation, schedule = optimizer.transformation(config), optimizer.schedule(config)
+    offsets_1T = jnp.arange(model.seq_len + 1)[None]
+    steps_in_dispatch = starts_RKB.shape[1]
+
+    def one_replica(state, starts_KB, peak_rate):
+        def one_step(index, carry):
+            state, metrics = carry
+            step = first_step + index
+            tokens_BT1 = tokens_N[starts_KB[index][:, None] + offsets_1T].astype(jnp.int32)
+            loss, grads = jax.value_and_grad(lambda params: batch_loss(model, bos, params, tokens_BT1))(state.params)
+            norm, rate = optax.global_norm(grads), peak_rate * schedule(step)
+            updates, opt_state = transformation.update(grads, state.opt_state, state.params)
+            params = optax.apply_updates(state.params, optimizer.scaled(updates, rate))
+            finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+            running = state.diverged_at < 0
+            kept = jax.tree.map(
+                lambda new, old: jnp.where(finite & running, new, old),
+                (params, opt_state),
+                (state.params, state.opt_state),
+            )
+            diverged_at = jnp.where(running & ~finite, step, state.diverged_at)
+            found = {"loss": loss, "grad_norm": norm, "learning_rate": rate}
+            metrics = {name: metrics[name].at[index].set(value) for name, value in found.items()}
+            return State(*kept, diverged_at), metrics
+
+        empty = {name: jnp.zeros(steps_in_dispatch, jnp.float32) for name in ("loss", "grad_norm", "learning_rate")}
+        return jax.lax.fori_loop(0, num_steps, one_step, (state, empty))
+
+    return over_replicas(one_replica, replica_map)(state, starts_RKB, rates_R)

@@ -1,0 +1,185 @@
+"""A workdir: what is in it, who writes to it, and whether a config may continue it. Paths are in docs/workdir.md."""
+
+import dataclasses
+import fcntl
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+
+from train.config import GROWING, InputError, StudyConfig, differences
+
+FORMAT = 1  # raise when a workdir of today could not be read by yesterday's code
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+
+
+def write_json(path: pathlib.Path, value) -> None:
+    """Replaces `path` in one step: a reader sees the old file or the new one, whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(path.name + ".tmp")
+    with open(draft, "w") as file:
+        json.dump(value, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(draft, path)
+
+
+def read_json(path: pathlib.Path):
+    """The content of `path`, None if it does not exist.
+
+    Raises:
+      InputError: the file is no JSON.
+    """
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise InputError(f"{path} is not readable as JSON ({error}); restore it, or use another --workdir.") from error
+
+
+def versions() -> dict[str, str]:
+    return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in PACKAGES}}
+
+
+@dataclasses.dataclass(frozen=True)
+class CellFolder:
+    """`cells/<name>`: packs.json (what trains together and with which settings), status.json, metrics.jsonl,
+    checkpoints/pack_<i>/, documents_<i>.parquet (losses) and timing.json."""
+
+    path: pathlib.Path
+
+    def packs(self) -> list[dict]:
+        return read_json(self.path / "packs.json") or []
+
+    def write_packs(self, packs: list[dict]) -> None:
+        write_json(self.path / "packs.json", packs)
+
+    def status(self) -> dict:
+        return read_json(self.path / "status.json") or {"state": "pending", "reason": ""}
+
+    def write_status(self, state: str, reason: str = "") -> None:
+        write_json(self.path / "status.json", {"state": state, "reason": reason})
+
+    def checkpoints(self, pack: int) -> pathlib.Path:
+        return self.path / "checkpoints" / f"pack_{pack}"
+
+    def documents(self, pack: int) -> pathlib.Path:
+        return self.path / f"documents_{pack}.parquet"
+
+    @property
+    def metrics(self) -> pathlib.Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def timing(self) -> pathlib.Path:
+        return self.path / "timing.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Workdir:
+    path: pathlib.Path
+
+    @property
+    def data(self) -> pathlib.Path:
+        return self.path / "data"
+
+    @property
+    def results(self) -> pathlib.Path:
+        return self.path / "results"
+
+    @property
+    def report(self) -> pathlib.Path:
+        return self.path / "report"
+
+    def cell(self, name: str) -> CellFolder:
+        return CellFolder(self.path / "cells" / name)
+
+    def record(self) -> dict | None:
+        """config.json: config, versions, device, data fingerprint; None before a study has begun here.
+
+        Raises:
+          InputError: it was written by a newer version.
+        """
+        record = read_json(self.path / "config.json")
+        if record is not None and record["format"] > FORMAT:
+            raise InputError(
+                f"{self.path} was written by a newer version (format {record['format']}, this one reads {FORMAT}); "
+                f"update the code or use another --workdir."
+            )
+        return record
+
+    def write_record(self, config: StudyConfig, device: str, fingerprint: str) -> None:
+        value = {
+            "format": FORMAT,
+            "config": json.loads(json.dumps(dataclasses.asdict(config))),
+            "versions": versions(),
+            "device": device,
+            "data_fingerprint": fingerprint,
+        }
+        write_json(self.path / "config.json", value)
+
+    def check_continues(self, config: StudyConfig) -> None:
+        """Raises InputError unless `config` is the workdir's own, grown at most by cells, rates and seeds."""
+        record = self.record()
+        if record is None:
+            return
+        new = json.loads(json.dumps(dataclasses.asdict(config)))
+        old = record["config"]
+        changed = differences(old, new)
+        for field in GROWING:
+            before, after = old["grid"].get(field), new["grid"][field]
+            grown = before and after and set(before) <= set(after)
+            changed = [line for line in changed if not (grown and line.startswith(f"grid.{field}:"))]
+        if changed:
+            raise InputError(
+                f"{self.path} holds a study of another config ({'; '.join(changed)}); in one workdir only the grid may "
+                f"grow. Use another --workdir, or repeat the old values."
+            )
+
+    def make_writable(self) -> None:
+        """Creates the folder and writes to it once.
+
+        Raises:
+          InputError: that is not possible.
+        """
+        probe = self.path / ".writable"
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            probe.write_text("")
+            probe.unlink()
+        except OSError as error:
+            raise InputError(f"--workdir={self.path} cannot be written ({error.strerror}); choose another.") from error
+
+    def lock(self):
+        """Holds the workdir until the returned file is closed or the process ends.
+
+        Raises:
+          InputError: another process holds it.
+        """
+        file = open(self.path / ".lock", "a+")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            holder = file.read().strip() or "another process"
+            raise InputError(
+                f"{self.path} is being written by {holder}; wait for it, or stop it, or use another --workdir."
+            ) from error
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {platform.node()}")
+        file.flush()
+        return file
+
+    def writer(self) -> str | None:
+        """Who holds the lock now, None if nobody does."""
+        try:
+            with open(self.path / ".lock") as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    return file.read().strip() or "another process"
+        except FileNotFoundError:
+            pass
+        return None
