@@ -1,0 +1,90 @@
+"""The source `file:PATH-or-glob`: UTF-8 text files, local or in a bucket."""
+
+import glob
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from train.config import InputError
+
+
+def records(pattern: str) -> tuple[int, Iterator[tuple[str, bytes]]]:
+    """How many files match, and (name, content) of each, read when its turn comes, in hash order of the names.
+
+    A name is the path below the folder that all the files share, so the same files elsewhere have the same names.
+
+    Raises:
+      InputError: nothing matches, a folder, an empty list of files, or a file that cannot be read or is not text.
+    """
+    paths = _bucket_paths(pattern) if "://" in pattern else _local_paths(pattern)
+    shared = os.path.commonpath([str(path.parent) for path in paths])
+    named = [(os.path.relpath(str(path), shared), path) for path in paths]
+    named.sort(key=lambda pair: hashlib.sha256(pair[0].encode()).digest())
+    return len(named), ((name, _read(path)) for name, path in named)
+
+
+def _local_paths(pattern: str) -> list[Path]:
+    path = Path(pattern).expanduser()
+    if not pattern:
+        raise InputError("data.source=file: names no file; give a path or a glob, such as file:books/*.txt.")
+    if path.is_dir():
+        raise InputError(f"{path} is a folder, not a text file; name its files with a glob: file:{path}/*.txt.")
+    if path.exists():
+        return [path.absolute()]
+    if not glob.has_magic(pattern):
+        raise InputError(f"The text file {path} does not exist (looked from {Path.cwd()}); check data.source.")
+    found = [Path(name).absolute() for name in glob.glob(str(path), recursive=True)]
+    return _some_files(pattern, [path for path in found if path.is_file()])
+
+
+def _bucket_paths(pattern: str) -> list:
+    from etils import epath  # slow to import, and only buckets need it
+
+    folder, _, name = pattern.rpartition("/")
+    if glob.has_magic(folder):
+        raise InputError(f"file:{pattern} has a wildcard in its folder; in a bucket only the file name may have one.")
+    try:
+        path = epath.Path(pattern)
+        if not glob.has_magic(name):
+            found = [path] if path.exists() else []
+        else:
+            found = [path for path in epath.Path(folder).glob(name) if not path.is_dir()]
+    except Exception as error:
+        raise InputError(
+            f"file:{pattern} cannot be listed ({type(error).__name__}: {_line(error)}); check the address and that the "
+            "bucket's file system is installed (pip install gcsfs for gs://), or copy the files here."
+        ) from error
+    return _some_files(pattern, found)
+
+
+def _some_files(pattern: str, paths: list) -> list:
+    if not paths:
+        raise InputError(f"No file matches file:{pattern}; check data.source (** goes through folders).")
+    return paths
+
+
+def _read(path) -> bytes:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"The text file {path} cannot be read: {_line(error)}.") from error
+    if not content:
+        raise InputError(f"The text file {path} is empty; leave it out of data.source or give it text.")
+    try:
+        content.decode("utf-8")
+        bad = content.find(b"\0")
+        what = "a zero byte"
+    except UnicodeDecodeError as error:
+        bad = error.start
+        what = f"0x{content[bad]:02x}, which is not UTF-8"
+    if bad >= 0:
+        raise InputError(
+            f"{path} is not UTF-8 text: byte {bad:,} of {len(content):,} is {what}; convert it "
+            "(iconv -t UTF-8) or leave it out of data.source."
+        )
+    return content
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200].rstrip(".")

@@ -1,0 +1,164 @@
+"""The source `tfds:NAME`: text of tensorflow-datasets, read and prepared without TensorFlow; imports tfds lazily."""
+
+import difflib
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import numpy as np
+
+from train.config import InputError
+
+READ_AHEAD = 256  # examples; one at a time takes three times as long
+REACH_SECONDS = 6  # a server that has not answered by then is taken as out of reach
+
+
+def records(name: str) -> tuple[int, Iterator[tuple[str, bytes]]]:
+    """How many examples NAME has, and (split/index, text) of each in a fixed random order.
+
+    All of the data set's own splits count as one source. An example's text is the feature `text`, or else the only
+    feature of type Text.
+
+    Raises:
+      InputError: an unknown name, a data set that is not prepared and cannot be downloaded or needs TensorFlow for it,
+        one in another format than array_record, or one without a text feature.
+    """
+    builder = _builder(name)
+    feature = _text_feature(builder, name)
+    if not builder.is_prepared():
+        builder = _prepared(name)
+    try:
+        sources = builder.as_data_source()
+    except (NotImplementedError, ValueError) as error:
+        raise InputError(
+            f"tfds:{name} is prepared in {builder.data_path}, but not as array_record; " + _elsewhere(name)
+        ) from error
+    splits = sorted(sources)
+    ends = np.cumsum([len(sources[split]) for split in splits])
+
+    def texts() -> Iterator[tuple[str, bytes]]:
+        order = np.random.default_rng(0).permutation(ends[-1])
+        for chunk in np.split(order, range(READ_AHEAD, len(order), READ_AHEAD)):
+            which = np.searchsorted(ends, chunk, side="right")
+            for number, split in enumerate(splits):
+                places = (chunk[which == number] - ends[number] + len(sources[split])).tolist()
+                for place, example in zip(places, sources[split].__getitems__(places), strict=True):
+                    text = example[feature]
+                    yield f"{split}/{place}", text.encode() if isinstance(text, str) else bytes(text)
+
+    return int(ends[-1]), texts()
+
+
+def _builder(name: str):
+    import tensorflow_datasets as tfds
+
+    try:
+        return tfds.builder(name)
+    except tfds.core.DatasetNotFoundError as error:
+        base = name.partition("/")[0].partition(":")[0]
+        if any(Path(tfds.__file__).parent.glob(f"*/{base}.py")):
+            raise InputError(
+                f"tfds:{name} is not prepared here, and its builder needs TensorFlow; {_elsewhere(name)}"
+            ) from error
+        near = difflib.get_close_matches(base, tfds.list_builders(with_community_datasets=False), n=3)
+        raise InputError(
+            f"tensorflow-datasets knows no data set {name!r}{_nearest(near)}, and none is prepared in "
+            f"{_data_dir()}; check the name, or bring the text as --config.data.source=file:PATH-or-glob."
+        ) from error
+    except Exception as error:  # a malformed name, an unknown config or version
+        raise InputError(
+            f"tfds:{name} cannot be opened ({_line(error)}); check the name, or bring the text as "
+            "--config.data.source=file:PATH-or-glob."
+        ) from error
+
+
+def _prepared(name: str):
+    """The builder, after download and preparation as array_record, where it can do without TensorFlow."""
+    import tensorflow_datasets as tfds
+
+    builder = tfds.builder(name, file_format="array_record")
+    if isinstance(builder, tfds.core.BeamBasedBuilder):
+        raise InputError(f"tfds:{name} is not prepared here, and its builder needs Apache Beam; {_elsewhere(name)}")
+    # The downloader's own retries take minutes before they give up.
+    silent = _out_of_reach(list(builder.url_infos or ()))
+    if silent:
+        raise InputError(
+            f"tfds:{name} is not prepared in {_data_dir()} and cannot be downloaded: no answer from "
+            f"{', '.join(silent)}. Bring the text as "
+            f"--config.data.source=file:PATH-or-glob; or {_elsewhere(name)}"
+        )
+    try:
+        builder.download_and_prepare()
+        return builder
+    except ImportError as error:
+        raise InputError(
+            f"tfds:{name} cannot be prepared here: its builder needs {error.name or 'TensorFlow'}; {_elsewhere(name)}"
+        ) from error
+    except Exception as error:
+        raise InputError(
+            f"tfds:{name} could not be downloaded and prepared ({_line(error)}). Bring the text as "
+            "--config.data.source=file:PATH-or-glob; or " + _elsewhere(name)
+        ) from error
+
+
+def _out_of_reach(urls: list[str]) -> list[str]:
+    """The hosts of `urls` that give no answer, or a server's fault, within REACH_SECONDS."""
+    import requests
+
+    hosts = {urlsplit(url).netloc: url for url in urls if url.startswith("http")}
+    answered = set()
+
+    def ask(host: str) -> None:
+        try:
+            if requests.head(hosts[host], timeout=REACH_SECONDS).status_code < 500:  # the downloader retries those
+                answered.add(host)
+        except requests.RequestException:
+            pass
+
+    # Daemons: the look-up of a name may hang for longer than any time-out that one can set.
+    askers = [threading.Thread(target=ask, args=(host,), daemon=True) for host in hosts]
+    end = time.monotonic() + REACH_SECONDS
+    for asker in askers:
+        asker.start()
+    for asker in askers:
+        asker.join(max(0.0, end - time.monotonic()))
+    return sorted(set(hosts) - answered)
+
+
+def _text_feature(builder, name: str) -> str:
+    import tensorflow_datasets as tfds
+
+    features = dict(builder.info.features.items()) if hasattr(builder.info.features, "items") else {}
+    texts = [key for key, feature in features.items() if isinstance(feature, tfds.features.Text)]
+    if "text" in texts:
+        return "text"
+    if len(texts) == 1:
+        return texts[0]
+    raise InputError(
+        f"tfds:{name} has no feature `text` and {len(texts)} features of type Text ({', '.join(texts) or 'none'}), so "
+        "which one to read is not clear; write the text into files and use --config.data.source=file:PATH-or-glob."
+    )
+
+
+def _elsewhere(name: str) -> str:
+    return (
+        "prepare it once on a machine with TensorFlow and a network: pip install tensorflow tensorflow-datasets "
+        f"apache-beam && tfds build {name} --file_format=array_record --data_dir=DIR; then copy DIR here and set "
+        "TFDS_DATA_DIR=DIR."
+    )
+
+
+def _data_dir() -> str:
+    import tensorflow_datasets as tfds
+
+    return str(tfds.core.constants.DATA_DIR)
+
+
+def _nearest(names: list[str]) -> str:
+    return f" (nearest: {', '.join(names)})" if names else ""
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
