@@ -129,6 +129,14 @@ def freeze(values: typing.Mapping) -> StudyConfig:
     return config
 
 
+def check_field(name: str) -> None:
+    """Raises InputError unless `name`, such as 'grid.num_heads', is a field of the config."""
+    sections = {section.name: section.type for section in dataclasses.fields(StudyConfig)}
+    known = [f"{section}.{field.name}" for section, kind in sections.items() for field in dataclasses.fields(kind)]
+    if name not in known and name not in sections:
+        raise InputError(f"--config.{name} is no field of the config; {nearest(name, known)}")
+
+
 def _same_names(where: str, given: typing.Mapping, known: typing.Iterable[str]) -> None:
     known = list(known)
     for name in given:

@@ -1,12 +1,15 @@
 """A workdir: what is in it, who writes to it, and whether a config may continue it. Paths are in docs/workdir.md."""
 
 import dataclasses
+import errno
 import fcntl
 import importlib.metadata
 import json
 import os
 import pathlib
 import platform
+
+import pandas as pd
 
 from train.config import GROWING, InputError, StudyConfig, differences
 
@@ -22,6 +25,17 @@ def write_json(path: pathlib.Path, value) -> None:
         json.dump(value, file, indent=1)
         file.flush()
         os.fsync(file.fileno())
+    os.replace(draft, path)
+
+
+def write_table(path: pathlib.Path, frame: pd.DataFrame) -> None:
+    """Replaces `path`, a .csv or .parquet, in one step."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(path.name + ".tmp")
+    if path.suffix == ".csv":
+        frame.to_csv(draft, index=False)
+    else:
+        frame.to_parquet(draft, index=False)
     os.replace(draft, path)
 
 
@@ -183,3 +197,14 @@ class Workdir:
         except FileNotFoundError:
             pass
         return None
+
+
+def disk_is_full(error: BaseException) -> bool:
+    """Whether `error`, or what caused it, is a full disk (or quota)."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if "No space left on device" in str(error) or "ENOSPC" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

@@ -1,0 +1,55 @@
+"""The embedded study: what `python main.py` runs. Every field, with its unit.
+
+Command: python main.py
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    config = ConfigDict()
+
+    config.grid = grid = ConfigDict()
+    grid.d_model = (32, 64)
+    grid.num_heads = ()  # () = every power of two up to each d_model, and d_model itself
+    grid.d_k = ()  # head width; () = d_model / num_heads, else every (num_heads, d_k)
+    grid.learning_rates = (0.004, 0.016)  # peak rates, the same for every cell
+    grid.init_seeds = (0, 1)
+    grid.data_seeds = ()  # data order; () = equal to init_seeds
+    grid.seeds = "paired"  # paired: seed i sets init and data order; crossed: init_seeds x data_seeds
+    grid.match = "params"  # what every cell has alike, by d_ff: params (non-embedding) | flops | none
+
+    config.model = model = ConfigDict()
+    model.num_layers = 2
+    model.d_ff = 0  # of the largest d_model, which sets the budget; 0 = 4 d_model
+    model.dtype = "float32"  # of matmuls: float32 | bfloat16 | float64; softmax and loss at least float32
+    model.attention = "auto"  # path of mha/kernels; auto = its dispatcher decides
+
+    config.data = data = ConfigDict()
+    data.source = "docs"  # docs | file:PATH-or-glob | tfds:NAME
+    data.tokenizer = "bytes"
+    data.seq_len = 64  # tokens
+    data.max_bytes = 4_000_000  # of text, all splits together; 0 = all there is
+    data.tune_fraction = 0.05  # of the documents
+    data.test_fraction = 0.05
+
+    config.train = train = ConfigDict()
+    train.steps = 400
+    train.batch_size = 16  # windows of seq_len tokens
+    train.schedule = "cosine"  # after the warm-up: cosine to 0 | constant
+    train.warmup_steps = 40
+    train.weight_decay = 0.1
+    train.clip_norm = 1.0  # of the whole gradient
+    train.log_every = 10  # steps
+    train.checkpoint_every = 200  # steps
+    train.replica_map = "auto"  # replicas of a cell: vmap (at once) | scan (in turn) | auto (scan on CPU)
+    train.memory_limit_gb = 0.0  # GiB a cell's program may take; 0 = what the device has
+
+    config.eval = ConfigDict()
+    config.eval.stride = 0  # tokens between windows of a long document; 0 = seq_len
+    config.eval.batch_size = 32  # windows
+
+    config.mesh = ConfigDict()
+    config.mesh.data = 1  # devices that share a batch
+
+    return config.lock()

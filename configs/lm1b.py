@@ -1,0 +1,28 @@
+"""One Billion Word (Chelba et al. 2013, TFDS lm1b) at d_model 256 and 512, h = 1 ... 512, on one accelerator host.
+
+Command: python main.py --config=configs/lm1b.py --workdir=runs/lm1b
+Needs:   the data set, prepared once with tensorflow-datasets in array_record format (the error message says how).
+Time:    not measured yet.
+Expect:  one table row for each of the 19 cells, eight replicas a row.
+"""
+
+from configs import default
+
+
+def get_config():
+    config = default.get_config()
+    config.grid.d_model = (256, 512)
+    config.grid.learning_rates = (0.0005, 0.001, 0.002, 0.004)
+    config.model.num_layers = 6
+    config.model.dtype = "bfloat16"
+    config.data.source = "tfds:lm1b"
+    config.data.seq_len = 256
+    config.data.max_bytes = 1_000_000_000
+    config.data.tune_fraction = 0.001
+    config.data.test_fraction = 0.001
+    config.train.steps = 20_000
+    config.train.batch_size = 64
+    config.train.warmup_steps = 1_000
+    config.train.log_every = 100
+    config.train.checkpoint_every = 2_000
+    return config

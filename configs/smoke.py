@@ -1,0 +1,20 @@
+"""Everything once, in under a minute: four cells, h = 1 and d_k = 1 among them.
+
+Command: python main.py --config=configs/smoke.py --workdir=runs/smoke
+"""
+
+from configs import default
+
+
+def get_config():
+    config = default.get_config()
+    config.grid.d_model = (16, 32)
+    config.grid.num_heads = (1, 16)
+    config.grid.learning_rates = (0.01,)
+    config.data.max_bytes = 200_000
+    config.train.steps = 20
+    config.train.batch_size = 8
+    config.train.warmup_steps = 5
+    config.train.log_every = 5
+    config.train.checkpoint_every = 10
+    return config

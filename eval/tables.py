@@ -1,0 +1,199 @@
+"""Evaluates restored cells and writes the tables in results/; docs/workdir.md explains their columns."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import scipy.stats
+
+from eval import loss, restore
+from mha import budget
+from train import packs
+from train.checkpoint import CorruptCheckpoint
+from train.config import StudyConfig
+from train.data import Corpus, bigram_loss, unigram_entropy
+from train.grid import Cell
+from train.metrics import read
+from train.workdir import CellFolder, Workdir, read_json, write_table
+
+SPLITS = ("tune", "test")
+# Columns that a clock or an allocator fills; every other column of replicas.csv is the same in every run.
+MEASURED = ("step_ms", "tokens_per_second", "peak_memory_bytes", "compile_seconds")
+
+
+class NotReproduced(Exception):
+    """A restored cell does not give the loss that was measured at the end of its training."""
+
+
+def evaluate_pack(folder: CellFolder, index: int, trained: dict, config: StudyConfig, corpus: Corpus) -> pd.DataFrame:
+    """The loss of every document of tune and test for each replica of a pack, from its restored checkpoint.
+
+    Args:
+      trained: what training recorded at its end.
+
+    Raises:
+      NotReproduced: on the machine that trained it, a restored tune loss differs from the recorded one in any bit.
+      CorruptCheckpoint: the last checkpoint is missing or not what was written.
+    """
+    restored = restore.restore(folder.path, index, corpus)
+    if restored.step != trained["step"]:
+        raise CorruptCheckpoint(
+            f"{folder.path} was trained to step {trained['step']}, its checkpoint is of {restored.step}."
+        )
+    frames = []
+    for split in SPLITS:
+        losses = loss.document_losses(restored.pack, restored.params, corpus, split, config.eval)
+        if split == "tune" and restored.pack.environment == packs.environment(config):
+            _check_reproduced(folder.path.name, losses.sum(axis=1).tolist(), trained["tune_losses"])
+        frames.extend(_documents(restored.pack, corpus, split, losses))
+    return pd.concat(frames, ignore_index=True)
+
+
+def _check_reproduced(name: str, restored: list[float], trained: list[float]) -> None:
+    if restored != trained:
+        raise NotReproduced(
+            f"{name}: the restored checkpoint gives summed tune losses {restored} nats and training ended with "
+            f"{trained}; they must agree in every bit."
+        )
+
+
+def _documents(pack: packs.Pack, corpus: Corpus, split: str, losses: np.ndarray) -> list[pd.DataFrame]:
+    first, last = corpus.splits[split]
+    num_bytes = corpus.num_bytes[first:last]
+    return [
+        pd.DataFrame(
+            {
+                "learning_rate": replica.learning_rate,
+                "init_seed": replica.init_seed,
+                "data_seed": replica.data_seed,
+                "split": split,
+                "document": corpus.names[first:last],
+                "tokens": num_bytes,
+                "bytes": num_bytes,
+                "loss_sum": row,
+            }
+        )
+        for replica, row in zip(pack.replicas, losses, strict=True)
+    ]
+
+
+def write_tables(workdir: Workdir, cells: tuple[Cell, ...], config: StudyConfig, corpus: Corpus) -> pd.DataFrame:
+    """Writes replicas, cells and documents, as CSV and Parquet, from what is evaluated so far; returns the cells."""
+    documents, replicas = [], []
+    for cell in cells:
+        folder = workdir.cell(cell.name)
+        for record in folder.packs():
+            if record["trained"] is not None and folder.documents(record["index"]).exists():
+                found = pd.read_parquet(folder.documents(record["index"]))
+                documents.append(found.assign(cell=cell.name))
+                replicas.extend(_replica_rows(cell, folder, record, found))
+    if not documents:
+        return pd.DataFrame()
+    replicas = pd.DataFrame(replicas)
+    table = _cell_rows(replicas, config, corpus)
+    write_table(workdir.results / "documents.parquet", pd.concat(documents, ignore_index=True))
+    for name, frame in (("replicas", replicas), ("cells", table)):
+        write_table(workdir.results / f"{name}.parquet", frame)
+        write_table(workdir.results / f"{name}.csv", frame)
+    return table
+
+
+def _replica_rows(cell: Cell, folder: CellFolder, record: dict, documents: pd.DataFrame) -> list[dict]:
+    pack, trained = packs.from_json(record), record["trained"]
+    timing = read_json(folder.timing) or {}
+    sums = documents.groupby(["learning_rate", "init_seed", "data_seed", "split"])[
+        ["loss_sum", "tokens", "bytes"]
+    ].sum()
+    rows = []
+    for replica, diverged_at in zip(pack.replicas, trained["diverged_at"], strict=True):
+        for split in SPLITS:
+            summed = sums.loc[(replica.learning_rate, replica.init_seed, replica.data_seed, split)]
+            mean = summed.loss_sum / summed.tokens
+            rows.append(
+                {
+                    **_shape(cell),
+                    "learning_rate": replica.learning_rate,
+                    "init_seed": replica.init_seed,
+                    "data_seed": replica.data_seed,
+                    "split": split,
+                    "loss": mean,
+                    "perplexity": math.exp(mean),
+                    "bits_per_byte": summed.loss_sum / summed.bytes / math.log(2),
+                    "status": "done" if diverged_at < 0 else "diverged",
+                    "diverged_at": diverged_at,
+                    "steps": trained["step"],
+                    "attention": pack.model.attention,
+                    "replica_map": pack.replica_map,
+                    "replicas_per_program": len(pack.replicas),
+                    "device": pack.environment["device"],
+                    "step_ms": timing.get("step_ms"),
+                    "tokens_per_second": timing.get("tokens_per_second"),
+                    "peak_memory_bytes": trained["memory_bytes"],
+                    "compile_seconds": trained["compile_seconds"],
+                }
+            )
+    return rows
+
+
+def _shape(cell: Cell) -> dict:
+    model, params = cell.model, budget.parameters(cell.model)
+    return {
+        "cell": cell.name,
+        "d_model": model.d_model,
+        "num_heads": model.num_heads,
+        "d_k": model.d_k,
+        "num_layers": model.num_layers,
+        "d_ff": " ".join(str(width) for width in model.d_ff),
+        "params": params.total,
+        "params_non_embedding": params.non_embedding,
+        "params_attention": params.attention,
+        "flops_per_token": budget.flops_per_token(model),
+        "exps_per_token": budget.exps_per_token(model),
+    }
+
+
+def _cell_rows(replicas: pd.DataFrame, config: StudyConfig, corpus: Corpus) -> pd.DataFrame:
+    """One row a cell: the rate with the lowest mean `tune` loss (a diverged run counts as the unigram entropy of the
+    training split), and the mean `test` loss at that rate with a 95 % t interval over seeds."""
+    bigram, unigram = bigram_loss(corpus, "test"), unigram_entropy(corpus)
+    counted = replicas.assign(counted=replicas.loss.where(replicas.status == "done", unigram))
+    rows = []
+    for name, cell in counted.groupby("cell", sort=False):
+        tune, test = cell[cell.split == "tune"], cell[cell.split == "test"]
+        by_rate = tune.groupby("learning_rate").counted.mean()
+        rate = by_rate.idxmin()
+        losses = test[test.learning_rate == rate].counted
+        low, high = t_interval(losses.to_numpy())
+        first = cell.iloc[0]
+        shape = list(first.index[: first.index.get_loc("learning_rate")])
+        rows.append(
+            {
+                **first[shape].to_dict(),
+                "learning_rate": rate,
+                "tune_loss": by_rate[rate],
+                "test_loss": losses.mean(),
+                "test_loss_low": low,
+                "test_loss_high": high,
+                "seeds": len(losses),
+                "test_bits_per_byte": losses.mean() / math.log(2),
+                "bigram_bits_per_byte": bigram / math.log(2),
+                "below_bigram": 1 - losses.mean() / bigram,
+                "diverged": int((test.status == "diverged").sum()),
+                "replicas": len(test),
+                **first[["attention", *MEASURED]].to_dict(),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def t_interval(values: np.ndarray, confidence: float = 0.95) -> tuple[float, float]:
+    """Student's t interval of the mean; (nan, nan) for fewer than two values."""
+    if len(values) < 2:
+        return math.nan, math.nan
+    half = scipy.stats.sem(values) * scipy.stats.t.ppf((1 + confidence) / 2, len(values) - 1)
+    return float(values.mean() - half), float(values.mean() + half)
+
+
+def training_curve(folder: CellFolder) -> pd.DataFrame:
+    """metrics.jsonl of a cell as a table: pack, step, replica, loss (nats/token), grad_norm, learning_rate."""
+    return pd.DataFrame(read(folder.metrics))

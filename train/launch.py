@@ -1,0 +1,145 @@
+"""Where cells run, and what happens to a study when one of them does not."""
+
+import contextlib
+import dataclasses
+import traceback
+
+import jax
+import numpy as np
+
+from train import loop, memory, packs
+from train.checkpoint import CorruptCheckpoint
+from train.config import InputError, StudyConfig
+from train.data import Corpus
+from train.grid import Cell
+from train.packs import Pack
+from train.preemption import Notice
+from train.program import Program
+from train.progress import StudyProgress
+from train.workdir import CellFolder, Workdir, disk_is_full, write_table
+
+
+@dataclasses.dataclass
+class Study:
+    """What every part of a running study needs.
+
+    Attributes:
+      evaluation: what eval/ offers (train.study.Evaluation).
+      programs: compiled programs by (cell name, pack index), kept for the timing pass.
+    """
+
+    config: StudyConfig
+    workdir: Workdir
+    corpus: Corpus
+    evaluation: object
+    stop: Notice
+    progress: StudyProgress
+    programs: dict = dataclasses.field(default_factory=dict)
+
+
+def check_memory(config: StudyConfig, cells: tuple[Cell, ...], corpus: Corpus) -> None:
+    """Raises InputError that names every cell whose estimated memory exceeds the limit."""
+    allowed, too_large = memory.limit(config.train), []
+    for cell in cells:
+        model, replica_map = packs.resolve(cell, config)
+        needed = memory.estimate(model, len(cell.replicas), replica_map, config.train.batch_size, len(corpus.tokens))
+        if needed > allowed:
+            too_large.append(f"{cell.name} {memory.gigabytes(needed)}")
+    if too_large:
+        raise InputError(
+            f"estimated memory exceeds the {memory.gigabytes(allowed)} available: {', '.join(too_large)}; lower "
+            f"train.batch_size or data.seq_len, drop these cells with --cells, or raise train.memory_limit_gb."
+        )
+
+
+def train_cells(study: Study, cells: tuple[Cell, ...], evaluate: bool) -> None:
+    """Trains, and if asked evaluates, every cell that is not done; a fault of one cell leaves the others alone.
+
+    A cell's outcome is in its status.json. A full disk ends the study, since nothing could be kept.
+    """
+    for cell in cells:
+        folder = study.workdir.cell(cell.name)
+        planned = packs.plan(cell, folder, study.config, study.progress.say)
+        with _faults_stay_in(study, cell):
+            if not all(trained for _, trained in planned):
+                folder.write_status("running")
+            for pack, trained in planned:
+                if not trained:
+                    _train_pack(study, cell, folder, pack)
+                if evaluate and not folder.documents(pack.index).exists():
+                    _evaluate_or_train_again(study, cell, folder, pack)
+            folder.write_status(*_outcome(folder))
+
+
+def evaluate_cells(study: Study, cells: tuple[Cell, ...]) -> None:
+    """Evaluates the restored checkpoint of every trained cell once more."""
+    for cell in cells:
+        folder = study.workdir.cell(cell.name)
+        with _faults_stay_in(study, cell):
+            records = [record for record in folder.packs() if record["trained"] is not None]
+            for record in records:
+                _evaluate(study, cell, folder, packs.from_json(record))
+            if records:
+                folder.write_status(*_outcome(folder))
+
+
+@contextlib.contextmanager
+def _faults_stay_in(study: Study, cell: Cell):
+    folder = study.workdir.cell(cell.name)
+    try:
+        yield
+    except Exception as error:
+        if disk_is_full(error):
+            raise
+        memory_ran_out = isinstance(error, memory.OutOfMemory) or "RESOURCE_EXHAUSTED" in str(error)
+        folder.write_status("out_of_memory" if memory_ran_out else "failed", str(error) or type(error).__name__)
+        if not memory_ran_out:
+            (folder.path / "error.txt").write_text(traceback.format_exc())
+    study.progress.end(cell.name, *folder.status().values())
+
+
+def _train_pack(study: Study, cell: Cell, folder: CellFolder, pack: Pack) -> None:
+    """Trains one pack and records its tune losses as they were in memory at the end."""
+    study.progress.begin(cell.name, f"compiling {len(pack.replicas)} replicas, {pack.model.attention} attention")
+    program = study.stop.wait_for(lambda: Program(pack, study.config, study.corpus))
+    study.programs[cell.name, pack.index] = program
+    state = loop.train(program, folder, study.config, study.corpus.fingerprint, study.stop, study.progress)
+    study.progress.begin(cell.name, "measuring the final loss")
+    losses = study.stop.wait_for(
+        lambda: study.evaluation.document_losses(pack, state.params, study.corpus, "tune", study.config.eval)
+    )
+    outcome = {
+        "step": study.config.train.steps,
+        "tune_losses": losses.sum(axis=1).tolist(),
+        "diverged_at": np.asarray(jax.device_get(state.diverged_at)).tolist(),
+        "compile_seconds": round(program.compile_seconds, 2),
+        "memory_bytes": program.bytes,
+    }
+    packs.mark_trained(folder, pack, outcome)
+
+
+def _evaluate_or_train_again(study: Study, cell: Cell, folder: CellFolder, pack: Pack) -> None:
+    """Evaluates the restored pack; where its last checkpoint is lost, trains from the one before to the end."""
+    try:
+        _evaluate(study, cell, folder, pack)
+    except CorruptCheckpoint as error:
+        study.progress.say(f"{error} Training it again from the checkpoint before, if there is one.")
+        packs.mark_trained(folder, pack, None)
+        _train_pack(study, cell, folder, pack)
+        _evaluate(study, cell, folder, pack)
+
+
+def _evaluate(study: Study, cell: Cell, folder: CellFolder, pack: Pack) -> None:
+    study.progress.begin(cell.name, "evaluating the restored checkpoint")
+    record = folder.packs()[pack.index]
+    table = study.stop.wait_for(
+        lambda: study.evaluation.evaluate_pack(folder, pack.index, record["trained"], study.config, study.corpus)
+    )
+    write_table(folder.documents(pack.index), table)
+
+
+def _outcome(folder: CellFolder) -> tuple[str, str]:
+    stopped = [step for record in folder.packs() for step in record["trained"]["diverged_at"]]
+    if all(step >= 0 for step in stopped):
+        return "diverged", f"all {len(stopped)} replicas diverged, the first at step {min(stopped)}"
+    return "done", ""

@@ -1,0 +1,54 @@
+"""How much memory a cell takes: an estimate before anything is compiled, and the compiled program's own account."""
+
+import os
+import pathlib
+
+import jax
+
+from mha import budget
+from mha.transformer import ModelConfig
+from train.config import TrainConfig
+
+
+class OutOfMemory(Exception):
+    """A compiled program that would not fit; the message has the numbers."""
+
+
+def limit(config: TrainConfig) -> int:
+    """Bytes that a program may take: config.train.memory_limit_gb, else the device's memory, else the host's."""
+    if config.memory_limit_gb:
+        return int(config.memory_limit_gb * 2**30)
+    stats = jax.local_devices()[0].memory_stats() or {}
+    if "bytes_limit" in stats:
+        return stats["bytes_limit"]
+    host = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    cgroup = pathlib.Path("/sys/fs/cgroup/memory.max")
+    quota = cgroup.read_text().strip() if cgroup.exists() else "max"
+    return min(host, int(quota)) if quota.isdecimal() else host
+
+
+def estimate(model: ModelConfig, replicas: int, replica_map: str, batch_size: int, corpus_tokens: int) -> int:
+    """Bytes of a training program, analytically: float32 state of every replica, and per replica that runs at once a
+    gradient, an update, and the activations that the backward pass reads."""
+    at_once = replicas if replica_map == "vmap" else 1
+    params = budget.parameters(model).total
+    state = 4 * params * (3 * replicas + 3 * at_once)
+    tokens = batch_size * model.seq_len
+    width = model.num_heads * model.d_k
+    a_layer = 8 * model.d_model + 5 * width
+    activations = 4 * tokens * (model.num_layers * a_layer + 4 * sum(model.d_ff) + 3 * model.vocab_size)
+    if model.attention == "reference":
+        activations += 4 * tokens * model.seq_len * 3 * model.num_heads * model.num_layers
+    return state + at_once * activations + 2 * corpus_tokens
+
+
+def compiled_bytes(compiled: jax.stages.Compiled) -> int:
+    """Arguments + outputs + temporaries - aliases of a compiled program. (XLA's `peak_memory_in_bytes` reads far too low
+    on CPU: it leaves temporaries out.)"""
+    stats = compiled.memory_analysis()
+    sizes = stats.argument_size_in_bytes + stats.output_size_in_bytes + stats.temp_size_in_bytes
+    return sizes - stats.alias_size_in_bytes
+
+
+def gigabytes(number: int) -> str:
+    return f"{number / 2**30:.2f} GiB"

@@ -1,0 +1,69 @@
+"""What a person sees while a study runs: a live line on a terminal, plain lines elsewhere."""
+
+import time
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+PLAIN_SECONDS = 5.0  # between two plain lines of one cell
+
+
+class StudyProgress:
+    """Cells done, and step, loss and time left of the cell at work; use as a context manager."""
+
+    def __init__(self, console: Console, cells: int, steps: int):
+        self._console, self._steps = console, steps
+        self._live = console.is_terminal
+        self._bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not self._live,
+            transient=True,
+        )
+        self._cells = self._bars.add_task("cells", total=cells, note="")
+        self._steps_bar = self._bars.add_task("steps", total=steps, note="", visible=False)
+        self._cell, self._said = "", 0.0
+
+    def __enter__(self):
+        self._bars.start()
+        return self
+
+    def __exit__(self, *_):
+        self._bars.stop()
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        prefix = f"{self._cell}: " if self._cell else ""
+        self._console.print(prefix + text, highlight=False, soft_wrap=True, markup=False)
+
+    def begin(self, cell: str, what: str) -> None:
+        """`cell` is at work on `what` ('compiling', 'evaluating', ...)."""
+        self._cell = cell
+        self._bars.update(self._cells, description=f"cells  {cell} {what}")
+        self._bars.reset(self._steps_bar, total=self._steps, visible=False, note="")
+        if not self._live:
+            self.say(what)
+
+    def steps(self, step: int, losses: np.ndarray) -> None:
+        """`step` steps are done; `losses` holds each replica's latest (nats/token)."""
+        finite = losses[np.isfinite(losses)]
+        note = f"loss {finite.min():.3f}-{finite.max():.3f}" if finite.size else "all replicas diverged"
+        self._bars.update(self._steps_bar, completed=step, visible=True, note=note)
+        now = time.monotonic()
+        if not self._live and (now - self._said > PLAIN_SECONDS or step == self._steps):
+            self._said = now
+            self.say(f"step {step}/{self._steps}, {note} nats/token")
+
+    def end(self, cell: str, state: str, reason: str) -> None:
+        """`cell` is finished, with this state and reason."""
+        self._bars.advance(self._cells)
+        self._cell = ""
+        if state != "done":
+            self.say(f"{cell}: {state}: {reason}")

@@ -1,0 +1,139 @@
+"""A study from its first check to its last table: train the grid, evaluate every cell from its checkpoint, report."""
+
+import dataclasses
+import os
+import pathlib
+import shutil
+import sys
+from collections.abc import Callable
+
+from rich.console import Console
+
+from train import data, grid
+from train.config import InputError, StudyConfig, freeze, nearest
+from train.grid import Cell
+from train.preemption import Notice, Preempted
+from train.progress import StudyProgress
+from train.workdir import Workdir, disk_is_full
+
+DONE, FAULT, SOME_CELL_FAILED, RUN_AGAIN = 0, 1, 3, 75
+FAILED = ("failed", "out_of_memory")
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """What a study calls of eval/, which training must not import.
+
+    Attributes:
+      document_losses: summed losses of a pack in memory (eval.loss.document_losses).
+      evaluate_pack: losses of a restored pack, as a table (eval.tables.evaluate_pack).
+      write_tables: results/ from all evaluated cells (eval.tables.write_tables).
+      write_report: the page (eval.report.page.write); returns its path.
+      show_cells: prints the results (eval.summary.show_cells).
+      show_status: prints a workdir's state (eval.summary.show_status).
+    """
+
+    document_losses: Callable
+    evaluate_pack: Callable
+    write_tables: Callable
+    write_report: Callable
+    show_cells: Callable
+    show_status: Callable
+
+
+def run(config: StudyConfig, mode: str, path: pathlib.Path, names: list[str], evaluation: Evaluation) -> int:
+    """Runs `mode` in the workdir at `path`; returns the exit code.
+
+    Args:
+      config: of the study; modes eval, report and status read the workdir's own instead.
+      names: cells to restrict the run to; empty for all.
+
+    Raises:
+      InputError: bad input, before anything is trained.
+    """
+    console, workdir = Console(), Workdir(path)
+    if mode in ("eval", "report", "status"):
+        config = _recorded(workdir)
+    cells = _chosen(grid.cells_of(config, data.VOCAB_SIZE), names)
+    if mode == "status":
+        evaluation.show_status(console, workdir, cells)
+        return DONE
+    workdir.make_writable()
+    stop = Notice()
+    stop.install()
+    with workdir.lock():
+        console.print(f"Headroom: {len(cells)} cells in {path}", highlight=False)
+        try:
+            with stop.at_once():
+                corpus = _corpus(config, workdir)
+            return _write(config, mode, workdir, corpus, cells, evaluation, console, stop)
+        except Preempted:
+            console.print("Stopped as asked; what is done is saved. Run the same command again to continue.")
+            sys.stdout.flush()
+            os._exit(RUN_AGAIN)  # a compile may still run in a thread, and would be waited for
+        except Exception as error:
+            if not disk_is_full(error):
+                raise
+            console.print(
+                f"The disk of {path} is full. Finished cells are whole; free space and run the same command again."
+            )
+            return FAULT
+
+
+def _recorded(workdir: Workdir) -> StudyConfig:
+    record = workdir.record()
+    if record is None:
+        raise InputError(f"--workdir={workdir.path} holds no study (no config.json); run one there first.")
+    return freeze(record["config"])
+
+
+def _chosen(cells: tuple[Cell, ...], names: list[str]) -> tuple[Cell, ...]:
+    known = {cell.name: cell for cell in cells}
+    for name in names:
+        if name not in known:
+            raise InputError(f"--cells names {name!r}, which is not in the grid; {nearest(name, known)}")
+    return tuple(known[name] for name in known if not names or name in names)
+
+
+def _corpus(config: StudyConfig, workdir: Workdir) -> data.Corpus:
+    """The workdir's corpus, written first if no study has begun here."""
+    workdir.check_continues(config)
+    record = workdir.record()
+    if record is None:
+        shutil.rmtree(workdir.data, ignore_errors=True)
+        return data.write_corpus(config.data, workdir.data)
+    corpus = data.open_corpus(workdir.data)
+    if corpus.fingerprint != record["data_fingerprint"]:
+        raise InputError(
+            f"{workdir.data} holds data {corpus.fingerprint[:12]}, and the study began with "
+            f"{record['data_fingerprint'][:12]}; restore the folder, or start again with a new --workdir."
+        )
+    return corpus
+
+
+def _write(config, mode, workdir, corpus, cells, evaluation, console, stop) -> int:
+    import jax
+
+    from train import launch, timing
+
+    jax.config.update("jax_enable_x64", config.model.dtype == "float64")
+    training = mode in ("study", "train")
+    if training:
+        launch.check_memory(config, cells, corpus)
+        workdir.write_record(config, jax.devices()[0].device_kind, corpus.fingerprint)
+    with StudyProgress(console, len(cells), config.train.steps) as progress:
+        study = launch.Study(config, workdir, corpus, evaluation, stop, progress)
+        if training:
+            launch.train_cells(study, cells, evaluate=mode == "study")
+        if mode == "study":
+            timing.measure(study, cells)
+        if mode == "eval":
+            launch.evaluate_cells(study, cells)
+        progress.begin("results", "writing tables and the report")
+        table = evaluation.write_tables(workdir, cells, config, corpus)
+        page = evaluation.write_report(workdir, table) if len(table) else None
+    evaluation.show_cells(console, workdir, cells, table, page)
+    failed = [cell.name for cell in cells if workdir.cell(cell.name).status()["state"] in FAILED]
+    if failed:
+        console.print(f"Not done: {', '.join(failed)}. The same command tries them again.")
+    return SOME_CELL_FAILED if failed else DONE

@@ -1,0 +1,58 @@
+"""Step times, measured in a pass of their own with nothing beside it."""
+
+import statistics
+import time
+
+import jax
+
+from train.grid import Cell
+from train.launch import Study
+from train.packs import from_json
+from train.program import Program
+from train.workdir import write_json
+
+ROUNDS = 3
+SECONDS = 0.4  # aimed at for one measurement
+
+
+def measure(study: Study, cells: tuple[Cell, ...]) -> None:
+    """Writes timing.json of each trained cell that has none: the median step time of one replica over ROUNDS, the cells
+    taken in turn so that a machine's drift meets all of them."""
+    programs = {}
+    for cell in cells:
+        folder = study.workdir.cell(cell.name)
+        records = folder.packs()
+        if folder.timing.exists() or not records or records[0]["trained"] is None:
+            continue
+        study.progress.begin(cell.name, "preparing the timing pass")
+        pack = from_json(records[0])
+        program = study.programs.get((cell.name, 0))
+        programs[cell.name] = program or study.stop.wait_for(lambda p=pack: Program(p, study.config, study.corpus))
+    if not programs:
+        return
+    study.progress.begin("all cells", "timing steps, one cell at a time")
+    states = {name: program.init() for name, program in programs.items()}
+    counts = dict.fromkeys(programs, 1)
+    taken = {name: [] for name in programs}
+    for round_ in range(ROUNDS + 1):
+        for name, program in programs.items():
+            study.stop.check()
+            began = time.perf_counter()
+            states[name], metrics = program.run(states[name], 0, counts[name])
+            jax.block_until_ready(metrics)
+            seconds = (time.perf_counter() - began) / counts[name] / len(program.pack.replicas)
+            if round_ == 0:
+                counts[name] = max(1, min(16, round(SECONDS / (seconds * len(program.pack.replicas)))))
+            else:
+                taken[name].append(seconds)
+    for name, program in programs.items():
+        step_seconds = statistics.median(taken[name])
+        tokens = program.batch_size * program.seq_len
+        timing = {
+            "step_ms": 1e3 * step_seconds,
+            "tokens_per_second": tokens / step_seconds,
+            "peak_memory_bytes": program.bytes,
+            "replicas_per_program": len(program.pack.replicas),
+            "rounds": ROUNDS,
+        }
+        write_json(study.workdir.cell(name).timing, timing)
