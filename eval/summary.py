@@ -3,6 +3,7 @@
 import pathlib
 
 import pandas as pd
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
@@ -14,39 +15,30 @@ from train.workdir import Workdir
 def show_cells(
     console: Console, workdir: Workdir, cells: tuple[Cell, ...], table: pd.DataFrame, page: pathlib.Path | None
 ) -> None:
-    """A row a cell at its best rate, how far it is below a bigram model, whether its loss fell, and where the page is."""
+    """A row a cell at its best rate, how far that is below a bigram model, how its loss fell, and the page's path."""
     if len(table):
-        shown = Table(title="test loss at each cell's best learning rate (chosen on tune), 95 % t interval over seeds")
-        for name in (
-            "cell",
-            "heads x d_k",
-            "parameters",
-            "rate",
-            "nats/token",
-            "bits/byte",
-            "vs bigram",
-            "ms/step",
-            "diverged",
-        ):
-            shown.add_column(name, justify="left" if name == "cell" else "right")
+        shown = Table(
+            title="Test loss at each cell's best rate (chosen on tune), ± 95 % t interval over seeds", box=SIMPLE
+        )
+        for name in ("cell", "h x d_k", "rate", "nats/token", "bits/byte", "vs bigram", "ms/step", "diverged"):
+            shown.add_column(name, justify="left" if name == "cell" else "right", no_wrap=True)
         for row in table.itertuples():
             half = (row.test_loss_high - row.test_loss_low) / 2
             shown.add_row(
                 row.cell,
                 f"{row.num_heads} x {row.d_k}",
-                f"{row.params_non_embedding:,}",
                 f"{row.learning_rate:g}",
                 f"{row.test_loss:.4f}" + ("" if pd.isna(half) else f" ± {half:.4f}"),
                 f"{row.test_bits_per_byte:.3f}",
                 f"{-row.below_bigram:+.1%}",
                 "" if pd.isna(row.step_ms) else f"{row.step_ms:.1f}",
-                f"{row.diverged} of {row.replicas}",
+                f"{row.diverged}/{row.replicas}",
             )
         console.print(shown)
         sizes = table.params_non_embedding
         console.print(
-            f"Non-embedding parameters differ by {sizes.max() / sizes.min() - 1:.3%} over the cells. A bigram model of the "
-            f"same bytes needs {table.bigram_bits_per_byte.iloc[0]:.3f} bits/byte.",
+            f"{sizes.max():,} non-embedding parameters a cell, within {sizes.max() / sizes.min() - 1:.3%}. A bigram "
+            f"model of the same bytes needs {table.bigram_bits_per_byte.iloc[0]:.3f} bits/byte.",
             highlight=False,
         )
         for line in _curves(workdir, cells):

@@ -158,7 +158,7 @@ def _cell_rows(replicas: pd.DataFrame, config: StudyConfig, corpus: Corpus) -> p
     bigram, unigram = bigram_loss(corpus, "test"), unigram_entropy(corpus)
     counted = replicas.assign(counted=replicas.loss.where(replicas.status == "done", unigram))
     rows = []
-    for name, cell in counted.groupby("cell", sort=False):
+    for _, cell in counted.groupby("cell", sort=False):
         tune, test = cell[cell.split == "tune"], cell[cell.split == "test"]
         by_rate = tune.groupby("learning_rate").counted.mean()
         rate = by_rate.idxmin()

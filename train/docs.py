@@ -45,6 +45,7 @@ _LEXER = re.compile(
     re.MULTILINE | re.DOTALL | re.VERBOSE,
 )
 _CODE = re.compile(r"^(>>>|\.\.\.|\.\. |:\w+|@|\$ |In \[|Out\[|[|+]|\[\w+\]|[-=~^*+_#. ]+$)")
+_UNDERLINE = re.compile(r"^[-=~^*+]{3,}$")
 _PARAMETER = re.compile(r"^\S.* : ")  # numpydoc: 'axis : int, optional'
 _ARGUMENT = re.compile(r"^\*{0,2}\w+( \([^)]*\))?: ")  # Google style: 'axis: the axis to sum over.'
 _ROLE = re.compile(r":[\w:]+:`~?([^`]*)`")
@@ -143,7 +144,9 @@ def _blocks(text: str) -> Iterator[list[str]]:
         if block and (not stripped or (depth != indent and not hanging)):
             yield block
             block = []
-        if stripped:
+        if len(block) == 1 and _UNDERLINE.match(stripped):
+            block = []  # the heading goes, and the text below it starts afresh
+        elif stripped:
             block.append(stripped)
             indent = depth
     if block:

@@ -43,8 +43,8 @@ def estimate(model: ModelConfig, replicas: int, replica_map: str, batch_size: in
 
 
 def compiled_bytes(compiled: jax.stages.Compiled) -> int:
-    """Arguments + outputs + temporaries - aliases of a compiled program. (XLA's `peak_memory_in_bytes` reads far too low
-    on CPU: it leaves temporaries out.)"""
+    """Arguments + outputs + temporaries - aliases of a compiled program (on CPU XLA's `peak_memory_in_bytes` leaves
+    temporaries out)."""
     stats = compiled.memory_analysis()
     sizes = stats.argument_size_in_bytes + stats.output_size_in_bytes + stats.temp_size_in_bytes
     return sizes - stats.alias_size_in_bytes

@@ -114,8 +114,9 @@ def _corpus(config: StudyConfig, workdir: Workdir) -> data.Corpus:
 def _write(config, mode, workdir, corpus, cells, evaluation, console, stop) -> int:
     import jax
 
-    from train import launch, timing
+    from train import compile_cache, launch, timing
 
+    compile_cache.use(console.print)
     jax.config.update("jax_enable_x64", config.model.dtype == "float64")
     training = mode in ("study", "train")
     if training:
