@@ -1,0 +1,339 @@
+import hashlib
+import itertools
+import json
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from train import data, documents, text_files
+from train.config import DataConfig, InputError
+
+WORDS = "the of and a to in is was that for it with as his on be at by had not are but from or have an they".split()
+
+
+def story(seed: int, num_bytes: int) -> str:
+    words = np.random.default_rng(seed).choice(WORDS, num_bytes)
+    return " ".join(words)[:num_bytes]
+
+
+def write_stories(folder, sizes) -> None:
+    folder.mkdir(exist_ok=True)
+    for seed, size in enumerate(sizes):
+        (folder / f"story{seed:03}.txt").write_text(story(seed, size))
+
+
+def config(source: str, **fields) -> DataConfig:
+    fields = {"seq_len": 16, "max_bytes": 0, "tune_fraction": 0.2, "test_fraction": 0.2} | fields
+    return DataConfig(source=source, **fields)
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    write_stories(tmp_path / "text", [*range(1, 40), 17, 33, 16, 200, 300])
+    return data.write_corpus(config(f"file:{tmp_path}/text/*.txt"), tmp_path / "data")
+
+
+def texts_of(corpus, split) -> list[bytes]:
+    offsets = corpus.offsets_of(split)
+    runs = [corpus.tokens[first:last] for first, last in itertools.pairwise(offsets)]
+    assert all(run[0] == data.BOS and (run[1:] < data.BOS).all() for run in runs)
+    return [bytes(run[1:].astype(np.uint8)) for run in runs]
+
+
+def test_tokens_are_the_texts(corpus, tmp_path):
+    assert isinstance(corpus.tokens, np.memmap) and corpus.tokens.dtype == np.uint16
+    assert corpus.offsets.dtype == np.int64 and corpus.unit == "document"
+    read = [text for split in ("train", "tune", "test") for text in texts_of(corpus, split)]
+    assert read == [(tmp_path / "text" / name).read_bytes() for name in corpus.names]
+    assert sorted(corpus.names) == [f"story{seed:03}.txt" for seed in range(44)]
+    assert corpus.num_bytes.tolist() == [len(text) for text in read]
+
+
+def test_splits_are_contiguous_and_share_no_document(corpus):
+    assert [corpus.splits[split][0] for split in ("train", "tune", "test")] == [
+        0,
+        corpus.splits["train"][1],
+        corpus.splits["tune"][1],
+    ]
+    assert corpus.splits["test"][1] == len(corpus.names)
+    assert corpus.tokens_of("train").base is not None and len(corpus.tokens_of("test")) > 0
+    assert sum(len(corpus.tokens_of(split)) for split in corpus.splits) == len(corpus.tokens)
+
+
+def names_of(corpus) -> dict[str, set[bytes]]:
+    return {split: set(texts_of(corpus, split)) for split in corpus.splits}
+
+
+def test_the_split_outlives_new_files_and_new_names(tmp_path):
+    write_stories(tmp_path / "text", [100] * 300)
+    old = names_of(data.write_corpus(config(f"file:{tmp_path}/text/*.txt"), tmp_path / "old"))
+    (tmp_path / "text" / "story000.txt").rename(tmp_path / "text" / "zebra.txt")
+    for seed in range(300, 400):
+        (tmp_path / "text" / f"new{seed}.txt").write_text(story(seed, 100))
+    new = names_of(data.write_corpus(config(f"file:{tmp_path}/text/*.txt"), tmp_path / "new"))
+    assert all(old[split] < new[split] for split in old)
+
+
+def test_fractions_are_met_in_expectation():
+    made = [documents.Document("", b"", hashlib.sha256(bytes([i % 256, i // 256])).digest()) for i in range(20_000)]
+    splits = documents.split(made, config("docs", tune_fraction=0.1, test_fraction=0.05))
+    assert abs(len(splits["tune"]) / 20_000 - 0.1) < 0.01 and abs(len(splits["test"]) / 20_000 - 0.05) < 0.01
+
+
+def test_every_split_gets_a_document_where_hashes_give_none():
+    made = [documents.Document("", b"", hashlib.sha256(bytes([i])).digest()) for i in range(3)]
+    splits = documents.split(made, config("docs", tune_fraction=1e-9, test_fraction=1e-9))
+    assert [len(splits[name]) for name in documents.SPLITS] == [1, 1, 1]
+
+
+def test_repeated_and_blank_files_are_dropped(tmp_path):
+    write_stories(tmp_path / "text", [100] * 40)
+    (tmp_path / "text" / "copy.txt").write_text(story(3, 100))
+    (tmp_path / "text" / "blank.txt").write_text(" \n")
+    corpus = data.write_corpus(config(f"file:{tmp_path}/text/*.txt"), tmp_path / "data")
+    assert len(corpus.names) == 40 and "blank.txt" not in corpus.names
+
+
+def test_max_bytes_takes_a_sample_below_it(tmp_path):
+    write_stories(tmp_path / "text", [100] * 100)
+    corpus = data.write_corpus(config(f"file:{tmp_path}/text/*.txt", max_bytes=5_050), tmp_path / "data")
+    assert corpus.num_bytes.sum() == 5_000 and corpus.unit == "document"
+    assert max(corpus.names) > "story080.txt"  # not the first fifty
+
+
+def test_few_files_are_cut_into_blocks_at_line_ends(tmp_path):
+    lines = [f"{number} {story(number, 60)}\n" for number in range(1_000)]
+    path = tmp_path / "book.txt"
+    path.write_text("".join(lines))
+    corpus = data.write_corpus(config(f"file:{path}"), tmp_path / "data")
+    assert corpus.unit == "block"
+    blocks = {
+        int(name.removeprefix("book.txt@")): text
+        for name, text in zip(
+            corpus.names, [text for split in ("train", "tune", "test") for text in texts_of(corpus, split)], strict=True
+        )
+    }
+    assert b"".join(blocks[place] for place in sorted(blocks)) == path.read_bytes()
+    assert all(text.endswith(b"\n") for text in blocks.values())
+    assert all(2_048 <= len(text) <= 6_144 for text in blocks.values())
+    assert len(blocks) == pytest.approx(len(path.read_bytes()) / 4_096, abs=2)
+
+
+@pytest.mark.parametrize("character", ["é", "語", "🙂", "a "])
+def test_text_without_lines_is_cut_between_characters(tmp_path, character):
+    path = tmp_path / "book.txt"
+    path.write_text("".join(f"{number}{character * (number % 50)}" for number in range(3_000)), encoding="utf-8")
+    corpus = data.write_corpus(config(f"file:{path}"), tmp_path / "data")
+    texts = [text.decode() for split in corpus.splits for text in texts_of(corpus, split)]
+    assert sum(map(len, texts)) == len(path.read_text(encoding="utf-8"))
+
+
+def test_a_large_part_of_many_large_files_is_cut_into_blocks(tmp_path):
+    write_stories(tmp_path / "text", [20_000] * 40)
+    corpus = data.write_corpus(config(f"file:{tmp_path}/text/*.txt", max_bytes=100_000), tmp_path / "data")
+    assert corpus.unit == "block" and 80_000 < corpus.num_bytes.sum() <= 100_000
+
+
+def test_the_fingerprint_follows_content_alone(tmp_path):
+    for folder in ("one", "two"):
+        write_stories(tmp_path / folder, [200] * 40)
+    one = data.write_corpus(config(f"file:{tmp_path}/one/*.txt"), tmp_path / "data1")
+    two = data.write_corpus(config(f"file:{tmp_path}/two/*.txt"), tmp_path / "data2")
+    assert one.fingerprint == two.fingerprint and one.source != two.source
+    other = data.write_corpus(config(f"file:{tmp_path}/two/*.txt", test_fraction=0.4), tmp_path / "data3")
+    assert other.fingerprint != one.fingerprint
+
+
+def test_a_written_corpus_is_not_read_from_its_source_again(tmp_path):
+    write_stories(tmp_path / "text", [100] * 40)
+    first = data.load_or_write(config(f"file:{tmp_path}/text/*.txt"), tmp_path / "data")
+    for path in (tmp_path / "text").iterdir():
+        path.unlink()
+    again = data.load_or_write(config(f"file:{tmp_path}/text/*.txt"), tmp_path / "data")
+    assert again.fingerprint == first.fingerprint and again.splits == first.splits and again.names == first.names
+
+
+def test_an_interrupted_write_is_done_again(tmp_path, monkeypatch):
+    write_stories(tmp_path / "text", [100] * 40)
+    monkeypatch.setattr(data, "_fingerprint", lambda recorded: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        data.write_corpus(config(f"file:{tmp_path}/text/*.txt"), tmp_path / "data")
+    monkeypatch.undo()
+    assert not (tmp_path / "data" / "corpus.json").exists()
+    data.load_or_write(config(f"file:{tmp_path}/text/*.txt"), tmp_path / "data")
+    assert sorted(path.name for path in (tmp_path / "data").iterdir()) == ["corpus.json", "offsets.npy", "tokens.npy"]
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(content)
+
+
+def rename_a_document(path):
+    about = json.loads(path.read_text())
+    about["names"][0] = "another"
+    path.write_text(json.dumps(about))
+
+
+@pytest.mark.parametrize("name", ["tokens.npy", "offsets.npy", "corpus.json"])
+@pytest.mark.parametrize(
+    "damage",
+    [flip, lambda path: path.write_bytes(path.read_bytes()[:-9]), lambda path: path.write_bytes(b""), "missing"],
+)
+def test_damage_names_the_file(corpus, tmp_path, name, damage):
+    path = tmp_path / "data" / name
+    path.unlink() if damage == "missing" else damage(path)
+    with pytest.raises(InputError, match=f"{name} is .*--workdir"):
+        data.open_corpus(tmp_path / "data")
+
+
+def test_a_changed_name_is_noticed(corpus, tmp_path):
+    rename_a_document(tmp_path / "data" / "corpus.json")
+    with pytest.raises(InputError, match="corpus.json is not the file that was written"):
+        data.open_corpus(tmp_path / "data")
+
+
+def test_unigram_and_bigram_by_hand(corpus):
+    train, test = texts_of(corpus, "train"), texts_of(corpus, "test")
+    letters = b"".join(train)
+    shares = [letters.count(byte) / len(letters) for byte in set(letters)]
+    assert data.unigram_entropy(corpus) == pytest.approx(-sum(share * math.log(share) for share in shares))
+    counts = np.full((257, 256), data.BIGRAM_ALPHA)
+    for text in train:
+        for before, after in itertools.pairwise([256, *text]):
+            counts[before, after] += 1
+    losses = [
+        -math.log(counts[before, after] / counts[before].sum())
+        for text in test
+        for before, after in itertools.pairwise([256, *text])
+    ]
+    assert len(losses) == sum(map(len, test))
+    assert data.bigram_loss(corpus, "test") == pytest.approx(np.mean(losses))
+
+
+def test_a_batch_is_a_pure_function_of_seed_and_step():
+    batches = data.Batches(num_windows=100, batch_size=8, seq_len=16, data_seed=3)
+    whole = batches.starts(0, 60)
+    assert whole.shape == (60, 8) and whole.dtype == np.int32
+    assert (batches.starts(37, 5) == whole[37:42]).all()
+    assert (data.Batches(100, 8, 16, 3).starts(59, 1) == whole[59]).all()
+    assert (data.Batches(100, 8, 16, 4).starts(0, 60) != whole).mean() > 0.9
+
+
+def test_every_epoch_has_every_window_once_in_another_order():
+    order = data.Batches(num_windows=100, batch_size=8, seq_len=16, data_seed=0).starts(0, 25).reshape(2, 100)
+    assert (np.sort(order) == 16 * np.arange(100)).all()
+    assert (order[0] != order[1]).mean() > 0.9
+
+
+def test_a_batch_larger_than_the_corpus():
+    starts = data.Batches(num_windows=3, batch_size=8, seq_len=16, data_seed=0).starts(6, 3)
+    assert (np.bincount(starts.ravel() // 16, minlength=3) == 8).all()
+
+
+@pytest.mark.parametrize("process_count", [1, 2, 4])
+def test_the_batch_does_not_depend_on_the_number_of_processes(process_count):
+    batches = data.Batches(num_windows=50, batch_size=8, seq_len=16, data_seed=1)
+    parts = [batches.starts(3, 9, process, process_count) for process in range(process_count)]
+    assert (np.concatenate(parts, axis=1) == batches.starts(3, 9)).all()
+
+
+def test_a_batch_that_does_not_divide_over_processes():
+    with pytest.raises(ValueError, match="batch_size=8 does not divide over 3"):
+        data.Batches(50, 8, 16, 1).starts(0, 1, 0, 3)
+
+
+def test_training_windows_fit_the_train_split(corpus):
+    num_windows = corpus.num_windows("train", 16)
+    starts = data.Batches(num_windows, num_windows, 16, 0).starts(0, 1)
+    assert starts.max() + 17 <= len(corpus.tokens_of("train")) < starts.max() + 17 + 16
+
+
+@pytest.mark.parametrize("seq_len, stride", [(16, None), (16, 16), (16, 5), (16, 1), (1, 1), (400, 100)])
+@pytest.mark.parametrize("split", ["tune", "test", "train"])
+def test_evaluation_windows_by_brute_force(corpus, split, seq_len, stride):
+    windows = data.eval_windows(corpus, split, seq_len, stride)
+    stride = stride or seq_len
+    expected, (first_document, last_document) = [], corpus.splits[split]
+    for document in range(first_document, last_document):
+        tokens = corpus.tokens[corpus.offsets[document] : corpus.offsets[document + 1]].tolist()
+        counted, begin = 0, 0
+        while counted < len(tokens) - 1:
+            window = tokens[begin : begin + seq_len + 1]
+            expected.append((window, len(window) - 1, counted - begin, len(window) - 1, document))
+            counted = begin + len(window) - 1
+            begin += stride
+    assert windows.tokens.shape == (len(expected), seq_len + 1) and windows.tokens.dtype == np.uint16
+    padded = [window + [0] * (seq_len + 1 - len(window)) for window, *_ in expected]
+    assert windows.tokens.tolist() == padded
+    bounds = zip(windows.length, windows.first, windows.last, windows.document, strict=True)
+    assert list(bounds) == [tuple(rest) for _, *rest in expected]
+    counts = np.bincount(windows.document, windows.last - windows.first)[first_document:]
+    assert (counts == corpus.num_bytes[first_document:last_document]).all()
+
+
+@pytest.mark.parametrize("stride", [0, 17, -1])
+def test_a_stride_that_would_leave_tokens_out(corpus, stride):
+    with pytest.raises(InputError, match=f"eval.stride={stride} must be from 1 to data.seq_len=16"):
+        data.eval_windows(corpus, "test", 16, stride)
+
+
+def bad(tmp_path, source: str, **fields) -> str:
+    with pytest.raises(InputError) as caught:
+        data.write_corpus(config(source, **fields), tmp_path / "data")
+    assert not (tmp_path / "data" / "corpus.json").exists()
+    message = str(caught.value)
+    assert "\n" not in message and message.endswith(".")
+    return message
+
+
+def test_missing_files(tmp_path):
+    assert f"{tmp_path}/none.txt does not exist" in bad(tmp_path, f"file:{tmp_path}/none.txt")
+    assert f"No file matches file:{tmp_path}/*.txt" in bad(tmp_path, f"file:{tmp_path}/*.txt")
+    assert "names no file" in bad(tmp_path, "file:")
+    assert f"is a folder, not a text file; name its files with a glob: file:{tmp_path}/*.txt" in bad(
+        tmp_path, f"file:{tmp_path}"
+    )
+
+
+def test_an_existing_name_with_brackets_is_no_glob(tmp_path):
+    (tmp_path / "a[1].txt").write_text("text")
+    count, records = text_files.records(f"{tmp_path}/a[1].txt")
+    assert count == 1 and list(records) == [("a[1].txt", b"text")]
+
+
+def test_files_that_are_not_text(tmp_path):
+    for name, content, said in [
+        ("empty.txt", b"", "is empty"),
+        ("binary.txt", b"abc\x00def", "byte 3 of 7 is a zero byte"),
+        ("latin.txt", "na\u00efve".encode("latin-1"), "byte 2 of 5 is 0xef, which is not UTF-8"),
+        ("cut.txt", "\u8a9e".encode()[:2], "is not UTF-8 text"),
+    ]:
+        path = tmp_path / name
+        path.write_bytes(content)
+        message = bad(tmp_path, f"file:{path}")
+        assert str(path) in message and said in message
+
+
+def test_a_text_that_is_too_short(tmp_path):
+    (tmp_path / "short.txt").write_text(story(0, 5_000))
+    message = bad(tmp_path, f"file:{tmp_path}/short.txt")
+    assert "of 5,000 bytes, train has 0 bytes in 0 blocks and needs 136" in message
+    assert "Give it about 12,288 bytes or more" in message
+    write_stories(tmp_path / "text", [3] * 50)
+    assert "data.seq_len=64" in bad(tmp_path, f"file:{tmp_path}/text/*.txt", seq_len=64)
+
+
+def test_unknown_sources_and_tokenizers(tmp_path):
+    for source in ("dox", "http://x", ""):
+        assert f"{source!r} is not known; the sources are docs, file:PATH-or-glob, tfds:NAME" in bad(tmp_path, source)
+    assert "the only tokenizer is bytes" in bad(tmp_path, "docs", tokenizer="bpe")
+
+
+def test_importing_data_is_quick():
+    code = "import sys, train.data; print([m for m in ('grain', 'jax', 'tensorflow_datasets') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"

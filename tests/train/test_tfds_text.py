@@ -1,0 +1,127 @@
+"""tensorflow-datasets runs in processes of its own: it fixes its data folder when it is imported."""
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+import time
+
+import pytest
+
+BUILDER = """
+import numpy as np
+import tensorflow_datasets as tfds
+
+
+class TinyStories(tfds.core.GeneratorBasedBuilder):
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self):
+        features = {"story": tfds.features.Text(), "number": tfds.features.Scalar(np.int64)}
+        return self.dataset_info_from_configs(features=tfds.features.FeaturesDict(features))
+
+    def _split_generators(self, dl_manager):
+        return {"train": self._generate_examples(range(60)), "validation": self._generate_examples(range(60, 80))}
+
+    def _generate_examples(self, numbers):
+        for number in numbers:
+            yield number, {"story": f"Story {number}: " + "na\\u00efve words " * 9, "number": number}
+"""
+READ = """
+import json, sys
+from train import data
+from train.config import DataConfig, InputError
+try:
+    corpus = data.write_corpus(DataConfig(source={source!r}, seq_len=16, max_bytes={max_bytes}), {folder!r})
+    result = [corpus.unit, list(corpus.names), int(corpus.num_bytes.sum()), corpus.fingerprint]
+except InputError as error:
+    result = str(error)
+print(json.dumps([result, "tensorflow" in sys.modules]))
+"""
+
+
+def python(code: str, path: str, data_dir) -> str:
+    environment = os.environ | {"PYTHONPATH": f"{path}{os.pathsep}{os.getcwd()}", "TFDS_DATA_DIR": str(data_dir)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()[-1]
+
+
+def read(source: str, data_dir, folder, max_bytes: int = 0, before: str = ""):
+    code = before + READ.format(source=source, folder=str(folder), max_bytes=max_bytes)
+    result, imported = json.loads(python(code, str(data_dir.parent), data_dir))
+    assert not imported
+    return result
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """A data folder that holds tiny_stories as array_record, prepared through the `tfds:` source itself."""
+    root = tmp_path_factory.mktemp("tfds")
+    package = root / "tiny_stories"  # of its own: TFDS walks the builder's folder
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "tiny_stories.py").write_text(BUILDER)
+    first = read(
+        "tfds:tiny_stories", root / "prepared", root / "data", before="from tiny_stories import tiny_stories\n"
+    )
+    return root / "prepared", first
+
+
+def test_a_builder_is_prepared_and_read(prepared):
+    _, (unit, names, num_bytes, _) = prepared
+    assert unit == "document" and len(names) == 80
+    assert {"train/0", "train/59", "validation/0", "validation/19"} <= set(names)
+    assert num_bytes == sum(len(f"Story {number}: " + "na\u00efve words " * 9) + 9 for number in range(80))
+
+
+def test_prepared_files_are_read_without_their_builder(prepared, tmp_path):
+    data_dir, first = prepared
+    assert read("tfds:tiny_stories", data_dir, tmp_path) == first
+    some = read("tfds:tiny_stories", data_dir, tmp_path, max_bytes=7_000)
+    assert 6_000 < some[2] <= 7_000 and set(some[1]) < set(first[1])
+
+
+def test_another_format_says_how_to_prepare(prepared, tmp_path):
+    info = next(prepared[0].rglob("dataset_info.json"))
+    folder = tmp_path / "other" / "tiny_stories" / "1.0.0"
+    folder.mkdir(parents=True)
+    (folder / info.name).write_text(info.read_text().replace('"array_record"', '"tfrecord"'))
+    (folder / "features.json").write_text((info.parent / "features.json").read_text())
+    message = read("tfds:tiny_stories", tmp_path / "other", tmp_path / "data")
+    assert "not as array_record" in message
+    assert "tfds build tiny_stories --file_format=array_record --data_dir=DIR" in message
+
+
+@pytest.mark.parametrize(
+    "source, said",
+    [
+        ("tfds:lm1bb", "knows no data set 'lm1bb' (nearest: lm1b)"),
+        ("tfds:wiki40b/en", "needs TensorFlow; prepare it once"),
+        ("tfds:mnist", "has no feature `text` and 0 features of type Text"),
+        ("tfds:lm1b:9.9.9", "cannot be opened"),
+        ("tfds:", "cannot be opened"),
+    ],
+)
+def test_names_that_cannot_be_used(source, said, tmp_path):
+    message = read(source, tmp_path / "empty", tmp_path / "data")
+    assert said in message and ("file:" in message or "TFDS_DATA_DIR" in message)
+
+
+def test_no_network_is_found_in_seconds(tmp_path):
+    """Neither a name that is not found nor a server that never answers may take the downloader's 3.5 minutes."""
+    for unreachable in (
+        "def request(*args, **kwargs): raise requests.ConnectionError('Name or service not known')",
+        "def request(*args, **kwargs): time.sleep(600)",
+    ):
+        before = textwrap.dedent(f"""
+            import time, requests
+            {unreachable}
+            requests.head = request
+        """)
+        began = time.monotonic()
+        message = read("tfds:lm1b", tmp_path / "empty", tmp_path / "data", before=before)
+        assert time.monotonic() - began < 12  # ten, and a process's start
+        assert "cannot be downloaded: no answer from www.statmt.org" in message
+        assert "--config.data.source=file:" in message
