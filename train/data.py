@@ -4,12 +4,15 @@ A document is BOS (token 256) and then the bytes of its UTF-8 text. The document
 those of tune, then those of test, so that each split is one run of tokens.
 """
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -82,13 +85,14 @@ def write_corpus(config: DataConfig, folder: str | os.PathLike) -> Corpus:
         )
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with _replacing(folder / "tokens.npy") as path:
-        tokens = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint16, shape=(int(offsets[-1]),))
-        for document, first in zip(chosen, offsets, strict=False):
-            tokens[first] = BOS
-            tokens[first + 1 : first + 1 + len(document.text)] = np.frombuffer(document.text, np.uint8)
-        tokens.flush()
-    with _replacing(folder / "offsets.npy") as path, open(path, "wb") as file:
+    tokens = np.empty(offsets[-1], np.uint16)
+    for document, first, last in zip(chosen, offsets[:-1], offsets[1:], strict=True):
+        tokens[first] = BOS
+        tokens[first + 1 : last] = np.frombuffer(document.text, np.uint8)
+    # Not through a memory map: on a full disk that ends the process without a word.
+    with _replacing(folder / "tokens.npy") as file:
+        np.save(file, tokens)
+    with _replacing(folder / "offsets.npy") as file:
         np.save(file, offsets)
     ends = np.cumsum([0] + [len(splits[split]) for split in documents.SPLITS]).tolist()
     recorded = {
@@ -98,8 +102,8 @@ def write_corpus(config: DataConfig, folder: str | os.PathLike) -> Corpus:
         "splits": dict(zip(documents.SPLITS, zip(ends[:-1], ends[1:], strict=True), strict=True)),
     }
     about = {"source": config.source, "unit": unit, "fingerprint": _fingerprint(recorded), **recorded}
-    with _replacing(folder / "corpus.json") as path:
-        path.write_text(json.dumps(about, indent=1), encoding="utf-8")
+    with _replacing(folder / "corpus.json") as file:
+        file.write(json.dumps(about, indent=1).encode())
     return open_corpus(folder)
 
 
@@ -139,20 +143,15 @@ def _damaged(path: Path) -> InputError:
     )
 
 
-class _replacing:
-    """A temporary path that takes the place of `path` when the block ends well."""
-
-    def __init__(self, path: Path):
-        self._path, self._temporary = path, path.with_name(f"{path.name}.partial")
-
-    def __enter__(self) -> Path:
-        return self._temporary
-
-    def __exit__(self, kind, error, trace) -> None:
-        if kind is None:
-            with open(self._temporary, "rb+") as file:
-                os.fsync(file.fileno())
-            os.replace(self._temporary, self._path)
+@contextlib.contextmanager
+def _replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file that takes the place of `path` once it is whole."""
+    temporary = path.with_name(f"{path.name}.partial")
+    with open(temporary, "wb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
 
 
 def _sha256(array: np.ndarray) -> str:

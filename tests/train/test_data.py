@@ -1,4 +1,3 @@
-import hashlib
 import itertools
 import json
 import math
@@ -8,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from train import data, documents, text_files
+from train import data
 from train.config import DataConfig, InputError
 
 WORDS = "the of and a to in is was that for it with as his on be at by had not are but from or have an they".split()
@@ -61,80 +60,6 @@ def test_splits_are_contiguous_and_share_no_document(corpus):
     assert corpus.splits["test"][1] == len(corpus.names)
     assert corpus.tokens_of("train").base is not None and len(corpus.tokens_of("test")) > 0
     assert sum(len(corpus.tokens_of(split)) for split in corpus.splits) == len(corpus.tokens)
-
-
-def names_of(corpus) -> dict[str, set[bytes]]:
-    return {split: set(texts_of(corpus, split)) for split in corpus.splits}
-
-
-def test_the_split_outlives_new_files_and_new_names(tmp_path):
-    write_stories(tmp_path / "text", [100] * 300)
-    old = names_of(data.write_corpus(config(f"file:{tmp_path}/text/*.txt"), tmp_path / "old"))
-    (tmp_path / "text" / "story000.txt").rename(tmp_path / "text" / "zebra.txt")
-    for seed in range(300, 400):
-        (tmp_path / "text" / f"new{seed}.txt").write_text(story(seed, 100))
-    new = names_of(data.write_corpus(config(f"file:{tmp_path}/text/*.txt"), tmp_path / "new"))
-    assert all(old[split] < new[split] for split in old)
-
-
-def test_fractions_are_met_in_expectation():
-    made = [documents.Document("", b"", hashlib.sha256(bytes([i % 256, i // 256])).digest()) for i in range(20_000)]
-    splits = documents.split(made, config("docs", tune_fraction=0.1, test_fraction=0.05))
-    assert abs(len(splits["tune"]) / 20_000 - 0.1) < 0.01 and abs(len(splits["test"]) / 20_000 - 0.05) < 0.01
-
-
-def test_every_split_gets_a_document_where_hashes_give_none():
-    made = [documents.Document("", b"", hashlib.sha256(bytes([i])).digest()) for i in range(3)]
-    splits = documents.split(made, config("docs", tune_fraction=1e-9, test_fraction=1e-9))
-    assert [len(splits[name]) for name in documents.SPLITS] == [1, 1, 1]
-
-
-def test_repeated_and_blank_files_are_dropped(tmp_path):
-    write_stories(tmp_path / "text", [100] * 40)
-    (tmp_path / "text" / "copy.txt").write_text(story(3, 100))
-    (tmp_path / "text" / "blank.txt").write_text(" \n")
-    corpus = data.write_corpus(config(f"file:{tmp_path}/text/*.txt"), tmp_path / "data")
-    assert len(corpus.names) == 40 and "blank.txt" not in corpus.names
-
-
-def test_max_bytes_takes_a_sample_below_it(tmp_path):
-    write_stories(tmp_path / "text", [100] * 100)
-    corpus = data.write_corpus(config(f"file:{tmp_path}/text/*.txt", max_bytes=5_050), tmp_path / "data")
-    assert corpus.num_bytes.sum() == 5_000 and corpus.unit == "document"
-    assert max(corpus.names) > "story080.txt"  # not the first fifty
-
-
-def test_few_files_are_cut_into_blocks_at_line_ends(tmp_path):
-    lines = [f"{number} {story(number, 60)}\n" for number in range(1_000)]
-    path = tmp_path / "book.txt"
-    path.write_text("".join(lines))
-    corpus = data.write_corpus(config(f"file:{path}"), tmp_path / "data")
-    assert corpus.unit == "block"
-    blocks = {
-        int(name.removeprefix("book.txt@")): text
-        for name, text in zip(
-            corpus.names, [text for split in ("train", "tune", "test") for text in texts_of(corpus, split)], strict=True
-        )
-    }
-    assert b"".join(blocks[place] for place in sorted(blocks)) == path.read_bytes()
-    assert all(text.endswith(b"\n") for text in blocks.values())
-    assert all(2_048 <= len(text) <= 6_144 for text in blocks.values())
-    assert len(blocks) == pytest.approx(len(path.read_bytes()) / 4_096, abs=2)
-
-
-@pytest.mark.parametrize("character", ["é", "語", "🙂", "a "])
-def test_text_without_lines_is_cut_between_characters(tmp_path, character):
-    path = tmp_path / "book.txt"
-    path.write_text("".join(f"{number}{character * (number % 50)}" for number in range(3_000)), encoding="utf-8")
-    corpus = data.write_corpus(config(f"file:{path}"), tmp_path / "data")
-    texts = [text.decode() for split in corpus.splits for text in texts_of(corpus, split)]
-    assert sum(map(len, texts)) == len(path.read_text(encoding="utf-8"))
-
-
-def test_a_large_part_of_many_large_files_is_cut_into_blocks(tmp_path):
-    write_stories(tmp_path / "text", [20_000] * 40)
-    corpus = data.write_corpus(config(f"file:{tmp_path}/text/*.txt", max_bytes=100_000), tmp_path / "data")
-    assert corpus.unit == "block" and 80_000 < corpus.num_bytes.sum() <= 100_000
 
 
 def test_the_fingerprint_follows_content_alone(tmp_path):
@@ -282,58 +207,17 @@ def test_a_stride_that_would_leave_tokens_out(corpus, stride):
         data.eval_windows(corpus, "test", 16, stride)
 
 
-def bad(tmp_path, source: str, **fields) -> str:
-    with pytest.raises(InputError) as caught:
-        data.write_corpus(config(source, **fields), tmp_path / "data")
-    assert not (tmp_path / "data" / "corpus.json").exists()
-    message = str(caught.value)
-    assert "\n" not in message and message.endswith(".")
-    return message
-
-
-def test_missing_files(tmp_path):
-    assert f"{tmp_path}/none.txt does not exist" in bad(tmp_path, f"file:{tmp_path}/none.txt")
-    assert f"No file matches file:{tmp_path}/*.txt" in bad(tmp_path, f"file:{tmp_path}/*.txt")
-    assert "names no file" in bad(tmp_path, "file:")
-    assert f"is a folder, not a text file; name its files with a glob: file:{tmp_path}/*.txt" in bad(
-        tmp_path, f"file:{tmp_path}"
-    )
-
-
-def test_an_existing_name_with_brackets_is_no_glob(tmp_path):
-    (tmp_path / "a[1].txt").write_text("text")
-    count, records = text_files.records(f"{tmp_path}/a[1].txt")
-    assert count == 1 and list(records) == [("a[1].txt", b"text")]
-
-
-def test_files_that_are_not_text(tmp_path):
-    for name, content, said in [
-        ("empty.txt", b"", "is empty"),
-        ("binary.txt", b"abc\x00def", "byte 3 of 7 is a zero byte"),
-        ("latin.txt", "na\u00efve".encode("latin-1"), "byte 2 of 5 is 0xef, which is not UTF-8"),
-        ("cut.txt", "\u8a9e".encode()[:2], "is not UTF-8 text"),
-    ]:
-        path = tmp_path / name
-        path.write_bytes(content)
-        message = bad(tmp_path, f"file:{path}")
-        assert str(path) in message and said in message
-
-
-def test_a_text_that_is_too_short(tmp_path):
-    (tmp_path / "short.txt").write_text(story(0, 5_000))
-    message = bad(tmp_path, f"file:{tmp_path}/short.txt")
-    assert "of 5,000 bytes, train has 0 bytes in 0 blocks and needs 136" in message
-    assert "Give it about 12,288 bytes or more" in message
-    write_stories(tmp_path / "text", [3] * 50)
-    assert "data.seq_len=64" in bad(tmp_path, f"file:{tmp_path}/text/*.txt", seq_len=64)
-
-
-def test_unknown_sources_and_tokenizers(tmp_path):
-    for source in ("dox", "http://x", ""):
-        assert f"{source!r} is not known; the sources are docs, file:PATH-or-glob, tfds:NAME" in bad(tmp_path, source)
-    assert "the only tokenizer is bytes" in bad(tmp_path, "docs", tokenizer="bpe")
-
-
 def test_importing_data_is_quick():
     code = "import sys, train.data; print([m for m in ('grain', 'jax', 'tensorflow_datasets') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+def test_an_unknown_tokenizer(tmp_path):
+    with pytest.raises(InputError, match="data.tokenizer='bpe' is not known; the only tokenizer is bytes"):
+        data.write_corpus(config("docs", tokenizer="bpe"), tmp_path)
+
+
+def test_a_failed_write_leaves_no_corpus(tmp_path):
+    with pytest.raises(InputError, match="does not exist"):
+        data.load_or_write(config(f"file:{tmp_path}/none.txt"), tmp_path / "data")
+    assert not (tmp_path / "data").exists()
