@@ -3,6 +3,8 @@
 Dimension key: B batch, T query position, S key position, D d_model, H head, K head width (d_k).
 """
 
+import math
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -13,8 +15,8 @@ from mha.kernels import dispatch, reference
 class MultiHeadAttention(nn.Module):
     """Multi-head attention (Vaswani et al. 2017, section 3.2.2), without biases and with an explicit head axis.
 
-    Weights are w_q, w_k, w_v of shape (D, H, K) and w_o of shape (H, K, D). The initialiser takes its fans from D and
-    from H*K together, so the variance of query, key, value and output does not depend on the number of heads.
+    Weights are w_q, w_k, w_v of shape (D, H, K) and w_o of shape (H, K, D). Each begins as one matrix over all heads,
+    cut into heads, so neither its values nor the variance of what it computes depend on the number of heads.
 
     Attributes:
       num_heads: H.
@@ -53,12 +55,10 @@ class MultiHeadAttention(nn.Module):
         d_model = x_BTD.shape[-1]
         heads = (self.num_heads, self.d_k)
         kept = jnp.promote_types(self.dtype, jnp.float32)
-        into = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal", in_axis=0, out_axis=(1, 2))
-        outof = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal", in_axis=(0, 1), out_axis=2)
-        w_q_DHK = self.param("w_q", into, (d_model, *heads), kept)
-        w_k_DHK = self.param("w_k", into, (d_model, *heads), kept)
-        w_v_DHK = self.param("w_v", into, (d_model, *heads), kept)
-        w_o_HKD = self.param("w_o", outof, (*heads, d_model), kept)
+        w_q_DHK = self.param("w_q", _initial, (d_model, *heads), 1, kept)
+        w_k_DHK = self.param("w_k", _initial, (d_model, *heads), 1, kept)
+        w_v_DHK = self.param("w_v", _initial, (d_model, *heads), 1, kept)
+        w_o_HKD = self.param("w_o", _initial, (*heads, d_model), 2, kept)
 
         x_BTD = x_BTD.astype(self.dtype)
         q_BTHK, k_BSHK, v_BSHK = (
@@ -70,5 +70,11 @@ class MultiHeadAttention(nn.Module):
         if want_weights:
             seen["weights"] = reference.weights(q_BTHK, k_BSHK, **mask)
         if gate_H is not None:
-            out_BTHK = out_BTHK * gate_H.astype(self.dtype)[:, None]
+            out_BTHK = out_BTHK * gate_H.astype(self.dtype)[None, None, :, None]
         return jnp.einsum("BTHK,HKD->BTD", out_BTHK, w_o_HKD.astype(self.dtype)), seen
+
+
+def _initial(key: jax.Array, shape: tuple[int, ...], num_in: int, dtype) -> jax.Array:
+    """A linear map from the first `num_in` axes of `shape` to the others, of variance 1 / (size of the former)."""
+    matrix = (math.prod(shape[:num_in]), math.prod(shape[num_in:]))
+    return nn.initializers.lecun_normal()(key, matrix, dtype).reshape(shape)

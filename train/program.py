@@ -29,13 +29,13 @@ class Program:
         self.batch_size, self.seq_len = config.train.batch_size, config.data.seq_len
         self._seeds = jnp.asarray([replica.init_seed for replica in pack.replicas], jnp.uint32)
         self._rates = jax.device_put(np.asarray([r.learning_rate for r in pack.replicas], np.float32), whole)
-        self._tokens = jax.device_put(np.asarray(corpus.tokens_of("train")), whole)
+        self._tokens = _on_device(corpus, whole)
         self._batches = {
             seed: Batches(corpus.num_windows("train", self.seq_len), self.batch_size, self.seq_len, seed)
             for seed in {replica.data_seed for replica in pack.replicas}
         }
         began = time.perf_counter()
-        self._init = jax.jit(functools.partial(step.init, pack.model, config.train), out_shardings=whole)
+        self._init = functools.partial(step.init, pack.model, config.train)
         self.abstract_state = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole),
             jax.eval_shape(self._init, self._seeds),
@@ -64,7 +64,7 @@ class Program:
 
     def init(self) -> step.State:
         """The state before step 0."""
-        return self._init(self._seeds)
+        return jax.device_put(self._init(self._seeds), sharding.replicated(self._mesh))
 
     def run(self, state: step.State, first_step: int, num_steps: int) -> tuple[step.State, dict[str, jax.Array]]:
         """Dispatches `num_steps` <= STEPS_PER_DISPATCH steps; `state` is donated. See `step.run`."""
@@ -74,3 +74,8 @@ class Program:
             starts[row, :num_steps] = drawn[replica.data_seed]
         starts = jax.device_put(starts, sharding.batch(self._mesh))
         return self._compiled(state, self._tokens, starts, self._rates, np.int32(first_step), np.int32(num_steps))
+
+
+@functools.lru_cache(maxsize=1)  # all programs of a study share one copy
+def _on_device(corpus: Corpus, place: jax.sharding.Sharding) -> jax.Array:
+    return jax.device_put(np.asarray(corpus.tokens_of("train")), place)

@@ -41,7 +41,10 @@ def batch_loss(model: ModelConfig, bos: int, params: dict, tokens_BT1: jax.Array
 
 
 def init(model: ModelConfig, config: TrainConfig, init_seeds_R: jax.Array) -> State:
-    """The state of every replica before step 0, each from its own seed."""
+    """The state of every replica before step 0, each from its own seed.
+
+    Not for jit: op by op, the cells of a grid share the compiled draws, and each distinct shape costs a second.
+    """
 
     def one(seed):
         params = Transformer(model).init(jax.random.key(seed), jnp.zeros((1, 1), jnp.int32))["params"]
@@ -87,7 +90,7 @@ def run(
             step = first_step + index
             tokens_BT1 = tokens_N[starts_KB[index][:, None] + offsets_1T].astype(jnp.int32)
             loss, grads = jax.value_and_grad(lambda params: batch_loss(model, bos, params, tokens_BT1))(state.params)
-            norm, rate = optax.global_norm(grads), peak_rate * schedule(step)
+            norm, rate = optax.tree.norm(grads), peak_rate * schedule(step)
             updates, opt_state = transformation.update(grads, state.opt_state, state.params)
             params = optax.apply_updates(state.params, optimizer.scaled(updates, rate))
             finite = jnp.isfinite(loss) & jnp.isfinite(norm)

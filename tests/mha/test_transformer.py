@@ -1,0 +1,100 @@
+"""Properties of the whole model: causality, independence of rows and packed documents, gates, bad input."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mha.transformer import ModelConfig, Transformer
+
+CONFIG = ModelConfig(
+    vocab_size=17, seq_len=12, d_model=8, num_heads=4, d_k=2, d_ff=(16, 15), attention="reference", dtype="float64"
+)
+L, H = CONFIG.num_layers, CONFIG.num_heads
+
+
+@pytest.fixture(autouse=True)
+def float64():
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture
+def params():
+    return Transformer(CONFIG).init(jax.random.key(0), tokens(0))["params"]
+
+
+def tokens(seed, rows=3, length=12):
+    return jax.random.randint(jax.random.key(seed), (rows, length), 0, CONFIG.vocab_size)
+
+
+@jax.jit
+def logits(params, tokens, segments=None, gates=None):
+    return Transformer(CONFIG).apply({"params": params}, tokens, segments, gates)[0]
+
+
+def test_later_tokens_do_not_reach_earlier_logits(params):
+    one, other = tokens(1), tokens(1).at[:, 7:].set(tokens(2)[:, 7:])
+    np.testing.assert_array_equal(logits(params, one)[:, :7], logits(params, other)[:, :7])
+    assert jnp.abs(logits(params, one) - logits(params, other))[:, 7:].max() > 1e-3
+
+
+def test_rows_of_a_batch_are_independent(params):
+    batch = tokens(3)
+    alone = jnp.concatenate([logits(params, row[None]) for row in batch])
+    np.testing.assert_allclose(logits(params, batch), alone, rtol=1e-12, atol=1e-12)
+
+
+def test_packed_documents_equal_the_documents_alone(params):
+    first, second = tokens(4, 1, 5), tokens(5, 1, 7)
+    packed = jnp.concatenate([first, second], axis=1)
+    segments = jnp.array([[1] * 5 + [2] * 7])
+    alone = jnp.concatenate([logits(params, first), logits(params, second)], axis=1)
+    np.testing.assert_allclose(logits(params, packed, segments), alone, rtol=1e-12, atol=1e-12)
+    assert jnp.abs(logits(params, packed) - alone).max() > 1e-3
+
+
+def test_padding_changes_nothing(params):
+    document = tokens(6, 1, 5)
+    padded = jnp.pad(document, ((0, 0), (0, 7)))
+    segments = (jnp.arange(12)[None] < 5).astype(jnp.int32)
+    np.testing.assert_allclose(
+        logits(params, padded, segments)[:, :5], logits(params, document), rtol=1e-12, atol=1e-12
+    )
+    assert jnp.all(jnp.isfinite(logits(params, padded, segments)))
+
+
+def test_gates(params):
+    batch = tokens(7)
+    whole = logits(params, batch)
+    np.testing.assert_array_equal(logits(params, batch, None, jnp.ones((L, H))), whole)
+    for layer in range(L):
+        for head in range(H):
+            gated = logits(params, batch, None, jnp.ones((L, H)).at[layer, head].set(0.0))
+            cut = jax.tree.map(lambda leaf: leaf, params)
+            w_o = cut[f"block_{layer}"]["attention"]["w_o"]
+            cut[f"block_{layer}"]["attention"]["w_o"] = w_o.at[head].set(0.0)
+            np.testing.assert_allclose(gated, logits(cut, batch), rtol=1e-12, atol=1e-12)
+            assert jnp.abs(gated - whole).max() > 1e-4
+
+
+def test_intermediates(params):
+    _, out = Transformer(CONFIG).apply({"params": params}, tokens(8), want_weights=True)
+    assert [x.shape for x in out["residual"]] == [(3, 12, 8)] * (L + 1)
+    assert [x.shape for x in out["heads"]] == [(3, 12, 4, 2)] * L
+    assert [x.shape for x in out["weights"]] == [(3, 4, 12, 12)] * L
+
+
+def test_logits_are_at_least_float32():
+    config = dataclasses.replace(CONFIG, dtype="bfloat16")
+    found, _ = Transformer(config).init_with_output(jax.random.key(0), tokens(9))[0]
+    assert found.dtype == jnp.float32
+
+
+def test_bad_input_is_a_sentence(params):
+    with pytest.raises(ValueError, match="T=13 exceeds the 12 learned positions; cut the input"):
+        logits(params, tokens(0, 1, 13))
+    with pytest.raises(ValueError, match=r"gates have shape \(4, 2\); this model takes \(layers, heads\) = \(2, 4\)"):
+        logits(params, tokens(0), None, jnp.ones((4, 2)))

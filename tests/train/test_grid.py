@@ -1,0 +1,112 @@
+"""Config -> cells -> replicas: shapes, budgets, names, refusals."""
+
+import dataclasses
+
+import pytest
+
+from configs import default, docs, lm1b, smoke
+from mha import budget
+from train import grid
+from train.config import InputError, freeze
+
+
+def config(**changes):
+    values = default.get_config().to_dict()
+    for name, value in changes.items():
+        section, field = name.split("__")
+        values[section][field] = value
+    return freeze(values)
+
+
+def names(found):
+    return [cell.name for cell in found]
+
+
+def test_empty_num_heads_is_every_power_of_two_and_d_model():
+    cells = grid.cells_of(config(grid__d_model=(8, 12), grid__match="none"), 257)
+    assert names(cells)[:4] == ["d008_h001", "d008_h002", "d008_h004", "d008_h008"]
+    assert names(cells)[4:] == ["d012_h001", "d012_h002", "d012_h004", "d012_h012"]
+    assert all(cell.model.num_heads * cell.model.d_k == cell.model.d_model for cell in cells)
+
+
+@pytest.mark.parametrize("module", [default, docs, smoke, lm1b])
+def test_every_config_has_one_budget_and_both_extremes(module):
+    frozen = freeze(module.get_config().to_dict())
+    cells = grid.cells_of(frozen, 257)
+    counts = [budget.parameters(cell.model) for cell in cells]
+    sizes = [count.non_embedding for count in counts]
+    assert max(sizes) - min(sizes) <= budget.TOLERANCE * min(sizes)
+    for d_model in frozen.grid.d_model:
+        assert len({c.attention for c, cell in zip(counts, cells, strict=True) if cell.model.d_model == d_model}) == 1
+    assert {1} <= {cell.model.num_heads for cell in cells} and {1} <= {cell.model.d_k for cell in cells}
+
+
+def test_d_k_apart_from_num_heads():
+    cells = grid.cells_of(config(grid__d_model=(64,), grid__num_heads=(4,), grid__d_k=(1, 4, 16)), 257)
+    assert names(cells) == ["d064_h004_dk01", "d064_h004_dk04", "d064_h004"]
+    sizes = [budget.parameters(cell.model).non_embedding for cell in cells]
+    assert max(sizes) - min(sizes) <= budget.TOLERANCE * min(sizes)
+    assert cells[0].model.d_ff > cells[1].model.d_ff > cells[2].model.d_ff
+
+
+def test_flops_can_be_matched_instead():
+    cells = grid.cells_of(config(grid__match="flops"), 257)
+    flops = [budget.flops_per_token(cell.model) for cell in cells]
+    assert max(flops) - min(flops) <= budget.TOLERANCE * min(flops)
+    assert len({budget.parameters(cell.model).non_embedding for cell in cells}) > 1
+
+
+def test_replicas_paired_and_crossed():
+    paired = grid.replicas_of(config(grid__learning_rates=(0.1, 0.2), grid__init_seeds=(3, 5)))
+    assert [dataclasses.astuple(r) for r in paired] == [(0.1, 3, 3), (0.1, 5, 5), (0.2, 3, 3), (0.2, 5, 5)]
+    crossed = config(
+        grid__learning_rates=(0.1,), grid__init_seeds=(3, 5), grid__data_seeds=(7, 8), grid__seeds="crossed"
+    )
+    found = [(r.init_seed, r.data_seed) for r in grid.replicas_of(crossed)]
+    assert found == [(3, 7), (3, 8), (5, 7), (5, 8)]
+    assert len({r.name for r in grid.replicas_of(crossed)}) == 4
+
+
+@pytest.mark.parametrize(
+    "changes, sentence",
+    [
+        ({"grid__num_heads": (1, 12)}, "num_heads=12 does not divide d_model=32; divisors: 1, 2, 4, 8, 16, 32"),
+        ({"grid__d_model": (0, 64)}, "must be above 0"),
+        ({"grid__num_heads": (-1,)}, "must be above 0"),
+        ({"grid__d_model": ()}, "config.grid.d_model is empty"),
+        ({"grid__learning_rates": (0.1, 0.1)}, "names a value twice"),
+        ({"grid__learning_rates": (float("nan"),)}, "must be above 0 and finite"),
+        ({"grid__learning_rates": ("a",)}, "each of its values a number"),
+        ({"grid__seeds": "crossed"}, "needs grid.data_seeds"),
+        ({"grid__data_seeds": (4,)}, "leave data_seeds empty, or set grid.seeds=crossed"),
+        ({"grid__match": "size"}, "is not one of params, flops, none"),
+        ({"model__num_layers": 0}, "must be above 0"),
+        ({"model__num_layers": True}, "must be a whole number"),
+        ({"model__dtype": "float16"}, "is not one of float32"),
+        ({"train__warmup_steps": 400}, "train.warmup_steps=400 must be below train.steps=400"),
+        ({"eval__stride": 65}, "exceeds data.seq_len=64"),
+        ({"data__tune_fraction": 0.6, "data__test_fraction": 0.5}, "leave nothing to train on"),
+        ({"mesh__data": 3}, "make it a multiple of 3"),
+    ],
+)
+def test_bad_values_are_sentences(changes, sentence):
+    with pytest.raises(InputError) as caught:
+        grid.cells_of(config(**changes), 257)
+    assert sentence in str(caught.value)
+
+
+def test_unknown_and_missing_fields_are_named():
+    values = default.get_config().to_dict()
+    values["train"]["stepz"] = 3
+    with pytest.raises(InputError, match="no field 'stepz'; did you mean steps"):
+        freeze(values)
+    values = default.get_config().to_dict()
+    del values["train"]["steps"]
+    with pytest.raises(InputError, match="config.train lacks steps"):
+        freeze(values)
+
+
+def test_cells_that_cannot_meet_the_budget_are_all_named():
+    with pytest.raises(InputError) as caught:
+        grid.cells_of(config(grid__d_model=(8, 16), grid__num_heads=(1, 8)), 257)
+    assert str(caught.value).count("cannot meet the budget") == 2
