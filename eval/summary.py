@@ -17,7 +17,9 @@ def show_cells(
 ) -> None:
     """A row a cell at its best rate, its distance to a bigram model, how its training loss fell; the page's path."""
     if len(table):
-        shown = Table(title="Test loss at each cell's best rate, ± 95 % t interval over seeds", box=SIMPLE_HEAD)
+        shown = Table(
+            title="Test loss at each cell's best rate, ± 95 % t interval over seeds", box=SIMPLE_HEAD, padding=0
+        )
         for name in ("cell", "rate", "nats/token", "bits/byte", "vs bigram", "training loss", "ms/step"):
             shown.add_column(name, justify="left" if name == "cell" else "right", no_wrap=True)
         curves = {cell.name: _curve(workdir, cell) for cell in cells}
