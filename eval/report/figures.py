@@ -1,0 +1,224 @@
+"""The figures, each a small function from a table to a matplotlib Figure. Losses are in nats/token.
+
+Matplotlib is imported where it is used: a study that draws nothing does not wait for it. No pyplot, which keeps state.
+"""
+
+import math
+
+import numpy as np
+import pandas as pd
+
+from eval.report import style
+from eval.report.facts import interval
+
+LABELS = {"num_heads": "number of heads h (log scale)", "d_k": "head width d_k (log scale)"}
+POINTS = 150  # of one training curve; more cannot be seen
+
+
+def gid(cell: str, init_seed: int, data_seed: int) -> str:
+    """The id of a seed's mark."""
+    return f"seed-{cell}-i{init_seed}-d{data_seed}"
+
+
+def limits(seeds: pd.DataFrame) -> dict[int, tuple[float, float]]:
+    """The loss axis of each d_model: around its own runs, but as long as the longest, so that slopes compare by eye.
+
+    Diverged runs and intervals do not stretch it: with two seeds an interval is up to 13 times as wide as the runs lie
+    apart.
+    """
+    ends = {}
+    for d_model, runs in seeds.groupby("d_model"):
+        done = runs[runs.status == "done"]
+        losses = (done if len(done) else runs).counted
+        ends[d_model] = losses.min(), losses.max()
+    span = 1.5 * max(high - low for low, high in ends.values()) or 0.1
+    return {d_model: ((low + high - span) / 2, (low + high + span) / 2) for d_model, (low, high) in ends.items()}
+
+
+def loss(seeds: pd.DataFrame, axis: str, bounds: tuple[float, float], bigram: float, index: int):
+    """Test loss of one d_model at each cell's chosen rate: every seed, their mean and its interval.
+
+    Args:
+      axis: the column on the horizontal axis, num_heads or d_k; lines join cells that differ in nothing else.
+      bounds: of the loss axis.
+      bigram: loss of the bigram model.
+      index: which of the study's d_model this is; sets the colour.
+    """
+    figure, axes = _axes(f"d_model {seeds.d_model.iloc[0]}", LABELS[axis], "test loss (nats/token)")
+    other = "d_k" if axis == "num_heads" else "num_heads"
+    lines = list(seeds.groupby(other)) if (seeds.series != "").any() else [(None, seeds)]
+    for position, (value, line) in enumerate(lines):
+        colour = style.category(index) if value is None else style.ordered(position, len(lines))
+        label = "mean, 95 % interval" if value is None else f"{'d_k' if other == 'd_k' else 'h'} = {value}"
+        _with_seeds(axes, line, axis, "counted", colour, style.marker(index), label, bounds)
+    axes.set_ylim(*bounds)
+    if bounds[0] <= bigram <= bounds[1]:
+        axes.axhline(bigram, color=style.MUTED, linestyle=(0, (5, 3)), linewidth=1, label=f"bigram model {bigram:.3f}")
+    else:
+        where = "above" if bigram > bounds[1] else "below"
+        axes.plot([], [], " ", label=f"bigram model {bigram:.3f}, {where} this frame")
+    _ticks(axes, seeds[axis].unique())
+    _legend(axes)
+    return figure
+
+
+def difference(pairs: pd.DataFrame, axis: str):
+    """Test loss less that of h = 1, paired by seed: every seed, the mean and its interval, a line a d_model.
+
+    Args:
+      axis: the column on the horizontal axis, num_heads or d_k.
+    """
+    figure, axes = _axes("Difference to one head", LABELS[axis], "test loss less that of h = 1 (nats/token)")
+    values = pairs.difference[pairs.status == "done"] if (pairs.status == "done").any() else pairs.difference
+    low, high = min(0.0, values.min()), max(0.0, values.max())
+    margin = 0.25 * (high - low) or 0.05
+    bounds = (low - margin, high + margin)
+    groups = list(pairs.groupby(["d_model", "series"]))
+    for index, ((d_model, series), line) in enumerate(groups):
+        label = f"d_model {d_model}" + (f", {series}" if series else "")
+        shift = 0.1 * (index - (len(groups) - 1) / 2)
+        colour, marker = style.category(index), style.marker(index)
+        _with_seeds(axes, line, axis, "difference", colour, marker, label, bounds, shift)
+    axes.axhline(0, color=style.INK, linewidth=1, label="one head")
+    axes.set_ylim(*bounds)
+    _ticks(axes, pairs[axis].unique())
+    _legend(axes)
+    return figure
+
+
+def sensitivity(rates: pd.DataFrame):
+    """Mean tune loss against the learning rate for one d_model: a line a cell, its chosen rate ringed; a cross at the
+    upper edge stands for a rate at which a run diverged.
+
+    Args:
+      rates: d_model, num_heads, series, learning_rate, loss, chosen, diverged (runs).
+    """
+    figure, axes = _axes(f"d_model {rates.d_model.iloc[0]}", "peak learning rate (log scale)", "tune loss (nats/token)")
+    whole = rates.loss[rates.diverged == 0] if (rates.diverged == 0).any() else rates.loss
+    margin = 0.12 * (whole.max() - whole.min()) or 0.05
+    top = whole.max() + margin
+    lines = list(rates.groupby(["num_heads", "series"]))
+    for position, ((num_heads, series), line) in enumerate(lines):
+        colour, label = style.ordered(position, len(lines)), f"h = {num_heads}" + (f", {series}" if series else "")
+        mark = style.marker(position)
+        whole_only = line.loss.where(line.diverged == 0)
+        axes.plot(line.learning_rate, whole_only, color=colour, marker=mark, markersize=4.5, label=label)
+        lost = line[line.diverged > 0]
+        cross = {"markersize": 7, "markeredgewidth": 1.6, "clip_on": False}
+        axes.plot(lost.learning_rate, lost.loss.clip(upper=top), "x", color=colour, **cross)
+        best = line[line.chosen].assign(loss=lambda row: row.loss.clip(upper=top))
+        ring = {
+            "markersize": 11,
+            "markerfacecolor": "none",
+            "markeredgecolor": colour,
+            "markeredgewidth": 1.4,
+            "clip_on": False,
+        }
+        axes.plot(best.learning_rate, best.loss, "o", zorder=4, **ring)
+    axes.set_ylim(whole.min() - margin, top)
+    axes.set_xscale("log")
+    tried = np.unique(rates.learning_rate)
+    axes.set_xticks(tried[:: math.ceil(len(tried) / 7)], [f"{rate:g}" for rate in tried[:: math.ceil(len(tried) / 7)]])
+    axes.set_xticks([], minor=True)
+    if len(tried) == 1:
+        axes.set_xlim(tried[0] / 2, tried[0] * 2)
+    _legend(axes, outside=True)
+    return figure
+
+
+def curves(lines: pd.DataFrame):
+    """Training loss of one d_model: a line a cell, the mean over its seeds at the chosen rate."""
+    figure, axes = _axes(f"d_model {lines.d_model.iloc[0]}", "step (log scale)", "training loss (nats/token)")
+    groups = list(lines.groupby(["num_heads", "series"]))
+    for position, ((num_heads, series), line) in enumerate(groups):
+        line = line.sort_values("step")
+        bins = np.unique(np.geomspace(1, line.step.max() + 1, POINTS).round())
+        line = line.groupby(np.digitize(line.step, bins))[["step", "loss"]].mean()
+        label = f"h = {num_heads}" + (f", {series}" if series else "")
+        axes.plot(line.step, line.loss, color=style.ordered(position, len(groups)), label=label, linewidth=1.3)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.set_xticks([], minor=True)
+    _legend(axes, outside=True)
+    return figure
+
+
+def cost(cells: pd.DataFrame, values: pd.Series, title: str, label: str):
+    """`values` of the cells, above 0, against h: a line a d_model."""
+    figure, axes = _axes(title, LABELS["num_heads"], f"{label}, log scale")
+    for index, ((d_model, series), line) in enumerate(cells.groupby(["d_model", "series"])):
+        name = f"d_model {d_model}" + (f", {series}" if series else "")
+        colour, mark = style.category(index), style.marker(index)
+        axes.plot(line.num_heads, values[line.index], color=colour, marker=mark, markersize=6, label=name)
+    axes.set_yscale("log")
+    low, high = values.min() / 1.3, values.max() * 1.3
+    ticks = [m * 10.0**e for e in range(-4, 9) for m in (1, 2, 5) if low <= m * 10.0**e <= high]
+    axes.set_ylim(low, high)
+    axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.set_yticks([], minor=True)
+    _ticks(axes, cells.num_heads.unique())
+    _legend(axes)
+    return figure
+
+
+def _axes(title: str, x: str, y: str):
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.2, 3.7), layout="constrained")
+    axes = figure.add_subplot(title=title, xlabel=x, ylabel=y)
+    return figure, axes
+
+
+def _with_seeds(axes, rows, x, y, colour, marker, label, bounds, shift=0.0) -> None:
+    """A line through the means with their intervals, and a mark a seed beside each.
+
+    A hollow mark, or a cross at the upper edge for a run that diverged; a mean that such a run lifts out of the frame
+    is not drawn. `shift` moves all of it sideways, in powers of two."""
+    seeds = sorted(set(zip(rows.init_seed, rows.data_seed, strict=True)))
+    spread = min(0.13, 0.5 / len(seeds))
+    means = []
+    for place, cell in rows.groupby(x):
+        at = place * 2**shift
+        means.append((at, *interval(cell[y])))
+        for row in cell.itertuples():
+            aside = spread * (seeds.index((row.init_seed, row.data_seed)) - (len(seeds) - 1) / 2)
+            aside += spread / 2 if len(seeds) % 2 else 0  # not under the mean's own mark
+            lost = row.status == "diverged"
+            value = min(max(getattr(row, y), bounds[0]), bounds[1])
+            axes.plot(
+                [at * 2**aside],
+                [value],
+                "x" if lost else "o",
+                color=colour,
+                markerfacecolor="none",
+                markersize=7 if lost else 4.5,
+                markeredgewidth=1.6 if lost else 1.0,
+                clip_on=False,
+                in_layout=False,
+                zorder=4,
+                gid=gid(row.cell, row.init_seed, row.data_seed),
+            )
+    at, mean, low, high = np.array(means).T
+    mean = np.where((mean < bounds[0]) | (mean > bounds[1]), np.nan, mean)
+    axes.plot(at, mean, color=colour, marker=marker, markersize=6.5, label=label, zorder=3)
+    known = np.isfinite(low) & np.isfinite(mean)
+    if known.any():
+        below, above = (mean - low)[known], (high - mean)[known]
+        axes.errorbar(at[known], mean[known], [below, above], color=colour, fmt="none", linewidth=1.1, capsize=3)
+
+
+def _ticks(axes, values) -> None:
+    """A log2 axis with a tick at each value that occurs."""
+    values = sorted({int(value) for value in values})
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(values, [str(value) for value in values])
+    axes.set_xticks([], minor=True)
+    axes.set_xlim(values[0] / 1.5, values[-1] * 1.5)
+
+
+def _legend(axes, outside: bool = False) -> None:
+    """Beside the axes for a line a cell, else below, where it covers no data."""
+    handles, labels = axes.get_legend_handles_labels()
+    where = "outside right upper" if outside else "outside lower center"
+    columns = math.ceil(len(labels) / 14) if outside else 2
+    axes.figure.legend(handles, labels, loc=where, ncols=columns, handlelength=1.4)

@@ -1,0 +1,285 @@
+"""The page: whole, self-contained, true to the tables, and not upset by any state of a study."""
+
+import dataclasses
+import html.parser
+import json
+import math
+import re
+import shlex
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.stats
+
+import main
+from configs import default
+from eval.report import facts, figures, outcome, page
+from eval.tables import write_tables
+from train import data, grid, packs
+from train.config import freeze
+from train.workdir import CellFolder, Workdir, write_json, write_table
+
+TEXT = "".join(np.random.default_rng(0).choice(list("abcdefghijklmnopqrstuvwxyz\n"), 120_000))
+
+
+def build(folder, lost=(), only=None, timing=True, curves=True, **changes) -> tuple[Workdir, pd.DataFrame]:
+    """A workdir as a study leaves it, with made-up losses; returns it and its cells table.
+
+    Args:
+      lost: (cell, learning rate, init seed) of runs that diverged; None matches all.
+      only: cells that are evaluated; the others are pending.
+      changes: config.grid fields.
+    """
+    values = default.get_config().to_dict()
+    values["grid"].update({"d_model": (16, 32), "learning_rates": (0.004, 0.008, 0.016), "init_seeds": (0, 1, 2)})
+    values["grid"].update(changes)
+    (folder / "text.txt").write_text(TEXT)
+    values["data"]["source"] = f"file:{folder / 'text.txt'}"
+    config, workdir = freeze(values), Workdir(folder / "run")
+    corpus = data.load_or_write(config.data, workdir.data)
+    workdir.write_record(config, "cpu", corpus.fingerprint)
+    cells = grid.cells_of(config, data.VOCAB_SIZE)
+    random = np.random.default_rng(0)
+    shared = random.normal(0, 0.02, 1000)
+    for cell in cells:
+        noise = random.normal(0, 0.005, (len(cell.replicas), 2))
+        if only is None or cell.name in only:
+            gone = [any(_matches(each, cell, run) for each in lost) for run in cell.replicas]
+            _finish(workdir.cell(cell.name), cell, noise, shared, gone, timing, curves)
+    return workdir, write_tables(workdir, cells, config, corpus)
+
+
+def _matches(pattern: tuple, cell: grid.Cell, run: grid.Replica) -> bool:
+    found = (cell.name, run.learning_rate, run.init_seed)
+    return all(wanted in (None, value) for wanted, value in zip(pattern, found, strict=True))
+
+
+def _finish(folder: CellFolder, cell: grid.Cell, noise, shared, gone, timing: bool, curves: bool) -> None:
+    environment = {"threads": 2, "xla_flags": "", "jaxlib": "0.10", "device": "cpu", "devices": 1}
+    model = dataclasses.replace(cell.model, attention="reference")
+    trained = {"step": 400, "compile_seconds": 4.5, "memory_bytes": 20 * 2**20}
+    trained["diverged_at"] = [17 if each else -1 for each in gone]
+    record = packs.Pack(0, model, cell.replicas, "scan", environment).as_json()
+    folder.write_packs([{**record, "trained": trained}])
+    folder.write_status("done")
+    octaves = math.log2(model.num_heads)
+    lowest = 2 + 0.01 * (octaves - 2) ** 2 - 0.002 * model.d_model
+    rows, lines = [], []
+    for run, (tune, test) in zip(cell.replicas, noise, strict=True):
+        level = lowest + 0.02 * math.log2(run.learning_rate / 0.008) ** 2 + shared[run.init_seed]
+        for split, loss in (("tune", level + tune), ("test", level + test)):
+            sizes = {"document": "one", "tokens": 1000, "bytes": 1000, "loss_sum": 1000 * loss}
+            rows.append({**dataclasses.asdict(run), "split": split, **sizes})
+        for step in range(0, 400, 10):
+            lines.append({"pack": 0, "step": step, "replica": run.name, "loss": level + 4 / (step / 20 + 1)})
+    write_table(folder.documents(0), pd.DataFrame(rows))
+    if curves:
+        folder.metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    if timing:
+        write_json(folder.timing, {"step_ms": 8.0 + model.d_model / 16 + model.num_heads, "tokens_per_second": 1e5})
+
+
+class Parsed(html.parser.HTMLParser):
+    """Tables by id as lists of rows of text, every tag with its attributes, all text."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.tags, self.tables, self.text, self._rows, self._cell = [], {}, "", None, None
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag == "table":
+            self._rows = self.tables.setdefault(dict(attrs).get("id", len(self.tables)), [])
+        elif tag == "tr":
+            self._rows.append([])
+        elif tag in ("td", "th"):
+            self._cell = ""
+
+    def handle_data(self, text):
+        self.text += text
+        if self._cell is not None:
+            self._cell += text
+
+    def handle_endtag(self, tag):
+        if tag in ("td", "th"):
+            self._rows[-1].append(self._cell.strip())
+            self._cell = None
+
+
+def read(workdir: Workdir, table: pd.DataFrame) -> tuple[str, Parsed]:
+    text = page.write(workdir, table).read_text()
+    parsed = Parsed(text)
+    assert not re.search(r"\bnan\b|\bNone\b|\binf\b|NaT", parsed.text)
+    return text, parsed
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """A study of two d_model in which one seed of a cell diverged at every rate, its page, and the page parsed."""
+    workdir, table = build(tmp_path_factory.mktemp("study"), lost=[("d032_h004", None, 1)])
+    return workdir, table, *read(workdir, table)
+
+
+def test_the_page_needs_nothing_beside_it(study):
+    workdir, _, text, parsed = study
+    assert "http://" not in text and "https://" not in text and "url(http" not in text and "@import" not in text
+    assert not {"script", "link", "img", "iframe", "object"} & {tag for tag, _ in parsed.tags}
+    assert all(value.startswith("#") for _, found in parsed.tags for key, value in found.items() if "href" in key)
+    assert len(text.encode()) < 1_500_000
+    ids = [found["id"] for _, found in parsed.tags if "id" in found]
+    assert len(ids) == len(set(ids))
+    used = set(re.findall(r'(?:url\(|href=")#([^")]+)', text))
+    assert used and used <= set(ids)
+    assert not list(workdir.report.rglob("*.tmp"))
+
+
+def test_tables_on_the_page_agree_with_the_results(study):
+    _, table, _, parsed = study
+    losses = {row[0]: row for row in parsed.tables["losses"][1:]}
+    costs = {row[0]: row for row in parsed.tables["costs"][1:]}
+    assert set(losses) == set(costs) == set(table.cell)
+    for cell in table.itertuples():
+        row = losses[cell.cell]
+        assert row[1:3] == [str(cell.num_heads), str(cell.d_k)]
+        assert row[5] == f"{cell.test_loss:.4f}" and row[-1] == f"{cell.diverged} of {cell.replicas}"
+        assert row[6] == f"{cell.test_loss_low:.4f} to {cell.test_loss_high:.4f}".replace("-", "−")
+        row = costs[cell.cell]
+        assert row[4:9] == [
+            f"{value:,}"
+            for value in (
+                cell.params,
+                cell.params_non_embedding,
+                cell.params_attention,
+                cell.flops_per_token,
+                cell.exps_per_token,
+            )
+        ]
+        assert row[9:11] == [cell.attention, f"{cell.step_ms:.1f}"] and row[13:] == ["20.0", "4.5"]
+    assert "Attention parameters are identical over h within a d_model" in parsed.text
+
+
+def test_every_seed_at_the_chosen_rate_is_drawn(study):
+    workdir, table, text, _ = study
+    wanted = {figures.gid(cell, seed, seed) for cell in table.cell for seed in (0, 1, 2)}
+    for axis in ("num_heads", "d_k"):
+        drawn = re.findall(rf'id="loss_{axis}_d\d+\.(seed-[^"]+)"', text)
+        assert sorted(drawn) == sorted(wanted)
+        drawn = re.findall(rf'id="difference_{axis}\.(seed-[^"]+)"', text)
+        assert sorted(drawn) == sorted(gid for gid in wanted if "h001" not in gid)
+    file = (workdir.report / "figures/loss_num_heads_d032.svg").read_text()
+    assert file.count(".seed-d032_h001-") == 3 and "var(--" not in file and "var(--category-0)" in text
+
+
+def test_the_headline_is_the_paired_difference(study):
+    workdir, table, _, parsed = study
+    runs = pd.read_parquet(workdir.results / "replicas.parquet")
+    cells = table[(table.d_model == 16)].set_index("num_heads")
+    best = cells.tune_loss[1:].idxmin()
+    one, other = (
+        runs[(runs.cell == cells.cell[h]) & (runs.split == "test") & (runs.learning_rate == cells.learning_rate[h])]
+        for h in (1, best)
+    )
+    differences = other.loss.to_numpy() - one.loss.to_numpy()
+    result = scipy.stats.ttest_1samp(differences, 0).confidence_interval()
+    signs = [f"{value:+.3f}".replace("-", "−") for value in (differences.mean(), *result)]
+    assert f"{signs[0]} [{signs[1]}, {signs[2]}]" in parsed.text
+    assert "A first reading and no verdict" in parsed.text
+
+
+def test_a_diverged_run_is_named_and_counted(study):
+    workdir, table, _, parsed = study
+    unigram = data.unigram_entropy(data.open_corpus(workdir.data))
+    found = facts.load(workdir, table)
+    lost = found.seeds[(found.seeds.cell == "d032_h004") & (found.seeds.init_seed == 1)]
+    assert lost.status.tolist() == ["diverged"] and lost.counted.tolist() == [unigram]
+    assert ["d032_h004", "0.008", "1", "1", "17", "yes"] in [row for rows in parsed.tables.values() for row in rows]
+    assert "3 runs diverged" in parsed.text
+
+
+def test_the_same_results_give_the_same_bytes(study):
+    workdir, table, text, _ = study
+    files = {path: path.read_bytes() for path in workdir.report.rglob("*.*")}
+    assert page.write(workdir, table).read_text() == text
+    assert files == {path: path.read_bytes() for path in workdir.report.rglob("*.*")}
+
+
+def test_the_printed_command_gives_the_same_config(study):
+    workdir, *_ = study
+    words = shlex.split(outcome.command(workdir.record()).replace("\\\n", " "))
+    config, *_ = main.parse(words[2:])
+    assert json.loads(json.dumps(dataclasses.asdict(freeze(config)))) == workdir.record()["config"]
+
+
+@pytest.mark.parametrize(
+    "changes, sentences",
+    [
+        ({"init_seeds": (0,)}, ["One seed gives no interval", "One seed cannot say"]),
+        ({"num_heads": (1,)}, ["No cell with more than one head", "Nothing can be compared"]),
+        ({"num_heads": (2, 4)}, ["No cell with h = 1"]),
+        ({"learning_rates": (0.01,)}, ["One rate was tried"]),
+        ({"learning_rates": (0.008, 0.016)}, ["Best at the lowest rate tried"]),
+        ({"learning_rates": (0.004, 0.008, 0.016)}, ["best rate lies inside"]),
+        ({"lost": [("d016_h001", None, None)]}, ["3 of 3 runs of h = 1 (d_k = 16) diverged"]),
+        (
+            {"d_model": (16, 32), "num_heads": (1, 2), "d_k": (4, 8)},
+            ["d_model 32, d_k = 8", "Attention parameters differ"],
+        ),
+    ],
+)
+def test_sentences_fit_the_study(tmp_path, changes, sentences):
+    workdir, table = build(tmp_path, **{"d_model": (16,), "num_heads": (1, 4, 16), **changes})
+    found = facts.load(workdir, table)
+    readings = facts.readings(found)
+    said = [facts.lead(readings), *facts.budget_notes(found.cells), *facts.rate_notes(found)]
+    said += [part for each in readings for part in (each.title, *each.sentences)]
+    assert [sentence for sentence in sentences if sentence not in " ".join(said)] == []
+
+
+@pytest.mark.parametrize(
+    "changes, sentences",
+    [
+        ({"init_seeds": (0,), "learning_rates": (0.01,), "only": ["d016_h001"], "timing": False, "curves": False}, []),
+        ({"num_heads": (1, 4), "lost": [(None, None, None)]}, ["Every run at the chosen rates diverged"]),
+        ({"num_heads": (1, 4), "only": ()}, ["No cell has been evaluated yet", "2 pending"]),
+        ({"d_model": (32,), "num_heads": (1, 2), "d_k": (4, 8), "seeds": "crossed", "data_seeds": (5, 6)}, ["d_k = 8"]),
+    ],
+    ids=["one run", "all diverged", "nothing yet", "crossed seeds, d_k fixed"],
+)
+def test_odd_studies_give_a_page(tmp_path, changes, sentences):
+    workdir, table = build(tmp_path, **{"d_model": (16,), "init_seeds": (0, 1), **changes})
+    _, parsed = read(workdir, table)
+    text = " ".join(parsed.text.split())
+    assert [sentence for sentence in sentences if sentence not in text] == []
+
+
+def test_reasons_are_shown_escaped_and_states_told_apart(tmp_path):
+    workdir, table = build(tmp_path, d_model=(16,), only=("d016_h001",), learning_rates=(0.01,))
+    reason = "Fault <script>alert('x')</script> & " + "word" * 300
+    workdir.cell("d016_h002").write_status("failed", reason)
+    workdir.cell("d016_h004").write_status("out_of_memory", "needs 9 GiB of 8 GiB")
+    workdir.cell("d016_h008").write_status("running")
+    text, parsed = read(workdir, table)
+    assert "<script" not in text
+    rows = {row[0]: row[1:] for rows in parsed.tables.values() for row in rows if len(row) == 3}
+    assert rows["d016_h002"] == ["failed", reason]
+    assert rows["d016_h004"] == ["ran out of memory", "needs 9 GiB of 8 GiB"]
+    assert "1 begun, not finished: d016_h008." in parsed.text and "1 pending: d016_h016." in parsed.text
+
+
+def test_dozens_of_cells_with_six_seeds_stay_small(tmp_path):
+    changes = {"d_model": (16, 32, 64, 128), "init_seeds": tuple(range(6)), "learning_rates": (0.008,)}
+    workdir, table = build(tmp_path, **changes)
+    assert len(table) == 26
+    text, _ = read(workdir, table)
+    assert len(text.encode()) < 1_500_000
+    page.write(workdir, table[:0])
+    assert list((workdir.report / "figures").iterdir()) == []
+
+
+def test_importing_the_page_does_not_import_matplotlib():
+    code = "import sys; from eval.report import page; sys.exit('matplotlib' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
