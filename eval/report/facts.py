@@ -123,7 +123,7 @@ def readings(facts: Facts) -> list[Reading]:
     if facts.cells.empty:
         return []
     return [
-        _reading(facts, f"d_model {d_model}" + (f", {series}" if series else ""), cells)
+        _reading(facts, f"d_model {d_model}" + (f" ({series})" if series else ""), cells)
         for (d_model, series), cells in facts.cells.groupby(["d_model", "series"])
     ]
 

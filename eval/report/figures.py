@@ -73,9 +73,12 @@ def difference(pairs: pd.DataFrame, axis: str):
     low, high = min(0.0, values.min()), max(0.0, values.max())
     margin = 0.25 * (high - low) or 0.05
     bounds = (low - margin, high + margin)
-    groups = list(pairs.groupby(["d_model", "series"]))
-    for index, ((d_model, series), line) in enumerate(groups):
-        label = f"d_model {d_model}" + (f", {series}" if series else "")
+    fixed = pairs.series
+    if axis == "d_k":
+        fixed = fixed.where(fixed == "", "h = " + pairs.num_heads.astype(str))
+    groups = list(pairs.groupby([pairs.d_model, fixed]))
+    for index, ((d_model, value), line) in enumerate(groups):
+        label = f"d_model {d_model}" + (f", {value}" if value else "")
         shift = 0.1 * (index - (len(groups) - 1) / 2)
         colour, marker = style.category(index), style.marker(index)
         _with_seeds(axes, line, axis, "difference", colour, marker, label, bounds, shift)

@@ -148,16 +148,8 @@ def test_tables_on_the_page_agree_with_the_results(study):
         assert row[5] == f"{cell.test_loss:.4f}" and row[-1] == f"{cell.diverged} of {cell.replicas}"
         assert row[6] == f"{cell.test_loss_low:.4f} to {cell.test_loss_high:.4f}".replace("-", "−")
         row = costs[cell.cell]
-        assert row[4:9] == [
-            f"{value:,}"
-            for value in (
-                cell.params,
-                cell.params_non_embedding,
-                cell.params_attention,
-                cell.flops_per_token,
-                cell.exps_per_token,
-            )
-        ]
+        sizes = cell.params, cell.params_non_embedding, cell.params_attention, cell.flops_per_token, cell.exps_per_token
+        assert row[4:9] == [f"{size:,}" for size in sizes]
         assert row[9:11] == [cell.attention, f"{cell.step_ms:.1f}"] and row[13:] == ["20.0", "4.5"]
     assert "Attention parameters are identical over h within a d_model" in parsed.text
 
@@ -226,7 +218,7 @@ def test_the_printed_command_gives_the_same_config(study):
         ({"lost": [("d016_h001", None, None)]}, ["3 of 3 runs of h = 1 (d_k = 16) diverged"]),
         (
             {"d_model": (16, 32), "num_heads": (1, 2), "d_k": (4, 8)},
-            ["d_model 32, d_k = 8", "Attention parameters differ"],
+            ["d_model 32 (d_k = 8)", "Attention parameters differ"],
         ),
     ],
 )
@@ -270,12 +262,11 @@ def test_reasons_are_shown_escaped_and_states_told_apart(tmp_path):
     assert "1 begun, not finished: d016_h008." in parsed.text and "1 pending: d016_h016." in parsed.text
 
 
-def test_dozens_of_cells_with_six_seeds_stay_small(tmp_path):
-    changes = {"d_model": (16, 32, 64, 128), "init_seeds": tuple(range(6)), "learning_rates": (0.008,)}
-    workdir, table = build(tmp_path, **changes)
-    assert len(table) == 26
+def test_many_cells_with_ten_seeds_stay_small(tmp_path):
+    workdir, table = build(tmp_path, d_model=(64, 128), init_seeds=tuple(range(10)), learning_rates=(0.008,))
+    assert len(table) == 15
     text, _ = read(workdir, table)
-    assert len(text.encode()) < 1_500_000
+    assert len(text.encode()) < 700_000
     page.write(workdir, table[:0])
     assert list((workdir.report / "figures").iterdir()) == []
 
