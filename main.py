@@ -9,18 +9,21 @@ workdir. Exit codes: 0 done, 1 a fault, 2 bad input, 3 done but some cell failed
 """
 
 import difflib
-import os
 import pathlib
+import re
 import sys
 
 from absl import flags
 from ml_collections import config_flags
 
-from train.config import InputError, check_field, freeze, nearest
+from train import config_file
+from train.config import InputError, check_field, freeze, nearest, wrong_type
+from train.preemption import Notice, Preempted
 
 HERE = pathlib.Path(__file__).resolve().parent
 MODES = ("study", "train", "eval", "report", "status")
 FROM_WORKDIR = ("eval", "report", "status")
+NAMES = ("config", "workdir", "mode", "cells", "help")
 DONE, FAULT, BAD_INPUT, SOME_CELL_FAILED, RUN_AGAIN = 0, 1, 2, 3, 75
 
 
@@ -31,71 +34,90 @@ def parse(argv: list[str]) -> tuple[dict, str, pathlib.Path, list[str]]:
       InputError: an unknown flag, mode or field, a value of the wrong type, a config that does not load, or a stray
         argument.
     """
-    sys.argv[1:] = argv = [_from_here(argument) for argument in argv]
-    found = flags.FlagValues()
-    flags.DEFINE_string("workdir", None, "where the study lives; default runs/NAME-OF-CONFIG", flag_values=found)
-    flags.DEFINE_enum("mode", "study", MODES, "what to do; study = train, eval and report", flag_values=found)
-    flags.DEFINE_list("cells", [], "only these, such as d064_h001,d064_h008; default all", flag_values=found)
-    names = ("config", *found, "help")
-    fields = [argument.lstrip("-").split("=")[0] for argument in argv if argument.lstrip("-").startswith("config.")]
+    name, argv = _config_flag(argv)
+    fields = [word.lstrip("-").split("=")[0].removeprefix("config.") for word in argv if re.match("--?config[.]", word)]
     for field in fields:
-        check_field(field.removeprefix("config."))
+        check_field(field)
+    loaded, file = config_file.load("configs/default.py" if name is None else name, HERE)
+    found = flags.FlagValues()
+    flags.DEFINE_string("workdir", f"runs/{file.stem}", "where the study lives", flag_values=found)
+    flags.DEFINE_string("mode", "study", "what to do; study = train, eval and report", flag_values=found)
+    flags.DEFINE_list("cells", None, "only these, such as d064_h001,d064_h008; default all", flag_values=found)
     try:
-        config_flags.DEFINE_config_file("config", str(HERE / "configs/default.py"), "the study", flag_values=found)
-        rest = found([sys.argv[0], *argv])[1:]
-        config = found.config.to_dict()
-        file = pathlib.Path(config_flags.get_config_filename(found["config"]))
+        config_flags.DEFINE_config_dict("config", loaded, "the study", flag_values=found, sys_argv=["main.py", *argv])
+        stray = found(["main.py", *argv])[1:]
     except flags.UnrecognizedFlagError as error:
-        raise InputError(f"--{error.flagname} is no flag; {nearest(error.flagname, names)}") from error
+        raise InputError(f"--{error.flagname} is no flag; {nearest(error.flagname, NAMES)}") from error
+    except flags.IllegalFlagValueError as error:
+        raise InputError(_illegal(str(error))) from error
     except flags.Error as error:
         raise InputError(f"{str(error).rstrip('.')}.") from error
-    except Exception as error:
-        raise InputError(
-            f"the config cannot be loaded: {' '.join(str(error).split()) or type(error).__name__}"
-        ) from error
-    if rest:
-        close = difflib.get_close_matches(rest[0], MODES, n=1)
-        hint = (
-            f"did you mean --mode={close[0]}?" if close else f"flags are written --name=value, with {', '.join(names)}."
-        )
-        raise InputError(f"{rest[0]!r} is a stray argument; {hint}")
-    named = bool(fields) or found["config"].present
-    if found.mode in FROM_WORKDIR and named:
+    except (AttributeError, KeyError) as error:
+        raise InputError(f"{file} lacks a field that the command line sets ({error}); add it there.") from error
+    if stray:
+        close = difflib.get_close_matches(stray[0], MODES, n=1)
+        hint = f"did you mean --mode={close[0]}?" if close else f"write --NAME=VALUE, with {', '.join(NAMES)}."
+        raise InputError(f"{stray[0]!r} is a stray argument; {hint}")
+    if found.mode not in MODES:
+        raise InputError(f"--mode={found.mode} is no mode; {nearest(found.mode, MODES)}")
+    if found.mode in FROM_WORKDIR and (name is not None or fields):
         raise InputError(f"--mode={found.mode} takes its config from the workdir; drop --config.")
-    return config, found.mode, pathlib.Path(found.workdir or f"runs/{file.stem}"), found.cells
+    if not found.workdir.strip():
+        raise InputError("--workdir= is empty; name a folder, such as --workdir=runs/mine, or leave the flag out.")
+    if found.cells is not None and not all(found.cells or [""]):
+        raise InputError(
+            "--cells= has an empty name; write names such as --cells=d064_h001,d064_h008, or leave it out."
+        )
+    return found.config.to_dict(), found.mode, pathlib.Path(found.workdir), found.cells or []
 
 
-def _from_here(argument: str) -> str:
-    """`--config=configs/x.py`, found in the current folder, else beside main.py."""
-    name, _, path = argument.rpartition("=")
-    file = path.split(":")[0]
-    beside = not os.path.exists(file) and (HERE / file).is_file()
-    return f"{name}={HERE / path}" if name.lstrip("-") == "config" and beside else argument
+def _config_flag(argv: list[str]) -> tuple[str | None, list[str]]:
+    """The value of --config, None without one, and the other arguments."""
+    name, others, words = None, [], iter(argv)
+    for word in words:
+        flag, equals, value = word.partition("=")
+        if flag in ("--config", "-config"):
+            name = value if equals else next(words, "")
+        else:
+            others.append(word)
+    return name, others
+
+
+def _illegal(said: str) -> str:
+    """The sentence for what absl said of a value, 'flag --NAME=VALUE: why'."""
+    field = re.match(r"flag --config\.([\w.]+)=(.*?): ", said, re.DOTALL)
+    return wrong_type(*field.groups()) if field else f"{said.rstrip('.')}."
 
 
 def main(argv: list[str]) -> int:
     if any(argument in ("-h", "--help", "--helpfull", "--helpshort") for argument in argv):
         print(__doc__ + "\nconfigs/default.py explains every config field; README.md the rest.")
         return DONE
+    stop = Notice()
     try:
-        config, mode, workdir, cells = parse(argv)
-        frozen = freeze(config)
-        from eval import loss, summary, tables
-        from eval.report import page
-        from train import study
+        with stop.installed():
+            with stop.at_once():  # imports take seconds
+                config, mode, workdir, cells = parse(argv)
+                frozen = freeze(config)
+                from eval import loss, summary, tables
+                from eval.report import page
+                from train import study
 
-        evaluation = study.Evaluation(
-            document_losses=loss.document_losses,
-            evaluate_pack=tables.evaluate_pack,
-            write_tables=tables.write_tables,
-            write_report=page.write,
-            show_cells=summary.show_cells,
-            show_status=summary.show_status,
-        )
-        return study.run(frozen, mode, workdir, cells, evaluation)
+            evaluation = study.Evaluation(
+                document_losses=loss.document_losses,
+                evaluate_pack=tables.evaluate_pack,
+                write_tables=tables.write_tables,
+                write_report=page.write,
+                show_cells=summary.show_cells,
+                show_status=summary.show_status,
+            )
+            return study.run(frozen, mode, workdir, cells, evaluation, stop)
     except InputError as error:
         print(f"Error: {error}", file=sys.stderr)
         return BAD_INPUT
+    except Preempted:
+        print("Stopped as asked, before anything was begun. Run the same command again.")
+        return RUN_AGAIN
 
 
 if __name__ == "__main__":

@@ -44,16 +44,17 @@ def evaluate_pack(folder: CellFolder, index: int, trained: dict, config: StudyCo
     for split in SPLITS:
         losses = loss.document_losses(restored.pack, restored.params, corpus, split, config.eval)
         if split == "tune" and restored.pack.environment == packs.environment(config):
-            _check_reproduced(folder.path.name, losses.sum(axis=1).tolist(), trained["tune_losses"])
+            _check_reproduced(folder.path.name, losses.sum(axis=1), trained["tune_losses"])
         frames.extend(_documents(restored.pack, corpus, split, losses))
     return pd.concat(frames, ignore_index=True)
 
 
-def _check_reproduced(name: str, restored: list[float], trained: list[float]) -> None:
-    if restored != trained:
+def _check_reproduced(name: str, restored: np.ndarray, trained: list[float]) -> None:
+    if not np.array_equal(restored, trained, equal_nan=True):  # a diverged replica's loss may be no number
         raise NotReproduced(
-            f"{name}: the restored checkpoint gives summed tune losses {restored} nats and training ended with "
-            f"{trained}; they must agree in every bit."
+            f"{name}: the restored checkpoint gives summed tune losses {restored.tolist()} nats and training ended "
+            f"with {trained}; they must agree in every bit, so a library computes otherwise than before: retrain in "
+            f"another --workdir."
         )
 
 
@@ -117,7 +118,7 @@ def _replica_rows(cell: Cell, folder: CellFolder, record: dict, documents: pd.Da
                     "data_seed": replica.data_seed,
                     "split": split,
                     "loss": mean,
-                    "perplexity": math.exp(mean),
+                    "perplexity": perplexity(mean),
                     "bits_per_byte": summed.loss_sum / summed.bytes / math.log(2),
                     "status": "done" if diverged_at < 0 else "diverged",
                     "diverged_at": diverged_at,
@@ -133,6 +134,12 @@ def _replica_rows(cell: Cell, folder: CellFolder, record: dict, documents: pd.Da
                 }
             )
     return rows
+
+
+def perplexity(loss: float) -> float:
+    """exp(loss in nats/token), infinite where that is beyond a float (a replica that all but diverged)."""
+    with np.errstate(over="ignore"):
+        return float(np.exp(loss))
 
 
 def _shape(cell: Cell) -> dict:
@@ -154,13 +161,15 @@ def _shape(cell: Cell) -> dict:
 
 def _cell_rows(replicas: pd.DataFrame, config: StudyConfig, corpus: Corpus) -> pd.DataFrame:
     """One row a cell: the rate with the lowest mean `tune` loss (a diverged run counts as the unigram entropy of the
-    training split), and the mean `test` loss at that rate with a 95 % t interval over seeds."""
+    training split, and a rate at which all diverged only where no other is), and the mean `test` loss at that rate with
+    a 95 % t interval over seeds."""
     bigram, unigram = bigram_loss(corpus, "test"), unigram_entropy(corpus)
     counted = replicas.assign(counted=replicas.loss.where(replicas.status == "done", unigram))
     rows = []
     for _, cell in counted.groupby("cell", sort=False):
         tune, test = cell[cell.split == "tune"], cell[cell.split == "test"]
-        by_rate = tune.groupby("learning_rate").counted.mean()
+        finished = tune[tune.status == "done"].learning_rate
+        by_rate = tune[tune.learning_rate.isin(finished) | finished.empty].groupby("learning_rate").counted.mean()
         rate = by_rate.idxmin()
         losses = test[test.learning_rate == rate].counted
         low, high = t_interval(losses.to_numpy())

@@ -4,6 +4,8 @@ The only file that imports orbax.
 """
 
 import hashlib
+import json
+import logging
 import pathlib
 import shutil
 
@@ -12,6 +14,8 @@ import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 KEPT = 2
+# Of a save that fails Orbax logs ten tracebacks, and raises it as well.
+logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)
 
 
 class CorruptCheckpoint(Exception):
@@ -47,7 +51,13 @@ class Saver:
         self._checkpointer.wait()
         copied = jax.tree.map(lambda array: array.copy(), items)
         self._checkpointer.save_checkpointables_async(
-            step, copied, custom_metadata={"description": description, "digests": _digests(copied)}
+            step,
+            copied,
+            custom_metadata={
+                "description": description,
+                "description_digest": _digest_of_json(description),
+                "digests": _digests(copied),
+            },
         )
 
     def wait(self) -> None:
@@ -65,7 +75,7 @@ def describe(folder: pathlib.Path, step: int) -> dict:
     """The description that was saved with `step`.
 
     Raises:
-      CorruptCheckpoint: the metadata cannot be read.
+      CorruptCheckpoint: the metadata cannot be read, or is not what was saved.
     """
     return _metadata(folder, step)["description"]
 
@@ -81,6 +91,8 @@ def restore(folder: pathlib.Path, step: int, abstract: dict) -> dict:
         with ocp.training.Checkpointer(folder.absolute()) as checkpointer:
             items = checkpointer.load_checkpointables(step, abstract)
     except Exception as error:
+        if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+            raise  # says nothing about the checkpoint, which the caller would drop
         wanted = ", ".join(f"{path} {leaf.shape}" for path, leaf in _leaves(abstract))
         raise CorruptCheckpoint(
             f"{folder / str(step)} cannot be restored ({_first_line(error)}); wanted {wanted}; "
@@ -110,9 +122,13 @@ def _metadata(folder: pathlib.Path, step: int) -> dict:
     try:
         with ocp.training.Checkpointer(folder.absolute()) as checkpointer:
             metadata = checkpointer.checkpointables_metadata(step).custom_metadata
-        return {"description": metadata["description"], "digests": metadata["digests"]}
+        found = {"description": metadata["description"], "digests": metadata["digests"]}
+        whole = metadata["description_digest"] == _digest_of_json(found["description"])
     except Exception as error:
         raise CorruptCheckpoint(f"{folder / str(step)}: metadata unreadable ({_first_line(error)}).") from error
+    if not whole:
+        raise CorruptCheckpoint(f"{folder / str(step)}: its description is not the one saved (its SHA-256 differs).")
+    return found
 
 
 def _leaves(items):
@@ -121,6 +137,10 @@ def _leaves(items):
 
 def _digests(items: dict) -> dict[str, str]:
     return {path: hashlib.sha256(np.ascontiguousarray(leaf)).hexdigest() for path, leaf in _leaves(items)}
+
+
+def _digest_of_json(value) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def _first_line(error: Exception) -> str:

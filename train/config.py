@@ -90,6 +90,8 @@ CHOICES = {
     "train.replica_map": ("auto", "vmap", "scan"),
 }
 MAY_BE_EMPTY = ("grid.num_heads", "grid.d_k", "grid.data_seeds")
+LARGEST = 2**31 - 1  # of a whole number, as XLA counts; except:
+LARGER = {"grid.init_seeds": 2**32 - 1, "grid.data_seeds": 2**32 - 1, "data.max_bytes": 2**63 - 1}
 MAY_BE_ZERO = (
     "grid.init_seeds",
     "grid.data_seeds",
@@ -131,10 +133,37 @@ def freeze(values: typing.Mapping) -> StudyConfig:
 
 def check_field(name: str) -> None:
     """Raises InputError unless `name`, such as 'grid.num_heads', is a field of the config."""
-    sections = {section.name: section.type for section in dataclasses.fields(StudyConfig)}
-    known = [f"{section}.{field.name}" for section, kind in sections.items() for field in dataclasses.fields(kind)]
-    if name not in known and name not in sections:
+    known = _fields()
+    if name in {field.partition(".")[0] for field in known}:
+        raise InputError(f"--config.{name} is a section; set one of its fields, such as --config.{_first(name)}=...")
+    if name not in known:
         raise InputError(f"--config.{name} is no field of the config; {nearest(name, known)}")
+
+
+def wrong_type(name: str, text: str) -> str:
+    """The sentence for `text`, from the command line, that cannot be a value of the field `name`."""
+    kind = _fields()[name]
+    return f"--config.{name}={text} must be {_kind_in_words(kind)}, such as --config.{name}={_example(kind)}."
+
+
+def _fields() -> dict[str, type]:
+    """'section.field' -> its type."""
+    sections = {section.name: section.type for section in dataclasses.fields(StudyConfig)}
+    return {f"{name}.{field.name}": field.type for name, kind in sections.items() for field in dataclasses.fields(kind)}
+
+
+def _first(section: str) -> str:
+    return next(name for name in _fields() if name.startswith(f"{section}."))
+
+
+def _kind_in_words(kind) -> str:
+    words = {int: "a whole number", float: "a number", str: "a string"}
+    return words.get(kind) or f"a tuple, each of its values {words[kind.__args__[0]]}"
+
+
+def _example(kind) -> str:
+    examples = {int: "8", float: "0.01", str: "auto"}
+    return examples.get(kind) or {int: "1,8", float: "0.01,0.02"}[kind.__args__[0]]
 
 
 def _same_names(where: str, given: typing.Mapping, known: typing.Iterable[str]) -> None:
@@ -150,14 +179,17 @@ def _same_names(where: str, given: typing.Mapping, known: typing.Iterable[str]) 
 def _typed(name: str, kind, value):
     if isinstance(kind, types.GenericAlias):
         inner = kind.__args__[0]
-        if not isinstance(value, tuple | list):
-            raise InputError(f"config.{name}={value!r} must be a tuple such as --config.{name}=1,8.")
-        return tuple(_typed(name, inner, item) for item in value)
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, kind) or isinstance(value, bool):
-        raise InputError(f"config.{name}={value!r} must be of type {kind.__name__}, not {type(value).__name__}.")
-    return value
+        if isinstance(value, tuple | list) and all(_is(inner, item) for item in value):
+            return tuple(inner(item) for item in value)
+    elif _is(kind, value):
+        return kind(value)
+    raise InputError(
+        f"config.{name}={value!r} must be {_kind_in_words(kind)}, such as --config.{name}={_example(kind)}."
+    )
+
+
+def _is(kind: type, value) -> bool:
+    return isinstance(value, (int, float) if kind is float else kind) and not isinstance(value, bool)
 
 
 def _check_values(config: StudyConfig) -> None:
@@ -199,13 +231,17 @@ def _check_value(name: str, value) -> None:
     if name in CHOICES and value not in CHOICES[name]:
         raise InputError(f"config.{name}={value!r} is not one of {', '.join(CHOICES[name])}.")
     if value == () and name not in MAY_BE_EMPTY:
-        raise InputError(f"config.{name} is empty; give at least one value, such as --config.{name}=1,8.")
+        example = _example(_fields()[name])
+        raise InputError(f"config.{name} is empty; give at least one value, such as --config.{name}={example}.")
     for number in value if isinstance(value, tuple) else (value,):
         if isinstance(number, int | float):
             low_enough = number >= 0 if name in MAY_BE_ZERO else number > 0
             if not low_enough or number != number or number == float("inf"):
                 least = "at least 0" if name in MAY_BE_ZERO else "above 0"
                 raise InputError(f"config.{name}={value!r} must be {least} and finite.")
+            most = LARGER.get(name, LARGEST)
+            if isinstance(number, int) and number > most:
+                raise InputError(f"config.{name}={value!r} is too large; it may be {most:,} at most.")
 
 
 def differences(old: dict, new: dict) -> list[str]:

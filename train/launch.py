@@ -7,7 +7,7 @@ import traceback
 import jax
 import numpy as np
 
-from train import loop, memory, packs
+from train import loop, memory, packs, sharding
 from train.checkpoint import CorruptCheckpoint
 from train.config import InputError, StudyConfig
 from train.data import Corpus
@@ -37,12 +37,19 @@ class Study:
     programs: dict = dataclasses.field(default_factory=dict)
 
 
-def check_memory(config: StudyConfig, cells: tuple[Cell, ...], corpus: Corpus) -> None:
-    """Raises InputError that names every cell whose estimated memory exceeds the limit."""
+def check(config: StudyConfig, workdir: Workdir, cells: tuple[Cell, ...], corpus_tokens: int) -> None:
+    """All that can be known before anything is compiled.
+
+    Raises:
+      InputError: too few devices, an attention path that cannot serve a cell, a cell that was trained with another
+        shape, or cells (all are named) whose estimated memory exceeds the limit.
+    """
+    sharding.make_mesh(config.mesh.data)
     allowed, too_large = memory.limit(config.train), []
     for cell in cells:
+        packs.check_shape(cell, workdir.cell(cell.name), config)
         model, replica_map = packs.resolve(cell, config)
-        needed = memory.estimate(model, len(cell.replicas), replica_map, config.train.batch_size, len(corpus.tokens))
+        needed = memory.estimate(model, len(cell.replicas), replica_map, config.train.batch_size, corpus_tokens)
         if needed > allowed:
             too_large.append(f"{cell.name} {memory.gigabytes(needed)}")
     if too_large:
@@ -76,10 +83,11 @@ def evaluate_cells(study: Study, cells: tuple[Cell, ...]) -> None:
     for cell in cells:
         folder = study.workdir.cell(cell.name)
         with _faults_stay_in(study, cell):
-            records = [record for record in folder.packs() if record["trained"] is not None]
+            records = folder.packs()
             for record in records:
-                _evaluate(study, cell, folder, packs.from_json(record))
-            if records:
+                if record["trained"] is not None:
+                    _evaluate_or_forget(study, cell, folder, packs.from_json(record))
+            if records and all(record["trained"] is not None for record in records):
                 folder.write_status(*_outcome(folder))
 
 
@@ -100,6 +108,7 @@ def _faults_stay_in(study: Study, cell: Cell):
 
 def _train_pack(study: Study, cell: Cell, folder: CellFolder, pack: Pack) -> None:
     """Trains one pack and records its tune losses as they were in memory at the end."""
+    folder.documents(pack.index).unlink(missing_ok=True)
     study.progress.begin(cell.name, f"compiling {len(pack.replicas)} replicas, {pack.model.attention} attention")
     program = study.stop.wait_for(lambda: Program(pack, study.config, study.corpus))
     study.programs[cell.name, pack.index] = program
@@ -127,6 +136,17 @@ def _evaluate_or_train_again(study: Study, cell: Cell, folder: CellFolder, pack:
         packs.mark_trained(folder, pack, None)
         _train_pack(study, cell, folder, pack)
         _evaluate(study, cell, folder, pack)
+
+
+def _evaluate_or_forget(study: Study, cell: Cell, folder: CellFolder, pack: Pack) -> None:
+    """Evaluates the restored pack; where its last checkpoint is lost, no longer counts it as trained."""
+    try:
+        _evaluate(study, cell, folder, pack)
+    except CorruptCheckpoint as error:
+        packs.mark_trained(folder, pack, None)
+        raise CorruptCheckpoint(
+            f"{error} The command with --mode=study trains this cell again, from the checkpoint before if there is one."
+        ) from error
 
 
 def _evaluate(study: Study, cell: Cell, folder: CellFolder, pack: Pack) -> None:

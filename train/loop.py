@@ -31,7 +31,7 @@ def train(program: Program, folder: CellFolder, config: StudyConfig, fingerprint
     pack, steps = program.pack, config.train.steps
     store = folder.checkpoints(pack.index)
     found = checkpoint.restore_newest(store, items_of(program.abstract_state), progress.say)
-    step, state = (found[0], state_of(found[1])) if found else (0, program.init())
+    step, state = (found[0], state_of(found[1])) if found else (0, stop.wait_for(program.init))
     if found and step < steps:
         progress.say(f"continues at step {step} of {steps}.")
     log = MetricsLog(folder.metrics, pack.index, step)
@@ -50,7 +50,6 @@ def train(program: Program, folder: CellFolder, config: StudyConfig, fingerprint
             if step == next_save or stop.requested:
                 _record(log, pack, config, progress, *unread)
                 unread = None
-                log.flush()
                 saver.save(step, items_of(state), description)
             if stop.requested and step < steps:
                 raise Preempted
@@ -86,6 +85,7 @@ def _record(log: MetricsLog, pack: Pack, config: StudyConfig, progress, first: i
         if step % config.train.log_every == 0 or step == config.train.steps - 1:
             for row, replica in enumerate(pack.replicas):
                 log.write(replica.name, step, {name: float(value[row, index]) for name, value in values.items()})
+    log.flush()
     progress.steps(first + count, values["loss"][:, count - 1])
 
 

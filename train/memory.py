@@ -51,4 +51,4 @@ def compiled_bytes(compiled: jax.stages.Compiled) -> int:
 
 
 def gigabytes(number: int) -> str:
-    return f"{number / 2**30:.2f} GiB"
+    return f"{number / 2**30:.2f} GiB" if number >= 2**27 else f"{number / 2**20:.2f} MiB"

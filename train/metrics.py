@@ -39,7 +39,7 @@ def read(path: pathlib.Path) -> list[dict]:
     """All whole lines of a metrics.jsonl; a torn one (a crash in mid-write) is left out."""
     lines = []
     if path.exists():
-        for text in path.read_text().splitlines():
+        for text in path.read_text(errors="replace").splitlines():
             try:
                 lines.append(json.loads(text))
             except ValueError:

@@ -6,6 +6,8 @@ a study later form a pack of their own, so that no finished one is touched.
 
 import dataclasses
 import os
+import pathlib
+import platform
 import shutil
 
 import jax
@@ -55,7 +57,16 @@ def environment(config: StudyConfig) -> dict:
         "jaxlib": jaxlib.__version__,
         "device": jax.devices()[0].device_kind,
         "devices": config.mesh.data,
+        "cpu": _cpu() if jax.default_backend() == "cpu" else "",
     }
+
+
+def _cpu() -> str:
+    """The processor's name: XLA compiles for the instructions that it has, and they shape the bits."""
+    about = pathlib.Path("/proc/cpuinfo")
+    lines = about.read_text().splitlines() if about.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
 
 
 def resolve(cell: Cell, config: StudyConfig) -> tuple[ModelConfig, str]:
@@ -82,28 +93,41 @@ def resolve(cell: Cell, config: StudyConfig) -> tuple[ModelConfig, str]:
     return dataclasses.replace(model, attention=choice.path), replica_map
 
 
+def check_shape(cell: Cell, folder: CellFolder, config: StudyConfig) -> None:
+    """Raises InputError if the grid now gives this cell another shape than the one that it was trained with."""
+    model, _ = resolve(cell, config)
+    for record in folder.packs():
+        trained = from_json(record).model
+        if dataclasses.replace(trained, attention=model.attention) != model:
+            changed = [
+                f"{field.name} {getattr(trained, field.name)} -> {getattr(model, field.name)}"
+                for field in dataclasses.fields(model)
+                if field.name != "attention" and getattr(trained, field.name) != getattr(model, field.name)
+            ]
+            raise InputError(
+                f"the grown grid gives {cell.name} another shape than it was trained with ({', '.join(changed)}); keep "
+                f"the largest d_model, whose budget sets every d_ff, or use another --workdir."
+            )
+
+
 def plan(cell: Cell, folder: CellFolder, config: StudyConfig, say) -> list[tuple[Pack, bool]]:
     """The cell's packs in training order, each with whether it is trained to the end; new ones are written down first.
 
     A pack that has not finished restarts, and says so, if the settings that it began with cannot be had again.
-
-    Raises:
-      InputError: the grid now gives this cell another shape than the one that it was trained with.
     """
     model, replica_map = resolve(cell, config)
     here = environment(config)
-    records = folder.packs()
+    before, records = folder.packs(), folder.packs()
     for record in records:
         pack = from_json(record)
-        same_shape = dataclasses.replace(pack.model, attention=model.attention) == model
-        if not same_shape:
-            raise InputError(
-                f"{cell.name} was trained as {pack.model}, and the grown grid makes it {model}; keep the largest "
-                f"d_model (its budget sets every d_ff), or use another --workdir."
-            )
         if record["trained"] is None and pack.environment != here:
-            changed = ", ".join(f"{k}: {v} -> {here.get(k)}" for k, v in pack.environment.items() if v != here.get(k))
-            say(f"{cell.name} starts again from step 0: {changed} would change its bits.")
+            names = sorted({*pack.environment, *here})
+            changed = [
+                f"{name} {pack.environment.get(name)!r} -> {here.get(name)!r}"
+                for name in names
+                if pack.environment.get(name) != here.get(name)
+            ]
+            say(f"{cell.name} starts again from step 0, since its bits depend on {', '.join(changed)}.")
             shutil.rmtree(folder.checkpoints(pack.index), ignore_errors=True)
             record.update(dataclasses.replace(pack, environment=here, model=model, replica_map=replica_map).as_json())
     known = {replica for record in records for replica in from_json(record).replicas}
@@ -111,7 +135,8 @@ def plan(cell: Cell, folder: CellFolder, config: StudyConfig, say) -> list[tuple
     if added:
         pack = Pack(len(records), model, added, replica_map, here)
         records.append({**pack.as_json(), "trained": None})
-    folder.write_packs(records)
+    if records != before:
+        folder.write_packs(records)
     return [(from_json(record), record["trained"] is not None) for record in records]
 
 

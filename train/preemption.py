@@ -22,10 +22,18 @@ class Notice:
         self._asked = threading.Event()
         self._at_once = False
 
-    def install(self) -> None:
-        """Takes SIGTERM and SIGINT from here on; call from the main thread."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._received)
+    @contextlib.contextmanager
+    def installed(self):
+        """Within, SIGTERM and SIGINT come here (Python takes signals in the main thread only; elsewhere none do)."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self._received) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     def _received(self, *_):
         again = self._asked.is_set()
@@ -56,7 +64,7 @@ class Notice:
         """Runs `work()` in a thread and returns its result; raises Preempted as soon as the process is asked to stop.
 
         No Python signal handler runs while the main thread is inside an XLA compile, hence the thread. It is abandoned
-        on Preempted, so `work` must have no side effects on disk, and the process must leave by os._exit.
+        on Preempted, so `work` must leave nothing half done on disk, and the process must leave by os._exit.
         """
         self.check()
         outcome = []

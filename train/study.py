@@ -18,6 +18,7 @@ from train.workdir import Workdir, disk_is_full
 
 DONE, FAULT, SOME_CELL_FAILED, RUN_AGAIN = 0, 1, 3, 75
 FAILED = ("failed", "out_of_memory")
+TRAINING = ("study", "train")  # the modes that train
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,12 +42,14 @@ class Evaluation:
     show_status: Callable
 
 
-def run(config: StudyConfig, mode: str, path: pathlib.Path, names: list[str], evaluation: Evaluation) -> int:
+def run(
+    config: StudyConfig, mode: str, path: pathlib.Path, names: list[str], evaluation: Evaluation, stop: Notice
+) -> int:
     """Runs `mode` in the workdir at `path`; returns the exit code.
 
     Args:
       config: of the study; modes eval, report and status read the workdir's own instead.
-      names: cells to restrict the run to; empty for all.
+      names: cells to train or evaluate; empty for all. Tables and report always hold every evaluated cell.
 
     Raises:
       InputError: bad input, before anything is trained.
@@ -54,37 +57,41 @@ def run(config: StudyConfig, mode: str, path: pathlib.Path, names: list[str], ev
     console, workdir = Console(), Workdir(path)
     if mode in ("eval", "report", "status"):
         config = _recorded(workdir)
-    cells = _chosen(grid.cells_of(config, data.VOCAB_SIZE), names)
+    every_cell = grid.cells_of(config, data.VOCAB_SIZE)
+    cells = _chosen(every_cell, names)
     if mode == "status":
         evaluation.show_status(console, workdir, cells)
         return DONE
-    workdir.make_writable()
-    stop = Notice()
-    stop.install()
-    with workdir.lock():
-        console.print(f"Headroom: {len(cells)} cells in {path}", highlight=False)
-        try:
+    try:
+        workdir.make_writable()
+        with workdir.lock():
+            console.print(f"Headroom: {len(cells)} cells in {path}", highlight=False)
             with stop.at_once():
-                corpus = _corpus(config, workdir)
-            return _write(config, mode, workdir, corpus, cells, evaluation, console, stop)
-        except Preempted:
-            console.print("Stopped as asked; what is done is saved. Run the same command again to continue.")
-            sys.stdout.flush()
-            os._exit(RUN_AGAIN)  # a compile may still run in a thread, and would be waited for
-        except Exception as error:
-            if not disk_is_full(error):
-                raise
-            console.print(
-                f"The disk of {path} is full. Finished cells are whole; free space and run the same command again."
-            )
-            return FAULT
+                corpus = _corpus(config, mode, workdir, cells)
+            return _write(config, mode, workdir, corpus, every_cell, cells, evaluation, console, stop)
+    except Preempted:
+        console.print("Stopped as asked; what is done is saved. Run the same command again to continue.")
+        sys.stdout.flush()
+        os._exit(RUN_AGAIN)  # a compile may still run in a thread, and would be waited for
+    except Exception as error:
+        if not disk_is_full(error):
+            raise
+        print(
+            f"Error: the disk of {path} is full; finished cells are whole, so free space and run the same command "
+            f"again to continue.",
+            file=sys.stderr,
+        )
+        return FAULT
 
 
 def _recorded(workdir: Workdir) -> StudyConfig:
     record = workdir.record()
     if record is None:
         raise InputError(f"--workdir={workdir.path} holds no study (no config.json); run one there first.")
-    return freeze(record["config"])
+    try:
+        return freeze(record["config"])
+    except (InputError, AttributeError, TypeError) as error:
+        raise InputError(f"{workdir.path / 'config.json'} is not of this version: {error}") from error
 
 
 def _chosen(cells: tuple[Cell, ...], names: list[str]) -> tuple[Cell, ...]:
@@ -95,9 +102,16 @@ def _chosen(cells: tuple[Cell, ...], names: list[str]) -> tuple[Cell, ...]:
     return tuple(known[name] for name in known if not names or name in names)
 
 
-def _corpus(config: StudyConfig, workdir: Workdir) -> data.Corpus:
-    """The workdir's corpus, written first if no study has begun here."""
+def _corpus(config: StudyConfig, mode: str, workdir: Workdir, cells: tuple[Cell, ...]) -> data.Corpus:
+    """The workdir's corpus, written first if no study has begun here and nothing speaks against it."""
+    import jax
+
+    from train import launch
+
     workdir.check_continues(config)
+    jax.config.update("jax_enable_x64", config.model.dtype == "float64")
+    if mode in TRAINING:
+        launch.check(config, workdir, cells, corpus_tokens=0)
     record = workdir.record()
     if record is None:
         shutil.rmtree(workdir.data, ignore_errors=True)
@@ -111,29 +125,30 @@ def _corpus(config: StudyConfig, workdir: Workdir) -> data.Corpus:
     return corpus
 
 
-def _write(config, mode, workdir, corpus, cells, evaluation, console, stop) -> int:
+def _write(config, mode, workdir, corpus, every_cell, cells, evaluation, console, stop) -> int:
     import jax
 
     from train import compile_cache, launch, timing
 
     compile_cache.use(console.print)
-    jax.config.update("jax_enable_x64", config.model.dtype == "float64")
-    training = mode in ("study", "train")
-    if training:
-        launch.check_memory(config, cells, corpus)
+    if mode in TRAINING:
+        launch.check(config, workdir, cells, len(corpus.tokens))
         workdir.write_record(config, jax.devices()[0].device_kind, corpus.fingerprint)
     with StudyProgress(console, len(cells), config.train.steps) as progress:
         study = launch.Study(config, workdir, corpus, evaluation, stop, progress)
-        if training:
+        if mode in TRAINING:
             launch.train_cells(study, cells, evaluate=mode == "study")
         if mode == "study":
             timing.measure(study, cells)
         if mode == "eval":
             launch.evaluate_cells(study, cells)
         progress.begin("results", "writing tables and the report")
-        table = evaluation.write_tables(workdir, cells, config, corpus)
-        page = evaluation.write_report(workdir, table) if len(table) else None
-    evaluation.show_cells(console, workdir, cells, table, page)
+        with stop.at_once():
+            table = evaluation.write_tables(workdir, every_cell, config, corpus)
+            page = evaluation.write_report(workdir, table) if len(table) else None
+    evaluation.show_cells(console, workdir, every_cell, table, page)
+    if table.empty:
+        console.print("No cell is evaluated yet, so there are no tables; the command --mode=study makes them.")
     failed = [cell.name for cell in cells if workdir.cell(cell.name).status()["state"] in FAILED]
     if failed:
         console.print(f"Not done: {', '.join(failed)}. The same command tries them again.")

@@ -27,18 +27,20 @@ def measure(study: Study, cells: tuple[Cell, ...]) -> None:
         study.progress.begin(cell.name, "preparing the timing pass")
         pack = from_json(records[0])
         program = study.programs.get((cell.name, 0))
-        programs[cell.name] = program or study.stop.wait_for(lambda p=pack: Program(p, study.config, study.corpus))
+        program = program or study.stop.wait_for(lambda p=pack: Program(p, study.config, study.corpus))
+        study.stop.wait_for(program.init)  # compiles it, if nothing was trained in this run
+        programs[cell.name] = program
     if not programs:
         return
     study.progress.begin("all cells", "timing steps, one cell at a time")
-    states = {name: program.init() for name, program in programs.items()}
     counts = dict.fromkeys(programs, 1)
     taken = {name: [] for name in programs}
     for round_ in range(ROUNDS + 1):
         for name, program in programs.items():
             study.stop.check()
+            state = jax.block_until_ready(program.init())  # one cell's at a time: all together may not fit
             began = time.perf_counter()
-            states[name], metrics = program.run(states[name], 0, counts[name])
+            state, metrics = program.run(state, 0, counts[name])
             jax.block_until_ready(metrics)
             seconds = (time.perf_counter() - began) / counts[name] / len(program.pack.replicas)
             if round_ == 0:

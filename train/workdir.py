@@ -1,5 +1,6 @@
 """A workdir: what is in it, who writes to it, and whether a config may continue it. Paths are in docs/workdir.md."""
 
+import contextlib
 import dataclasses
 import errno
 import fcntl
@@ -8,12 +9,16 @@ import json
 import os
 import pathlib
 import platform
+import re
+import time
 
 import pandas as pd
 
 from train.config import GROWING, InputError, StudyConfig, differences
 
 FORMAT = 1  # raise when a workdir of today could not be read by yesterday's code
+RECORDED = ("format", "config", "versions", "device", "data_fingerprint")  # what config.json holds
+LOCK_TRIALS = 5
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 
@@ -36,6 +41,8 @@ def write_table(path: pathlib.Path, frame: pd.DataFrame) -> None:
         frame.to_csv(draft, index=False)
     else:
         frame.to_parquet(draft, index=False)
+    with open(draft, "rb") as file:
+        os.fsync(file.fileno())
     os.replace(draft, path)
 
 
@@ -114,13 +121,22 @@ class Workdir:
         """config.json: config, versions, device, data fingerprint; None before a study has begun here.
 
         Raises:
-          InputError: it was written by a newer version.
+          InputError: it was written by a newer version, or is not what a study writes.
         """
         record = read_json(self.path / "config.json")
-        if record is not None and record["format"] > FORMAT:
+        if record is None:
+            return None
+        if not isinstance(record, dict) or not isinstance(record.get("format"), int):
+            raise InputError(f"{self.path / 'config.json'} is not a study's; restore it, or use another --workdir.")
+        if record["format"] > FORMAT:
             raise InputError(
                 f"{self.path} was written by a newer version (format {record['format']}, this one reads {FORMAT}); "
                 f"update the code or use another --workdir."
+            )
+        lacking = [name for name in RECORDED if name not in record]
+        if lacking:
+            raise InputError(
+                f"{self.path / 'config.json'} lacks {', '.join(lacking)}; restore it, or use another --workdir."
             )
         return record
 
@@ -138,6 +154,11 @@ class Workdir:
         """Raises InputError unless `config` is the workdir's own, grown at most by cells, rates and seeds."""
         record = self.record()
         if record is None:
+            if (self.path / "cells").exists():
+                raise InputError(
+                    f"{self.path} holds cells and no config.json, so what they were trained with is unknown; restore "
+                    f"{self.path / 'config.json'}, or use another --workdir."
+                )
             return
         new = json.loads(json.dumps(dataclasses.asdict(config)))
         old = record["config"]
@@ -164,6 +185,8 @@ class Workdir:
             probe.write_text("")
             probe.unlink()
         except OSError as error:
+            if disk_is_full(error):
+                raise
             raise InputError(f"--workdir={self.path} cannot be written ({error.strerror}); choose another.") from error
 
     def lock(self):
@@ -172,18 +195,25 @@ class Workdir:
         Raises:
           InputError: another process holds it.
         """
-        file = open(self.path / ".lock", "a+")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.seek(0)
-            holder = file.read().strip() or "another process"
-            raise InputError(
-                f"{self.path} is being written by {holder}; wait for it, or stop it, or use another --workdir."
-            ) from error
+        # Unbuffered, since the lock holds even where a full disk has no room for the name of its holder.
+        file = open(self.path / ".lock", "ab+", buffering=0)
+        for patience in range(LOCK_TRIALS - 1, -1, -1):
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if patience:  # it may be a reader that asks who writes
+                    time.sleep(0.05)
+                    continue
+                file.seek(0)
+                holder = file.read().decode().strip() or "another process"
+                file.close()
+                raise InputError(
+                    f"{self.path} is being written by {holder}; wait for it, or stop it, or use another --workdir."
+                ) from error
         file.truncate(0)
-        file.write(f"process {os.getpid()} on {platform.node()}")
-        file.flush()
+        with contextlib.suppress(OSError):
+            file.write(f"process {os.getpid()} on {platform.node()}".encode())
         return file
 
     def writer(self) -> str | None:
@@ -204,7 +234,8 @@ def disk_is_full(error: BaseException) -> bool:
     while error is not None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             return True
-        if "No space left on device" in str(error) or "ENOSPC" in str(error):
+        # Orbax and XLA keep only the words; NumPy, which counts what it wrote, not even these.
+        if re.search(r"No space left on device|ENOSPC|\d+ requested and \d+ written", str(error)):
             return True
         error = error.__cause__ or error.__context__
     return False

@@ -1,0 +1,56 @@
+"""Loads a config file: Python whose get_config() returns an ml_collections ConfigDict, such as configs/default.py."""
+
+import difflib
+import importlib.util
+import pathlib
+
+from ml_collections import ConfigDict
+
+from train.config import InputError
+
+
+def load(name: str, home: pathlib.Path) -> tuple[ConfigDict, pathlib.Path]:
+    """The config of `name`, PATH or PATH:ARGUMENT of get_config, and the file that it is from.
+
+    Args:
+      home: where a relative path is looked for that is not in the current folder.
+
+    Raises:
+      InputError: there is no such file, or it gives no config.
+    """
+    path, *argument = name.split(":", 1)
+    file = _find(path, home)
+    spec = importlib.util.spec_from_file_location(f"config_{file.stem}", file)
+    if spec is None:
+        raise InputError(f"--config={path} is no Python file; it needs a name that ends in .py.")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        if not hasattr(module, "get_config"):
+            raise InputError(f"--config={path} has no function get_config; configs/default.py shows one.")
+        config = module.get_config(*argument)
+    except InputError:
+        raise
+    except SyntaxError as error:
+        raise InputError(f"--config={path} is no valid Python: {error.msg} in line {error.lineno}.") from error
+    except (Exception, SystemExit) as error:
+        said = " ".join(str(error).split()).rstrip(".")
+        raise InputError(f"--config={path} does not load, correct it: {type(error).__name__}: {said}.") from error
+    if not isinstance(config, ConfigDict):
+        raise InputError(f"get_config() of --config={path} returns {type(config).__name__}, and must a ConfigDict.")
+    return config, file
+
+
+def _find(path: str, home: pathlib.Path) -> pathlib.Path:
+    if not path:
+        raise InputError("--config= is empty; name a file, such as --config=configs/docs.py.")
+    places = (pathlib.Path(path), home / path)
+    for place in places:
+        if place.is_file():
+            return place
+    if any(place.is_dir() for place in places):
+        raise InputError(f"--config={path} is a folder; name a file in it.")
+    ours = {file.stem: f"configs/{file.name}" for file in (home / "configs").glob("[!_]*.py")}
+    close = [ours[stem] for stem in difflib.get_close_matches(pathlib.Path(path).stem, ours, n=2)]
+    hint = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(sorted(ours.values()))}."
+    raise InputError(f"the config file --config={path} does not exist (looked from {pathlib.Path.cwd()}); {hint}")
