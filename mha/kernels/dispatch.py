@@ -1,13 +1,16 @@
-"""Which attention path runs, and why: one pure function, one call."""
+"""Which attention path runs, and why: one pure function, one call.
+
+Dimension key: B batch, T query position, S key position (S = T), H head, K head width.
+"""
 
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from mha.kernels import reference
+from mha.kernels import blockwise, heads_minor, reference
 
-PATHS = ("reference",)
+PATHS = ("reference", "heads_minor", "blockwise")
 
 
 class Choice(NamedTuple):
@@ -16,7 +19,7 @@ class Choice(NamedTuple):
 
 
 def choose(requested: str, *, backend: str, d_k: int, length: int, dtype, causal: bool, segments: bool) -> Choice:
-    """The path that serves this shape.
+    """The path that serves this shape; the table behind `auto` is measured by benchmarks/attention.py.
 
     Args:
       requested: `auto`, or the name of a path in PATHS.
@@ -30,17 +33,83 @@ def choose(requested: str, *, backend: str, d_k: int, length: int, dtype, causal
     Raises:
       ValueError: `requested` is no path, or cannot serve this shape (the message names those that can).
     """
+    del length, causal, segments  # every path so far serves them all
     if jnp.dtype(dtype) == jnp.float16:
-        raise ValueError("float16 has 5 exponent bits and its softmax overflows above 65504: use bfloat16 or float32.")
+        raise ValueError(
+            "float16 attention is refused: its largest number is 65504 and its smallest normal 6e-5, so logits "
+            "overflow and small weights vanish; use bfloat16 or float32 (model.dtype)."
+        )
     if requested not in ("auto", *PATHS):
         raise ValueError(f"model.attention={requested!r} is no attention path; choose auto, {', '.join(PATHS)}.")
-    return Choice("reference", "the only path so far")
+    refusals = {path: _refusal(path, backend, d_k) for path in PATHS}
+    if requested != "auto":
+        if refusals[requested]:
+            able = ", ".join(path for path in PATHS if not refusals[path])
+            raise ValueError(f"model.attention={requested} {refusals[requested]}; paths that can: auto, {able}.")
+        return Choice(requested, "requested")
+    if not refusals["heads_minor"]:
+        return Choice("heads_minor", "at d_k=1 a logit is one product: elementwise over heads beats a matmul on a CPU")
+    return Choice("blockwise", f"tiles of logits that stay in the cache, by matmuls over d_k={d_k}")
+
+
+def _refusal(path: str, backend: str, d_k: int) -> str:
+    """Why `path` cannot serve this shape, as the end of a sentence; empty if it can."""
+    if path == "heads_minor" and d_k != 1:
+        return f"serves d_k=1 only and d_k is {d_k}"
+    if path == "heads_minor" and backend != "cpu":
+        return f"is written for a CPU's vector lanes and the backend is {backend}"
+    return ""
 
 
 def attend(q_BTHK, k_BSHK, v_BSHK, *, scale: float, causal: bool, segments_BT=None, path: str = "auto") -> jax.Array:
-    """Exact softmax attention by `path`; shapes and masking as in `reference.attend`."""
-    del path
-    return reference.attend(q_BTHK, k_BSHK, v_BSHK, scale=scale, causal=causal, segments_BT=segments_BT)
+    """Exact softmax attention (Vaswani et al. 2017, equation 1) by the path that `choose` names.
+
+    Args:
+      q_BTHK, k_BSHK, v_BSHK: query, key and value, of one shape and dtype.
+      scale: factor of the logits, d_k ** -0.5 as a rule.
+      causal: whether a position sees only itself and earlier ones.
+      segments_BT: int (B, T); a position sees its own segment only. 0 is padding, which neither sees nor is seen: its
+        outputs and gradients are zero. Any ids in any order. None: one segment.
+      path: `auto`, or the name of a path.
+
+    Returns:
+      Heads' outputs (B, T, H, K) before the output projection, in the dtype of `v_BSHK`.
+
+    Raises:
+      ValueError: shapes or dtypes disagree, or `path` cannot serve them.
+    """
+    shapes = [x.shape for x in (q_BTHK, k_BSHK, v_BSHK)]
+    if len(set(shapes)) > 1 or len(shapes[0]) != 4:
+        raise ValueError(
+            f"query, key and value must share one shape (batch, length, heads, d_k); got {shapes[0]}, {shapes[1]} and "
+            f"{shapes[2]}."
+        )
+    dtypes = [jnp.dtype(x.dtype).name for x in (q_BTHK, k_BSHK, v_BSHK)]
+    if len(set(dtypes)) > 1:
+        raise ValueError(f"query, key and value must share one dtype; got {dtypes[0]}, {dtypes[1]} and {dtypes[2]}.")
+    batch, length, _, d_k = shapes[0]
+    if segments_BT is not None:
+        if segments_BT.shape != (batch, length):
+            raise ValueError(
+                f"segment ids have shape {segments_BT.shape}; for a query of shape {shapes[0]} they must be (batch, "
+                f"length) = {(batch, length)}."
+            )
+        if not jnp.issubdtype(segments_BT.dtype, jnp.integer):
+            raise ValueError(f"segment ids must be integers (0 for padding); got {segments_BT.dtype}.")
+    choice = choose(
+        path,
+        backend=backend(),
+        d_k=d_k,
+        length=length,
+        dtype=q_BTHK.dtype,
+        causal=causal,
+        segments=segments_BT is not None,
+    )
+    with jax.named_scope(f"attend_{choice.path}"):
+        if choice.path == "reference":
+            return reference.attend(q_BTHK, k_BSHK, v_BSHK, scale=scale, causal=causal, segments_BT=segments_BT)
+        run = {"heads_minor": heads_minor.attend, "blockwise": blockwise.attend}[choice.path]
+        return run(q_BTHK, k_BSHK, v_BSHK, segments_BT, float(scale), causal)
 
 
 def backend() -> str:
