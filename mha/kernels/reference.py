@@ -3,6 +3,9 @@
 Dimension key: B batch, T query position, S key position, H head, K head width.
 """
 
+import functools
+from collections.abc import Iterator
+
 import jax
 import jax.numpy as jnp
 
@@ -37,3 +40,42 @@ def attend(q_BTHK, k_BSHK, v_BSHK, *, scale: float, causal: bool, segments_BT=No
     """Heads' outputs (B, T, H, K) before the output projection, in the dtype of `v_BSHK`."""
     weights_BHTS = weights(q_BTHK, k_BSHK, scale=scale, causal=causal, segments_BT=segments_BT)
     return jnp.einsum("BHTS,BSHK->BTHK", weights_BHTS.astype(v_BSHK.dtype), v_BSHK)
+
+
+def weights_in_blocks(
+    q_BTHK, k_BSHK, *, scale: float, causal: bool, segments_BT=None, budget_bytes: int = 256 << 20
+) -> Iterator[tuple[slice, slice, jax.Array]]:
+    """Attention weights a block of documents and heads at a time, so that (B, H, T, S) never exists at once.
+
+    Args:
+      q_BTHK, k_BSHK, scale, causal, segments_BT: as for `weights`.
+      budget_bytes: what the weights of one block and the two intermediates of their size may take together.
+
+    Yields:
+      (documents, heads, weights): slices into axes 0 and 2 of `q_BTHK`, and their weights (b, h, T, S). A block holds
+      all heads of some documents, or, where one document's heads exceed the budget, some heads of one document.
+
+    Raises:
+      ValueError: not even one head of one document fits the budget.
+    """
+    batch, length, heads, _ = q_BTHK.shape
+    one_head = 3 * length * length * jnp.promote_types(q_BTHK.dtype, jnp.float32).itemsize
+    room = budget_bytes // one_head
+    if room < 1:
+        raise ValueError(
+            f"the weights of one head at T={length} take {one_head} bytes with their intermediates, more than "
+            f"budget_bytes={budget_bytes}; raise the budget or cut the input."
+        )
+    documents_step, heads_step = (min(batch, room // heads), heads) if room >= heads else (1, room)
+    for document in range(0, batch, documents_step):
+        documents = slice(document, min(document + documents_step, batch))
+        segments = None if segments_BT is None else segments_BT[documents]
+        for head in range(0, heads, heads_step):
+            some = slice(head, min(head + heads_step, heads))
+            q, k = q_BTHK[documents, :, some], k_BSHK[documents, :, some]
+            yield documents, some, _weights(q, k, segments, scale=scale, causal=causal)
+
+
+@functools.partial(jax.jit, static_argnames=("scale", "causal"))
+def _weights(q_BTHK, k_BSHK, segments_BT, *, scale, causal):
+    return weights(q_BTHK, k_BSHK, scale=scale, causal=causal, segments_BT=segments_BT)
