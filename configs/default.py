@@ -11,9 +11,10 @@ def get_config() -> ConfigDict:
 
     config.grid = grid = ConfigDict()
     grid.d_model = (32, 64)
-    grid.num_heads = ()  # () = every power of two up to each d_model, and d_model itself
+    grid.num_heads = ()  # () = every power of head_ratio up to each d_model, and d_model itself
+    grid.head_ratio = 4
     grid.d_k = ()  # head width; () = d_model / num_heads, else every (num_heads, d_k)
-    grid.learning_rates = (0.004, 0.016)  # peak rates, the same for every cell
+    grid.learning_rates = (0.008, 0.016)  # peak rates, the same for every cell
     grid.init_seeds = (0, 1)
     grid.data_seeds = ()  # data order; () = equal to init_seeds
     grid.seeds = "paired"  # paired: seed i sets init and data order; crossed: init_seeds x data_seeds
@@ -34,14 +35,14 @@ def get_config() -> ConfigDict:
     data.test_fraction = 0.05
 
     config.train = train = ConfigDict()
-    train.steps = 400
+    train.steps = 600
     train.batch_size = 16  # windows of seq_len tokens
     train.schedule = "cosine"  # after the warm-up: cosine to 0 | constant
-    train.warmup_steps = 40
+    train.warmup_steps = 60
     train.weight_decay = 0.1
     train.clip_norm = 1.0  # of the whole gradient
     train.log_every = 10  # steps
-    train.checkpoint_every = 200  # steps
+    train.checkpoint_every = 300  # steps
     train.replica_map = "auto"  # replicas of a cell: vmap (at once) | scan (in turn) | auto (scan on CPU)
     train.memory_limit_gb = 0.0  # GiB a cell's program may take; 0 = what the device has
 

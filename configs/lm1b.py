@@ -12,6 +12,7 @@ from configs import default
 def get_config():
     config = default.get_config()
     config.grid.d_model = (256, 512)
+    config.grid.head_ratio = 2
     config.grid.learning_rates = (0.0005, 0.001, 0.002, 0.004)
     config.model.num_layers = 6
     config.model.dtype = "bfloat16"

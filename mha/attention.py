@@ -24,6 +24,7 @@ class MultiHeadAttention(nn.Module):
       causal: whether a position sees only itself and earlier ones.
       attention: path of `mha.kernels.dispatch`, `auto` to let it choose.
       dtype: dtype of the matmuls; weights are kept in promote_types(dtype, float32).
+      out_scale: initial scale of w_o, for a residual stream of many blocks.
     """
 
     num_heads: int
@@ -31,6 +32,7 @@ class MultiHeadAttention(nn.Module):
     causal: bool = True
     attention: str = "auto"
     dtype: jnp.dtype = jnp.float32
+    out_scale: float = 1.0
 
     @nn.compact
     def __call__(
@@ -58,7 +60,7 @@ class MultiHeadAttention(nn.Module):
         w_q_DHK = self.param("w_q", _initial, (d_model, *heads), 1, kept)
         w_k_DHK = self.param("w_k", _initial, (d_model, *heads), 1, kept)
         w_v_DHK = self.param("w_v", _initial, (d_model, *heads), 1, kept)
-        w_o_HKD = self.param("w_o", _initial, (*heads, d_model), 2, kept)
+        w_o_HKD = self.param("w_o", _initial, (*heads, d_model), 2, kept, self.out_scale)
 
         x_BTD = x_BTD.astype(self.dtype)
         q_BTHK, k_BSHK, v_BSHK = (
@@ -74,7 +76,7 @@ class MultiHeadAttention(nn.Module):
         return jnp.einsum("BTHK,HKD->BTD", out_BTHK, w_o_HKD.astype(self.dtype)), seen
 
 
-def _initial(key: jax.Array, shape: tuple[int, ...], num_in: int, dtype) -> jax.Array:
-    """A linear map from the first `num_in` axes of `shape` to the others, of variance 1 / (size of the former)."""
+def _initial(key: jax.Array, shape: tuple[int, ...], num_in: int, dtype, scale: float = 1.0) -> jax.Array:
+    """A linear map from the first `num_in` axes to the others, of variance scale^2 / size of those."""
     matrix = (math.prod(shape[:num_in]), math.prod(shape[num_in:]))
-    return nn.initializers.lecun_normal()(key, matrix, dtype).reshape(shape)
+    return scale * nn.initializers.lecun_normal()(key, matrix, dtype).reshape(shape)

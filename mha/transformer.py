@@ -32,7 +32,10 @@ class ModelConfig:
 
 
 class Block(nn.Module):
-    """Pre-norm attention and feed-forward (GELU) sublayers, both without biases."""
+    """Pre-norm attention and feed-forward (GELU) sublayers, both without biases.
+
+    What each adds to the residual stream begins 1/sqrt(2 layers) as large (Radford et al. 2019, section 2.3).
+    """
 
     config: ModelConfig
     d_ff: int
@@ -42,8 +45,9 @@ class Block(nn.Module):
         config = self.config
         dtype = jnp.dtype(config.dtype)
         kept = jnp.promote_types(dtype, jnp.float32)
+        scale = (2 * config.num_layers) ** -0.5
         attention = MultiHeadAttention(
-            config.num_heads, config.d_k, config.causal, config.attention, dtype, name="attention"
+            config.num_heads, config.d_k, config.causal, config.attention, dtype, scale, name="attention"
         )
         normed_BTD = nn.RMSNorm(param_dtype=kept, name="norm_attention")(x_BTD)
         delta_BTD, seen = attention(normed_BTD, segments_BT, gate_H, want_weights)
@@ -52,7 +56,8 @@ class Block(nn.Module):
         linear = dict(use_bias=False, dtype=dtype, param_dtype=kept)
         normed_BTD = nn.RMSNorm(param_dtype=kept, name="norm_mlp")(x_BTD)
         hidden_BTF = nn.gelu(nn.Dense(self.d_ff, name="mlp_in", **linear)(normed_BTD))
-        return x_BTD + nn.Dense(config.d_model, name="mlp_out", **linear)(hidden_BTF), seen
+        initial = nn.initializers.variance_scaling(scale**2, "fan_in", "truncated_normal")
+        return x_BTD + nn.Dense(config.d_model, name="mlp_out", kernel_init=initial, **linear)(hidden_BTF), seen
 
 
 class Transformer(nn.Module):

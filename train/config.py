@@ -17,6 +17,7 @@ class InputError(ValueError):
 class GridConfig:
     d_model: tuple[int, ...]
     num_heads: tuple[int, ...]
+    head_ratio: int
     d_k: tuple[int, ...]
     learning_rates: tuple[float, ...]
     init_seeds: tuple[int, ...]
@@ -201,6 +202,8 @@ def _check_values(config: StudyConfig) -> None:
         if isinstance(values, tuple) and len(set(values)) < len(values):
             raise InputError(f"config.grid.{name}={values} names a value twice; name each once.")
     grid, train, data = config.grid, config.train, config.data
+    if grid.head_ratio < 2:
+        raise InputError(f"grid.head_ratio={grid.head_ratio} must be at least 2, the ratio of successive num_heads.")
     if grid.seeds == "paired" and grid.data_seeds not in ((), grid.init_seeds):
         raise InputError(
             f"grid.seeds=paired gives seed i to init and data order together, but grid.data_seeds={grid.data_seeds} "

@@ -75,9 +75,10 @@ def cells_of(config: StudyConfig, vocab_size: int) -> tuple[Cell, ...]:
 
 
 def _shapes(config: StudyConfig, d_model: int) -> list[tuple[int, int, int]]:
-    """(d_model, num_heads, d_k) of one d_model; an empty num_heads means every power of two, and d_model itself."""
+    """(d_model, num_heads, d_k) of one d_model; an empty num_heads means every power of head_ratio, and d_model."""
     grid = config.grid
-    heads = grid.num_heads or tuple(sorted({*(2**i for i in range(d_model.bit_length())), d_model}))
+    powers = (grid.head_ratio**i for i in range(d_model.bit_length()))
+    heads = grid.num_heads or tuple(sorted({*(power for power in powers if power < d_model), d_model}))
     if grid.d_k:
         return [(d_model, num_heads, d_k) for num_heads in heads for d_k in grid.d_k]
     if not grid.num_heads:

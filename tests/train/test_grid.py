@@ -23,10 +23,17 @@ def names(found):
 
 
 def test_empty_num_heads_is_every_power_of_two_and_d_model():
-    cells = grid.cells_of(config(grid__d_model=(8, 12), grid__match="none"), 257)
+    cells = grid.cells_of(config(grid__d_model=(8, 12), grid__head_ratio=2, grid__match="none"), 257)
     assert names(cells)[:4] == ["d008_h001", "d008_h002", "d008_h004", "d008_h008"]
     assert names(cells)[4:] == ["d012_h001", "d012_h002", "d012_h004", "d012_h012"]
     assert all(cell.model.num_heads * cell.model.d_k == cell.model.d_model for cell in cells)
+
+
+def test_head_ratio_thins_the_grid():
+    cells = grid.cells_of(config(grid__d_model=(32, 64), grid__head_ratio=4), 257)
+    assert [cell.model.num_heads for cell in cells] == [1, 4, 16, 32, 1, 4, 16, 64]
+    with pytest.raises(InputError, match="head_ratio=1"):
+        config(grid__head_ratio=1)
 
 
 @pytest.mark.parametrize("module", [default, docs, smoke, lm1b])
@@ -83,7 +90,7 @@ def test_replicas_paired_and_crossed():
         ({"model__num_layers": 0}, "must be above 0"),
         ({"model__num_layers": True}, "must be a whole number"),
         ({"model__dtype": "float16"}, "is not one of float32"),
-        ({"train__warmup_steps": 400}, "train.warmup_steps=400 must be below train.steps=400"),
+        ({"train__warmup_steps": 600}, "train.warmup_steps=600 must be below train.steps=600"),
         ({"eval__stride": 65}, "exceeds data.seq_len=64"),
         ({"data__tune_fraction": 0.6, "data__test_fraction": 0.5}, "leave nothing to train on"),
         ({"mesh__data": 3}, "make it a multiple of 3"),
