@@ -33,20 +33,30 @@ def in_pieces(function: Callable, piece: int, *arrays):
     """`function` applied to `piece` entries of the first axis at a time; `piece` divides that axis.
 
     The next piece is cut at the end of a step and carried: a cut at a traced index inside one of `function`'s kernels
-    would be loaded anew for every element, and LLVM would not vectorise that kernel.
+    would be loaded anew for every element, and LLVM would not vectorise that kernel. The results' buffers start as
+    copies of an entry of the last array: zeros depend on nothing, and XLA would hold those of every layer's backward
+    pass from the program's start. So what is computed last should be the last array.
     """
-    size = jax.tree.leaves(arrays)[0].shape[0]
+    leaves = jax.tree.leaves(arrays)
+    size = leaves[0].shape[0]
     if piece == size:
         return function(*arrays)
 
     def cut(number):
         return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, number * piece, piece), arrays)
 
-    def step(part, next_number):
-        return cut(next_number), function(*part)
+    def step(number, carry):
+        part, filled = carry
+        done = function(*part)
+        put = functools.partial(jax.lax.dynamic_update_slice_in_dim, start_index=number * piece, axis=0)
+        return cut(number + 1), jax.tree.map(put, filled, done)
 
-    out = jax.lax.scan(step, cut(0), jnp.arange(1, size // piece + 1))[1]
-    return jax.tree.map(lambda x: x.reshape(size, *x.shape[2:]), out)
+    def buffer(x):
+        entry = leaves[-1][(0,) * leaves[-1].ndim]
+        return jnp.broadcast_to(entry.astype(x.dtype), (size, *x.shape[1:]))
+
+    buffers = jax.tree.map(buffer, jax.eval_shape(function, *cut(0)))
+    return jax.lax.fori_loop(0, size // piece, step, (cut(0), buffers))[1]
 
 
 @functools.cache

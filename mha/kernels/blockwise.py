@@ -29,7 +29,7 @@ def attend(q_BTHK, k_BSHK, v_BSHK, segments_BT, scale: float, causal: bool) -> j
 
 def _attend_fwd(q_BTHK, k_BSHK, v_BSHK, segments_BT, scale, causal):
     forward = _batched(functools.partial(_forward, scale=scale, causal=causal))
-    out_BTHK, top_BTH1, total_BTH1 = forward((q_BTHK, k_BSHK, v_BSHK), segments_BT)
+    out_BTHK, top_BTH1, total_BTH1 = forward(segments_BT, (q_BTHK, k_BSHK, v_BSHK))
     return out_BTHK.astype(v_BSHK.dtype), (q_BTHK, k_BSHK, v_BSHK, segments_BT, top_BTH1, total_BTH1)
 
 
@@ -37,7 +37,7 @@ def _attend_bwd(scale, causal, saved, d_out_BTHK):
     q_BTHK, k_BSHK, v_BSHK, segments_BT, top_BTH1, total_BTH1 = saved
     backward = _batched(functools.partial(_backward, scale=scale, causal=causal))
     inputs = (q_BTHK, k_BSHK, v_BSHK)
-    grads = backward((*inputs, d_out_BTHK, top_BTH1, total_BTH1), segments_BT)
+    grads = backward(segments_BT, (*inputs, top_BTH1, total_BTH1, d_out_BTHK))
     return *(d.astype(x.dtype) for d, x in zip(grads, inputs, strict=True)), None
 
 
@@ -48,7 +48,7 @@ def _batched(function: Callable) -> Callable:
     """`function` of (B, H, T, K) arrays, given and returned as (B, T, H, K), applied to pieces of batch and heads."""
 
     @fold_vmap
-    def run(arrays, segments_BT):
+    def run(segments_BT, arrays):
         batch, length, heads, _ = arrays[0].shape
         wide = jnp.promote_types(arrays[0].dtype, jnp.float32)
         rows = min(length, max(_ROWS, -(-length // _BLOCKS)))
@@ -68,12 +68,12 @@ def _batched(function: Callable) -> Callable:
         if segments_BT is not None:
             segments_BT = jnp.repeat(segments_BT, groups, axis=0)
         piece = functools.partial(function, rows=rows)
-        return [join(x) for x in in_pieces(piece, batch_piece, [split(x) for x in arrays], segments_BT)]
+        return [join(x) for x in in_pieces(piece, batch_piece, segments_BT, [split(x) for x in arrays])]
 
     return run
 
 
-def _forward(arrays, segments_BT, *, scale, causal, rows):
+def _forward(segments_BT, arrays, *, scale, causal, rows):
     """Outputs (B, H, T, K), and each row's largest visible logit and total weight (B, H, T, 1)."""
     q_BHTK, k_BHSK, v_BHSK = arrays
     length = q_BHTK.shape[2]
@@ -93,13 +93,13 @@ def _forward(arrays, segments_BT, *, scale, causal, rows):
     return [jnp.concatenate(parts, axis=2) for parts in zip(*blocks, strict=True)]
 
 
-def _backward(arrays, segments_BT, *, scale, causal, rows):
+def _backward(segments_BT, arrays, *, scale, causal, rows):
     """Gradients of query, key and value, (B, H, T, K) each.
 
     The products keep the weights' (R, S) orientation: a transposed tile would cost more than the matmul it feeds. The
     mean of d_weights is taken over the tile and not as d_out . out, so that it cancels exactly where one weight is 1.
     """
-    q_BHTK, k_BHSK, v_BHSK, d_out_BHTK, top_BHT1, total_BHT1 = arrays
+    q_BHTK, k_BHSK, v_BHSK, top_BHT1, total_BHT1, d_out_BHTK = arrays
     length = q_BHTK.shape[2]
     k_BHKS, v_BHKS = k_BHSK.swapaxes(2, 3), v_BHSK.swapaxes(2, 3)
     q_BHTK = q_BHTK * scale

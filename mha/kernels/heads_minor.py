@@ -13,6 +13,7 @@ Dimension key: B batch, T position, H head.
 
 import functools
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -35,19 +36,16 @@ def _attend_fwd(q_BTHK, k_BSHK, v_BSHK, segments_BT, scale, causal):
     forward = _batched(functools.partial(_forward, causal=causal))
     wide = jnp.promote_types(q_BTHK.dtype, jnp.float32)
     q_BTH, k_BTH, v_BTH = (x[..., 0].astype(wide) for x in (q_BTHK, k_BSHK, v_BSHK))
-    out_BTH, best_BTH, total_BTH = forward(q_BTH * scale, k_BTH, v_BTH, segments_BT)
-    saved = (q_BTHK, k_BSHK, v_BSHK, segments_BT, out_BTH, best_BTH, total_BTH)
-    return out_BTH[..., None].astype(v_BSHK.dtype), saved
+    (out_BTH,) = forward(q_BTH * scale, k_BTH, v_BTH, segments_BT)
+    return out_BTH[..., None].astype(v_BSHK.dtype), (q_BTHK, k_BSHK, v_BSHK, segments_BT, out_BTH)
 
 
 def _attend_bwd(scale, causal, saved, d_out_BTHK):
-    q_BTHK, k_BSHK, v_BSHK, segments_BT, out_BTH, best_BTH, total_BTH = saved
+    q_BTHK, k_BSHK, v_BSHK, segments_BT, out_BTH = saved
     backward = _batched(functools.partial(_backward, causal=causal))
     wide = jnp.promote_types(q_BTHK.dtype, jnp.float32)
     q_BTH, k_BTH, v_BTH, d_out_BTH = (x[..., 0].astype(wide) for x in (q_BTHK, k_BSHK, v_BSHK, d_out_BTHK))
-    d_q_BTH, d_k_BTH, d_v_BTH = backward(
-        q_BTH * scale, k_BTH, v_BTH, segments_BT, out_BTH, d_out_BTH, best_BTH, total_BTH
-    )
+    d_q_BTH, d_k_BTH, d_v_BTH = backward(q_BTH * scale, k_BTH, v_BTH, segments_BT, out_BTH, d_out_BTH)
     grads = zip((d_q_BTH * scale, d_k_BTH, d_v_BTH), (q_BTHK, k_BSHK, v_BSHK), strict=True)
     return *(d_BTH[..., None].astype(x.dtype) for d_BTH, x in grads), None
 
@@ -74,89 +72,111 @@ def _batched(function: Callable) -> Callable:
     return lambda *arrays: run(list(arrays))
 
 
-def _forward(q_BTH, k_BTH, v_BTH, segments_BT, *, causal, rows):
-    """Every row's output, best key (of the largest visible logit) and total weight, (B, T, H) each; zeros where nothing
-    is visible.
+class _Rows(NamedTuple):
+    """A block of rows and what it sees."""
+
+    start: jax.Array
+    size: int
+    segments_BR1: jax.Array | None
+    causal: bool
+
+    def see(self, index, segments_B11, as_queries: bool = True):
+        """Whether these rows see the position at `index`, or, not `as_queries`, are seen from it; None: all see all."""
+        index_1R1 = self.start + jnp.arange(self.size)[None, :, None]
+        see = (index_1R1 >= index if as_queries else index >= index_1R1) if self.causal else None
+        if segments_B11 is not None:
+            same = (self.segments_BR1 == segments_B11) & (segments_B11 != 0)
+            see = same if see is None else see & same
+        return see
+
+
+def _best(rows: _Rows, q_BRH, k_BTH, segments_BT1, stop) -> jax.Array:
+    """The visible key of each row's largest logit: the largest or the smallest, as the query's sign has it.
 
     A logit is taken relative to the largest as q (k - best): unlike q k - q best it keeps its digits at any size, and
-    it is exactly zero for the best key.
+    it is exactly zero for the best key. Zero where nothing is visible.
     """
+    largest = jnp.finfo(q_BRH.dtype).max
+
+    def extend(extremes, index, k_B1H, segments_B11):
+        see = rows.see(index, segments_B11)
+        high_BRH = jnp.maximum(extremes.real, _where(see, k_B1H, -largest))
+        return jax.lax.complex(high_BRH, jnp.minimum(extremes.imag, _where(see, k_B1H, largest)))
+
+    none_seen = jax.lax.complex(jnp.full_like(q_BRH, -largest), jnp.full_like(q_BRH, largest))
+    extremes = _fold(extend, none_seen, (k_BTH, segments_BT1), start=0, stop=stop)
+    best_BRH = jnp.where(q_BRH >= 0, extremes.real, extremes.imag)
+    return jnp.where(extremes.real >= extremes.imag, best_BRH, 0)
+
+
+def _forward(q_BTH, k_BTH, v_BTH, segments_BT, *, causal, rows):
+    """Every row's output, alone in a list; zero where nothing is visible."""
     length = q_BTH.shape[1]
     segments_BT1 = None if segments_BT is None else segments_BT[..., None]
-    largest = jnp.finfo(q_BTH.dtype).max
 
-    def block(number, filled):
+    def block(number, out_BTH):
         start = number * rows
+        stop = start + rows if causal else length
         q_BRH, segments_BR1 = _cut((q_BTH, segments_BT1), start, rows)
-        index_1R1 = start + jnp.arange(rows)[None, :, None]
-        walk = functools.partial(_fold, start=0, stop=start + rows if causal else length)
-
-        def extend(extremes, index, k_B1H, segments_B11):
-            see = _visible(index_1R1, index, segments_BR1, segments_B11, causal)
-            high_BRH = jnp.maximum(extremes.real, _where(see, k_B1H, -largest))
-            return jax.lax.complex(high_BRH, jnp.minimum(extremes.imag, _where(see, k_B1H, largest)))
-
-        extremes = walk(extend, _constant(q_BRH, -largest, largest), (k_BTH, segments_BT1))
-        best_BRH = jnp.where(q_BRH >= 0, extremes.real, extremes.imag)
-        best_BRH = jnp.where(extremes.real >= extremes.imag, best_BRH, 0)
+        block_rows = _Rows(start, rows, segments_BR1, causal)
+        best_BRH = _best(block_rows, q_BRH, k_BTH, segments_BT1, stop)
 
         def accumulate(sums, index, k_B1H, v_B1H, segments_B11):
-            see = _visible(index_1R1, index, segments_BR1, segments_B11, causal)
-            weight_BRH = _where(see, exp_nonpositive(q_BRH * (k_B1H - best_BRH)), 0)
+            weight_BRH = exp_nonpositive(q_BRH * (k_B1H - best_BRH))
+            weight_BRH = _where(block_rows.see(index, segments_B11), weight_BRH, 0)
             return jax.lax.complex(sums.real + weight_BRH * v_B1H, sums.imag + weight_BRH)
 
-        sums = walk(accumulate, _constant(q_BRH, 0, 0), (k_BTH, v_BTH, segments_BT1))
-        total_BRH = sums.imag
-        out_BRH = sums.real / jnp.where(total_BRH == 0, 1, total_BRH)
-        return _put(filled, (out_BRH, best_BRH, total_BRH), start)
+        sums = _fold(accumulate, _zeros(q_BRH), (k_BTH, v_BTH, segments_BT1), start=0, stop=stop)
+        return _put(out_BTH, sums.real / jnp.where(sums.imag == 0, 1, sums.imag), start)
 
-    empty = jnp.zeros_like(q_BTH)
-    return jax.lax.fori_loop(0, length // rows, block, (empty, empty, empty))
+    return [jax.lax.fori_loop(0, length // rows, block, jnp.zeros_like(q_BTH))]
 
 
-def _backward(q_BTH, k_BTH, v_BTH, segments_BT, out_BTH, d_out_BTH, best_BTH, total_BTH, *, causal, rows):
+def _backward(q_BTH, k_BTH, v_BTH, segments_BT, out_BTH, d_out_BTH, *, causal, rows):
     """Gradients of query, key and value, (B, T, H) each.
 
-    With p_ts = exp(q_t (k_s - best_t)) / total_t:
-    d_q_t = sum_s p_ts d_out_t (v_s - out_t) k_s, d_k_s = sum_t p_ts d_out_t (v_s - out_t) q_t and
-    d_v_s = sum_t p_ts d_out_t. The division by the total is folded into d_out beforehand.
+    With w_ts = exp(q_t (k_s - best_t)), g_t = d_out_t / sum_s w_ts:
+    d_q_t = g_t sum_s w_ts (v_s - out_t) k_s, d_k_s = sum_t w_ts (v_s - out_t) g_t q_t, d_v_s = sum_t w_ts g_t.
+    The totals come with d_q and the best keys are found again: saving them would cost more memory than all else.
     """
     length = q_BTH.shape[1]
     segments_BT1 = None if segments_BT is None else segments_BT[..., None]
-    d_out_BTH = jnp.where(total_BTH == 0, 0, d_out_BTH / jnp.where(total_BTH == 0, 1, total_BTH))
-    rows_of = (q_BTH, best_BTH, d_out_BTH, out_BTH)
 
-    def block_of_queries(number, d_q_BTH):
+    def block_of_queries(number, filled):
         start = number * rows
-        (q_BRH, best_BRH, d_out_BRH, out_BRH), segments_BR1 = _cut((rows_of, segments_BT1), start, rows)
-        index_1R1 = start + jnp.arange(rows)[None, :, None]
-
-        def accumulate(d_q_BRH, index, k_B1H, v_B1H, segments_B11):
-            see = _visible(index_1R1, index, segments_BR1, segments_B11, causal)
-            weight_BRH = _where(see, exp_nonpositive(q_BRH * (k_B1H - best_BRH)), 0)
-            return d_q_BRH + weight_BRH * (d_out_BRH * (v_B1H - out_BRH)) * k_B1H
-
         stop = start + rows if causal else length
-        d_q_BRH = _fold(accumulate, jnp.zeros_like(q_BRH), (k_BTH, v_BTH, segments_BT1), start=0, stop=stop)
-        return _put(d_q_BTH, d_q_BRH, start)
+        (q_BRH, out_BRH, d_out_BRH), segments_BR1 = _cut(((q_BTH, out_BTH, d_out_BTH), segments_BT1), start, rows)
+        block_rows = _Rows(start, rows, segments_BR1, causal)
+        best_BRH = _best(block_rows, q_BRH, k_BTH, segments_BT1, stop)
+
+        def accumulate(sums, index, k_B1H, v_B1H, segments_B11):
+            weight_BRH = exp_nonpositive(q_BRH * (k_B1H - best_BRH))
+            weight_BRH = _where(block_rows.see(index, segments_B11), weight_BRH, 0)
+            slope_BRH = sums.real + weight_BRH * ((v_B1H - out_BRH) * k_B1H)
+            return jax.lax.complex(slope_BRH, sums.imag + weight_BRH)
+
+        sums = _fold(accumulate, _zeros(q_BRH), (k_BTH, v_BTH, segments_BT1), start=0, stop=stop)
+        g_BRH = jnp.where(sums.imag == 0, 0, d_out_BRH / jnp.where(sums.imag == 0, 1, sums.imag))
+        return _put(filled, (best_BRH, g_BRH, g_BRH * sums.real), start)
+
+    empty = jnp.zeros_like(q_BTH)
+    best_BTH, g_BTH, d_q_BTH = jax.lax.fori_loop(0, length // rows, block_of_queries, (empty, empty, empty))
+    rows_of = (q_BTH, best_BTH, out_BTH, g_BTH, g_BTH * q_BTH, segments_BT1)
 
     def block_of_keys(number, filled):
         start = number * rows
         k_BRH, v_BRH, segments_BR1 = _cut((k_BTH, v_BTH, segments_BT1), start, rows)
-        index_1R1 = start + jnp.arange(rows)[None, :, None]
+        block_rows = _Rows(start, rows, segments_BR1, causal)
 
-        def accumulate(sums, index, q_B1H, best_B1H, d_out_B1H, out_B1H, segments_B11):
-            see = _visible(index, index_1R1, segments_B11, segments_BR1, causal)
-            weight_BRH = _where(see, exp_nonpositive(q_B1H * (k_BRH - best_B1H)), 0)
-            d_k_BRH = sums.real + weight_BRH * (d_out_B1H * (v_BRH - out_B1H)) * q_B1H
-            return jax.lax.complex(d_k_BRH, sums.imag + weight_BRH * d_out_B1H)
+        def accumulate(sums, index, q_B1H, best_B1H, out_B1H, g_B1H, gq_B1H, segments_B11):
+            weight_BRH = exp_nonpositive(q_B1H * (k_BRH - best_B1H))
+            weight_BRH = _where(block_rows.see(index, segments_B11, as_queries=False), weight_BRH, 0)
+            d_k_BRH = sums.real + weight_BRH * ((v_BRH - out_B1H) * gq_B1H)
+            return jax.lax.complex(d_k_BRH, sums.imag + weight_BRH * g_B1H)
 
-        start_at = start if causal else 0
-        sums = _fold(accumulate, _constant(k_BRH, 0, 0), (*rows_of, segments_BT1), start=start_at, stop=length)
+        sums = _fold(accumulate, _zeros(k_BRH), rows_of, start=start if causal else 0, stop=length)
         return _put(filled, (sums.real, sums.imag), start)
 
-    empty = jnp.zeros_like(q_BTH)
-    d_q_BTH = jax.lax.fori_loop(0, length // rows, block_of_queries, empty)
     return d_q_BTH, *jax.lax.fori_loop(0, length // rows, block_of_keys, (empty, empty))
 
 
@@ -177,21 +197,12 @@ def _fold(update: Callable, sums: jax.Array, arrays: tuple, *, start, stop) -> j
     return jax.lax.fori_loop(start // _STEP, stop // _STEP, step, (sums, _cut(arrays, start, _STEP)))[0]
 
 
-def _visible(query, key, segments_query, segments_key, causal):
-    """Whether the query sees the key, broadcast over their indices and segments; None: all see all."""
-    see = query >= key if causal else None
-    if segments_query is not None:
-        same = (segments_query == segments_key) & (segments_query != 0)
-        see = same if see is None else see & same
-    return see
-
-
 def _where(see, x, otherwise):
     return x if see is None else jnp.where(see, x, otherwise)
 
 
-def _constant(like: jax.Array, real, imag) -> jax.Array:
-    return jax.lax.complex(jnp.full_like(like, real), jnp.full_like(like, imag))
+def _zeros(like: jax.Array) -> jax.Array:
+    return jax.lax.complex(jnp.zeros_like(like), jnp.zeros_like(like))
 
 
 def _cut(arrays, start, size: int):

@@ -1,0 +1,65 @@
+"""Timing of peers that take turns, and the machine's own limits."""
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mha.kernels.exponential import exp_nonpositive
+
+
+class Timing(NamedTuple):
+    median: float  # seconds
+    low: float
+    high: float
+
+
+def take_turns(runs: dict[str, Callable[[], float]], rounds: int, seconds: float) -> dict[str, Timing]:
+    """Each run once to warm up, then `rounds` times in turn; a run slower than `seconds` only three times in all.
+
+    A run returns its own duration in seconds. Only the ratios of what one call returns mean anything: the machine's
+    other work slows all of them alike.
+    """
+    first = {name: run() for name, run in runs.items()}
+    taken: dict[str, list[float]] = {name: [] for name in runs}
+    for turn in range(rounds):
+        for name, run in runs.items():
+            if turn < 3 or first[name] < seconds:
+                taken[name].append(run())
+    return {name: Timing(statistics.median(times), min(times), max(times)) for name, times in taken.items()}
+
+
+def timed(function: Callable, *args) -> Callable[[], float]:
+    """A run of `take_turns`: one call of `function`, until its result is ready."""
+
+    def run() -> float:
+        start = time.perf_counter()
+        jax.block_until_ready(function(*args))
+        return time.perf_counter() - start
+
+    return run
+
+
+def exp_rate() -> float:
+    """Exponentials a second that elementwise code reaches here: 16 independent ones an element, added up."""
+    size, repeats = 1 << 17, 20
+    x = jnp.asarray(-np.random.default_rng(0).uniform(0, 10, size), jnp.float32)
+
+    @jax.jit
+    def run(x):
+        def step(_, y):
+            return sum(exp_nonpositive(y - jnp.float32(i)) for i in range(16)) * jnp.float32(-0.1)
+
+        return jax.lax.fori_loop(0, repeats, step, x)
+
+    return 16 * size * repeats / take_turns({"exp": timed(run, x)}, 7, 1)["exp"].low
+
+
+def matmul_rate() -> float:
+    """Floating point operations a second of a 1024 x 1024 x 1024 float32 matmul."""
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(1024, 1024)), jnp.float32)
+    return 2 * 1024**3 / take_turns({"matmul": timed(jax.jit(jnp.matmul), x, x)}, 7, 1)["matmul"].low
