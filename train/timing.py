@@ -18,7 +18,7 @@ SECONDS = 0.4  # aimed at for one measurement
 def measure(study: Study, cells: tuple[Cell, ...]) -> None:
     """Writes timing.json of each trained cell that has none: the median step time of one replica over ROUNDS, the cells
     taken in turn so that a machine's drift meets all of them."""
-    programs = {}
+    programs, states = {}, {}
     for cell in cells:
         folder = study.workdir.cell(cell.name)
         records = folder.packs()
@@ -28,8 +28,9 @@ def measure(study: Study, cells: tuple[Cell, ...]) -> None:
         pack = from_json(records[0])
         program = study.programs.get((cell.name, 0))
         program = program or study.stop.wait_for(lambda p=pack: Program(p, study.config, study.corpus))
-        study.stop.wait_for(program.init)  # compiles it, if nothing was trained in this run
         programs[cell.name] = program
+        # On the host, since the states of all cells together may not fit the device.
+        states[cell.name] = study.stop.wait_for(lambda p=program: jax.device_get(p.init()))
     if not programs:
         return
     study.progress.begin("all cells", "timing steps, one cell at a time")
@@ -38,7 +39,10 @@ def measure(study: Study, cells: tuple[Cell, ...]) -> None:
     for round_ in range(ROUNDS + 1):
         for name, program in programs.items():
             study.stop.check()
-            state = jax.block_until_ready(program.init())  # one cell's at a time: all together may not fit
+            state = jax.tree.map(
+                lambda leaf, like: jax.device_put(leaf, like.sharding), states[name], program.abstract_state
+            )
+            jax.block_until_ready(state)
             began = time.perf_counter()
             state, metrics = program.run(state, 0, counts[name])
             jax.block_until_ready(metrics)

@@ -54,7 +54,7 @@ def read_json(path: pathlib.Path):
     """
     try:
         return json.loads(path.read_text())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except ValueError as error:
         raise InputError(f"{path} is not readable as JSON ({error}); restore it, or use another --workdir.") from error

@@ -43,6 +43,18 @@ def quiet(text, tmp_path_factory):
 
 
 @pytest.fixture
+def plain_page(monkeypatch):
+    """For the many studies in this process whose page nobody looks at: drawing it takes longer than all the rest."""
+
+    def write(workdir, table):
+        workdir.report.mkdir(exist_ok=True)
+        (workdir.report / "index.html").write_text("A page.")
+        return workdir.report / "index.html"
+
+    monkeypatch.setattr("eval.report.page.write", write)
+
+
+@pytest.fixture
 def study(text, tmp_path):
     """A study that has not begun."""
     return Study(text, tmp_path / "workdir")

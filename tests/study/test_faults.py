@@ -16,6 +16,7 @@ from tests.study.tiny import CELLS, Fault, assert_same_results
 from train import launch, loop, memory
 from train.workdir import Workdir
 
+pytestmark = pytest.mark.usefixtures("plain_page")
 ONE, OTHER = CELLS
 DONE, FAULT, SOME_CELL_FAILED = 0, 1, 3
 
@@ -194,7 +195,7 @@ def test_the_estimate_names_all_cells_that_cannot_fit(study, capsys):
     assert not (study.workdir / "config.json").exists()
 
 
-@pytest.mark.parametrize("replica_map", ["scan", "vmap"])
+@pytest.mark.parametrize("replica_map", ["scan", pytest.param("vmap", marks=pytest.mark.slow)])
 def test_a_diverged_replica_is_recorded(replica_map, study):
     """A rate that no model survives, beside one that it does; the bits of the neighbour are tested in test_loop.py."""
     flags = [f"--config.train.replica_map={replica_map}", "--config.grid.init_seeds=0", "--cells=d016_h001"]
@@ -236,7 +237,7 @@ def fill(folder: pathlib.Path, leave: int) -> pathlib.Path:
     return ballast
 
 
-@pytest.mark.parametrize("leave", [0, 60_000, 400_000])
+@pytest.mark.parametrize("leave", [0, pytest.param(60_000, marks=pytest.mark.slow), 400_000])
 def test_a_full_disk_ends_clearly_and_the_study_resumes_when_there_is_room(leave, small_disk, study, quiet, capsys):
     here = type(study)(study.text, small_disk / "workdir")
     ballast = fill(small_disk, leave)

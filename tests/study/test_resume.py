@@ -14,6 +14,7 @@ from tests.study.tiny import CELLS, Fault, assert_same_results
 from train import launch
 from train.workdir import Workdir
 
+pytestmark = pytest.mark.usefixtures("plain_page")
 SECONDS_TO_STOP = 20
 
 

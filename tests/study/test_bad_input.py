@@ -1,0 +1,224 @@
+"""Bad input: exit code 2, one sentence with the numbers and the remedy, no traceback, before any training."""
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+
+import main
+from tests.study.tiny import HERE
+from train import study as train_study
+
+SECONDS = 10
+
+
+def refused(capsys, *arguments: str) -> str:
+    """The sentence with which a command line is refused."""
+    began = time.monotonic()
+    assert main.main(list(arguments)) == 2
+    assert time.monotonic() - began < SECONDS
+    captured = capsys.readouterr()
+    assert captured.err.startswith("Error: ") and captured.err.count("\n") == 1 and "Traceback" not in captured.err
+    assert captured.err.rstrip().endswith((".", "?"))
+    return captured.err
+
+
+@pytest.fixture(autouse=True)
+def no_training(monkeypatch):
+    def trained(*_, **__):
+        raise AssertionError("bad input must not come this far")
+
+    monkeypatch.setattr("train.launch.train_cells", trained)
+    monkeypatch.setattr("train.launch.Program", trained)
+
+
+@pytest.mark.parametrize(
+    ("flag", "said"),
+    [
+        # Unknown names, with the nearest ones.
+        ("--confg=configs/smoke.py", "did you mean config?"),
+        ("--wordkir=x", "did you mean workdir?"),
+        ("--config.grid.num_head=3", "did you mean grid.num_heads"),
+        ("--config.gird.num_heads=3", "did you mean grid.num_heads"),
+        ("--config.num_heads=3", "did you mean grid.num_heads"),
+        ("--mode=sudy", "did you mean study?"),
+        ("--mode=", "known: eval, report, status, study, train"),
+        ("--cells=d016_h002", "did you mean d016_h001"),
+        ("--cells=d016_h001,d16_h16", "'d16_h16', which is not in the grid; did you mean d016_h016"),
+        ("eval", "did you mean --mode=eval?"),
+        ("d016_h001", "stray argument; write --NAME=VALUE"),
+        # Nothing where something is needed.
+        ("--cells=", "empty name"),
+        ("--cells= ", "empty name"),
+        ("--cells=d016_h001,,d016_h016", "empty name"),
+        ("--workdir=", "--workdir= is empty"),
+        ("--workdir", "Missing value for flag --workdir"),
+        ("--config.grid.num_heads", "Missing value"),
+        ("--config.grid.d_model=()", "config.grid.d_model is empty; give at least one value"),
+        ("--config.grid.d_model=", "each of its values a whole number, such as --config.grid.d_model=1,8"),
+        ("--config.grid.learning_rates=()", "such as --config.grid.learning_rates=0.01,0.02"),
+        ("--config.grid.init_seeds=()", "is empty"),
+        # Wrong types.
+        ("--config.train.steps=abc", "--config.train.steps=abc must be a whole number"),
+        ("--config.train.steps=1.5", "--config.train.steps=1.5 must be a whole number"),
+        ("--config.train.clip_norm=much", "must be a number"),
+        ("--config.grid.num_heads=1,a", "a tuple, each of its values a whole number"),
+        ("--config.grid.num_heads=1,1.5", "a tuple, each of its values a whole number"),
+        ("--config.grid.learning_rates=nan", "a tuple, each of its values a number"),
+        ("--config.grid=3", "--config.grid is a section; set one of its fields"),
+        # Sizes.
+        ("--config.grid.num_heads=3", "num_heads=3 does not divide d_model=16; divisors: 1, 2, 4, 8, 16"),
+        ("--config.grid.num_heads=0", "must be above 0"),
+        ("--config.grid.d_model=-16", "must be above 0"),
+        ("--config.grid.d_k=-1", "must be above 0"),
+        ("--config.train.batch_size=0", "must be above 0"),
+        ("--config.data.seq_len=0", "must be above 0"),
+        ("--config.model.d_ff=-1", "must be at least 0"),
+        ("--config.train.clip_norm=inf", "finite"),
+        ("--config.grid.init_seeds=-1", "must be at least 0"),
+        ("--config.grid.init_seeds=4294967296", "it may be 4,294,967,295 at most"),
+        ("--config.train.steps=3000000000", "it may be 2,147,483,647 at most"),
+        ("--config.grid.num_heads=1,1", "names a value twice"),
+        ("--config.train.warmup_steps=24", "train.warmup_steps=24 must be below train.steps=24"),
+        ("--config.eval.stride=17", "exceeds data.seq_len=16"),
+        ("--config.data.tune_fraction=0.96", "leave nothing to train on"),
+        ("--config.grid.seeds=crossed", "needs grid.data_seeds"),
+        ("--config.grid.data_seeds=5,6", "leave data_seeds empty, or set grid.seeds=crossed"),
+        # Choices.
+        ("--config.model.dtype=float31", "float32, bfloat16, float64"),
+        ("--config.grid.match=size", "params, flops, none"),
+        ("--config.model.attention=fastest", "fastest"),
+        ("--config.mesh.data=2", "mesh.data=2"),
+        # Memory, of all cells at once.
+        ("--config.train.memory_limit_gb=0.0001", "d016_h016"),
+        ("--config.train.batch_size=100000000", "d016_h016"),
+    ],
+)
+def test_flags(flag, said, study, capsys):
+    assert said in refused(capsys, *study.arguments(), flag)
+    assert not (study.workdir / "config.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "does not exist"),
+        ("def get_config(:\n", "is no valid Python: invalid syntax in line 1"),
+        ("x = 1\n", "has no function get_config"),
+        ("def get_config():\n    raise KeyError('a')\n", "KeyError: 'a'"),
+        ("def get_config():\n    raise ValueError('two\\nlines')\n", "ValueError: two lines"),
+        ("import no_such_module\n", "No module named 'no_such_module'"),
+        ("import sys\nsys.exit(0)\n", "SystemExit"),
+        ("def get_config():\n    return None\n", "returns NoneType"),
+        ("def get_config(argument):\n    return None\n", "TypeError"),
+        ("from configs import default\nfrom ml_collections import ConfigDict\n\n\ndef get_config():\n"
+         "    return ConfigDict({**default.get_config().to_dict(), 'extra': 1})\n", "config has no field 'extra'"),
+        ("from ml_collections import ConfigDict\n\n\ndef get_config():\n    return ConfigDict({'grid': {}})\n",
+         "lacks model, data"),
+    ],
+)  # fmt: skip
+def test_config_files(content, said, tmp_path, capsys):
+    file = tmp_path / "own.py"
+    if content is not None:
+        file.write_text(content)
+    assert said in refused(capsys, f"--config={file}", f"--workdir={tmp_path / 'workdir'}")
+
+
+def test_config_files_that_are_none(tmp_path, capsys):
+    workdir = f"--workdir={tmp_path / 'workdir'}"
+    assert "did you mean configs/smoke.py?" in refused(capsys, "--config=configs/smok.py", workdir)
+    assert "is a folder" in refused(capsys, f"--config={tmp_path}", workdir)
+    assert "--config= is empty" in refused(capsys, "--config=", workdir)
+    assert "--config= is empty" in refused(capsys, workdir, "--config")
+    (tmp_path / "config.txt").write_text("")
+    assert "ends in .py" in refused(capsys, f"--config={tmp_path / 'config.txt'}", workdir)
+
+
+def test_sources(study, tmp_path, capsys):
+    """Each through the command line once; tests/train/ has them all. A corrected command then starts anew."""
+    contents = {"empty": b"", "short": b"one line\n", "binary": b"\x00\x01" * 5000, "latin": b"\xe9" * 99}
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    arguments = study.arguments()
+    for source, said in {
+        "nowhere": "the sources are docs, file:",
+        "": "the sources are docs, file:",
+        "file:": "names no file",
+        f"file:{tmp_path}/missing.txt": "does not exist",
+        f"file:{tmp_path}/*.none": "No file matches",
+        f"file:{tmp_path}": "is a folder",
+        f"file:{tmp_path}/empty": "is empty",
+        f"file:{tmp_path}/short": "bytes or more",
+        f"file:{tmp_path}/binary": "zero byte",
+        f"file:{tmp_path}/latin": "not UTF-8",
+        "tfds:no_such_data_set": "file:PATH-or-glob",
+        "tfds:lm1b": "file:PATH-or-glob",
+    }.items():
+        if source == "tfds:lm1b":
+            said = "tensorflow"
+        assert said in refused(capsys, *arguments, f"--config.data.source={source}").replace("TensorFlow", "tensorflow")
+    assert not (study.workdir / "config.json").exists()
+    with pytest.raises(AssertionError, match="bad input must not come this far"):
+        study.run()  # the corrected command is not refused
+
+
+def test_workdirs(study, done, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    below = tmp_path / "file" / "workdir"  # root may write anywhere, but not below a file
+    assert "cannot be written (Not a directory)" in refused(capsys, study.config, f"--workdir={below}")
+    assert "cannot be written (File exists)" in refused(capsys, study.config, f"--workdir={below.parent}")
+    for mode in ("eval", "report", "status"):
+        assert "holds no study" in refused(capsys, f"--mode={mode}", f"--workdir={tmp_path / 'none'}")
+        assert "holds no study" in refused(capsys, f"--mode={mode}", f"--workdir={below}")
+        assert "drop --config" in refused(capsys, f"--mode={mode}", study.config, f"--workdir={done.workdir}")
+        assert "drop --config" in refused(
+            capsys, f"--mode={mode}", "--config.train.steps=9", f"--workdir={done.workdir}"
+        )
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda record: {**record, "format": 99}, "newer version (format 99, this one reads 1)"),
+        (lambda record: {}, "is not a study's"),
+        (lambda record: [1], "is not a study's"),
+        (lambda record: {"format": 1}, "lacks config, versions"),
+        (lambda record: {**record, "config": {**record["config"], "new": {"field": 1}}}, "new"),
+    ],
+)
+def test_records_of_other_versions(change, said, done, capsys):
+    path = done.workdir / "config.json"
+    path.write_text(json.dumps(change(json.loads(path.read_text()))))
+    assert said in refused(capsys, *done.arguments())
+    assert said in refused(capsys, *done.arguments("--mode=status"))
+
+
+@pytest.mark.parametrize("content", ["", "{", "\0\0\0"])
+def test_a_garbled_record(content, done, capsys):
+    (done.workdir / "config.json").write_text(content)
+    for more in ([], ["--mode=eval"], ["--mode=report"], ["--mode=status"]):
+        assert "config.json is not readable as JSON" in refused(capsys, *done.arguments(*more))
+
+
+def test_a_garbled_cell_is_named_before_training(done, capsys):
+    (done.cell("d016_h016") / "packs.json").write_text("[{")
+    assert "d016_h016/packs.json is not readable" in refused(capsys, *done.arguments())
+
+
+def test_the_exit_code_of_the_process(study, tmp_path):
+    """As above, through the shell: nothing but one sentence is printed."""
+    begun = subprocess.run(
+        [sys.executable, str(HERE.parents[1] / "main.py"), "--config.train.stps=3", f"--workdir={study.workdir}"],
+        capture_output=True, text=True, cwd=tmp_path,
+    )  # fmt: skip
+    assert begun.returncode == 2 and begun.stdout == "" and begun.stderr.count("\n") == 1
+    assert "did you mean train.steps" in begun.stderr
+
+
+def test_the_guard_of_these_tests_is_on(study):
+    with pytest.raises(AssertionError, match="must not come this far"):
+        study.run()
+    assert train_study.SOME_CELL_FAILED == main.SOME_CELL_FAILED == 3

@@ -1,0 +1,132 @@
+"""What a command line means, and the exit codes."""
+
+import os
+import pathlib
+import signal
+import sys
+
+import pytest
+
+import main
+from tests.study.tiny import HERE
+from train.preemption import Notice, Preempted
+
+SMOKE = "--config=configs/smoke.py"
+
+
+def test_defaults():
+    config, mode, workdir, cells = main.parse([])
+    assert (mode, workdir, cells) == ("study", pathlib.Path("runs/default"), [])
+    assert config["grid"]["num_heads"] == ()
+
+
+def test_config_and_fields():
+    config, mode, workdir, cells = main.parse(
+        [SMOKE, "--config.grid.num_heads=1,8", "--config.train.steps=9", "--mode=train", "--cells=d016_h001, d016_h008"]
+    )
+    assert config["grid"]["num_heads"] == (1, 8) and config["train"]["steps"] == 9
+    assert (mode, workdir, cells) == ("train", pathlib.Path("runs/smoke"), ["d016_h001", "d016_h008"])
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [
+        ("--config.grid.num_heads=8", (8,)),
+        ("--config.grid.num_heads=(1,8)", (1, 8)),
+        ("--config.grid.num_heads=()", ()),
+        ("--config.grid.num_heads=1,8,16", (1, 8, 16)),
+    ],
+)
+def test_tuples(flag, value):
+    assert main.freeze(main.parse([SMOKE, flag])[0]).grid.num_heads == value
+
+
+def test_rates_may_be_whole_numbers():
+    assert main.freeze(main.parse([SMOKE, "--config.grid.learning_rates=1,1e-3"])[0]).grid.learning_rates == (1.0, 1e-3)
+
+
+def test_values_in_words_of_their_own():
+    spaced = main.parse(["--config", "configs/smoke.py", "--mode", "train", "--config.train.steps", "9"])
+    assert spaced == main.parse([SMOKE, "--mode=train", "--config.train.steps=9"])
+
+
+def test_a_config_is_found_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main.parse([SMOKE])[0]["data"]["max_bytes"] == 200_000
+    (tmp_path / "configs").mkdir()
+    own = (HERE.parents[1] / "configs" / "smoke.py").read_text().replace("200_000", "100_000")
+    (tmp_path / "configs" / "smoke.py").write_text(own)
+    assert main.parse([SMOKE])[0]["data"]["max_bytes"] == 100_000  # the current folder comes first
+
+
+def test_an_argument_of_get_config(text):
+    config, _, workdir, _ = main.parse([f"--config={HERE / 'tiny_config.py'}:{text}"])
+    assert config["data"]["source"] == f"file:{text}" and workdir == pathlib.Path("runs/tiny_config")
+
+
+def test_argv_is_left_alone():
+    before = list(sys.argv)
+    main.parse([SMOKE, "--config.train.steps=9"])
+    assert sys.argv == before
+
+
+@pytest.mark.parametrize("flag", ["--help", "-h", "--helpfull"])
+def test_help(flag, capsys):
+    assert main.main([SMOKE, flag, "--nonsense"]) == 0
+    output = capsys.readouterr().out
+    assert "--workdir" in output and "75" in output
+
+
+def test_exit_codes_are_what_the_documentation_says(quiet):
+    """0 here; 1, 3 and 75 in test_faults.py and test_resume.py, 2 in test_bad_input.py."""
+    assert quiet.run("--mode=status") == 0
+    assert (main.DONE, main.FAULT, main.BAD_INPUT, main.SOME_CELL_FAILED, main.RUN_AGAIN) == (0, 1, 2, 3, 75)
+    for code in ("0 done", "1 a fault", "2 bad input", "3 done but some cell failed", "75 asked to stop"):
+        assert code in " ".join(main.__doc__.split())
+
+
+def test_train_alone_then_study(study, quiet):
+    assert study.run("--mode=train") == 0
+    assert not (study.workdir / "results").exists()
+    assert study.state("d016_h001") == "done"
+    assert study.run("--mode=eval") == 0
+    assert study.rows().equals(quiet.rows())
+
+
+def test_report_from_what_is_there(done, quiet):
+    page = done.workdir / "report" / "index.html"
+    page.unlink()
+    assert done.run("--mode=report") == 0
+    assert page.exists() and done.rows().equals(quiet.rows())
+
+
+def test_signals_are_given_back():
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    notice = Notice()
+    with notice.installed():
+        os.kill(os.getpid(), signal.SIGINT)
+        assert notice.requested
+        with pytest.raises(Preempted):
+            notice.check()
+        with pytest.raises(Preempted):
+            os.kill(os.getpid(), signal.SIGTERM)  # the second does not wait
+            signal.pause()
+    assert before == (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT))
+
+
+def test_a_signal_within_at_once_interrupts():
+    notice = Notice()
+    with notice.installed(), pytest.raises(Preempted), notice.at_once():
+        os.kill(os.getpid(), signal.SIGTERM)
+        signal.pause()
+
+
+def test_a_stopped_wait_leaves_its_work():
+    notice = Notice()
+    with notice.installed():
+        assert notice.wait_for(lambda: 3) == 3
+        with pytest.raises(ZeroDivisionError):
+            notice.wait_for(lambda: 1 / 0)
+        os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(Preempted):
+            notice.wait_for(lambda: 3)

@@ -1,0 +1,185 @@
+"""The loop ends with the same bits however it is stopped, cut into dispatches, or neighboured."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from configs import smoke
+from train import data, grid, loop, metrics, packs
+from train.config import freeze
+from train.preemption import Notice, Preempted
+from train.program import STEPS_PER_DISPATCH, Program
+from train.workdir import CellFolder
+
+WORDS = "the of and a to in is was that for it with as his on be at by had not are but from or have an they".split()
+SANE, INSANE = 0.02, 1e30
+
+
+class Silent:
+    def say(self, text):
+        pass
+
+    def steps(self, step, losses):
+        pass
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compile_cache(tmp_path_factory):
+    before = jax.config.jax_compilation_cache_dir
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    yield
+    jax.config.update("jax_compilation_cache_dir", before)
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    text = tmp_path_factory.mktemp("text") / "text.txt"
+    text.write_text(" ".join(np.random.default_rng(0).choice(WORDS, 8000)))
+    config = smoke.get_config()
+    config.grid.d_model, config.grid.num_heads, config.grid.init_seeds = (16,), (4,), (0, 1, 2)
+    config.model.num_layers, config.data.seq_len, config.data.source = 1, 16, f"file:{text}"
+    config.train.steps, config.train.batch_size, config.train.log_every = 12, 4, 5
+    config.train.checkpoint_every = 4
+    return freeze(config.to_dict())
+
+
+@pytest.fixture(scope="module")
+def corpus(config, tmp_path_factory):
+    return data.write_corpus(config.data, tmp_path_factory.mktemp("data"))
+
+
+def program_of(config, corpus, replica_map="scan", rates=(SANE,) * 3) -> Program:
+    (cell,) = grid.cells_of(config, data.VOCAB_SIZE)
+    replicas = tuple(
+        dataclasses.replace(replica, learning_rate=rate) for replica, rate in zip(cell.replicas, rates, strict=True)
+    )
+    model, _ = packs.resolve(cell, config)
+    return Program(packs.Pack(0, model, replicas, replica_map, packs.environment(config)), config, corpus)
+
+
+@pytest.fixture(scope="module")
+def program(config, corpus):
+    return program_of(config, corpus)
+
+
+def train(program, config, path, stop=None):
+    return loop.train(program, CellFolder(path), config, "fingerprint", stop or Notice(), Silent())
+
+
+def bits(state, replica=None):
+    chosen = jax.tree.map(lambda leaf: np.asarray(leaf if replica is None else leaf[replica]), state)
+    return [leaf.tobytes() for leaf in jax.tree.leaves(chosen)]
+
+
+@pytest.fixture(scope="module")
+def trained(program, config, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("quiet") / "cell"
+    return train(program, config, folder), folder
+
+
+def lines(folder) -> list[dict]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("replica_map", ["scan", "vmap"])
+def test_a_replica_that_diverges_leaves_its_neighbours_untouched(replica_map, config, corpus, tmp_path):
+    sane = train(program_of(config, corpus, replica_map), config, tmp_path / "sane")
+    mixed = train(program_of(config, corpus, replica_map, (SANE, INSANE, SANE)), config, tmp_path / "mixed")
+    assert np.asarray(sane.diverged_at).tolist() == [-1, -1, -1]
+    (at,) = [step for step in np.asarray(mixed.diverged_at).tolist() if step >= 0]
+    assert mixed.diverged_at[1] == at < config.train.steps
+    for neighbour in (0, 2):
+        assert bits(sane, neighbour) == bits(mixed, neighbour)
+    assert bits(sane, 1) != bits(mixed, 1)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(mixed.params)), "frozen at its last finite state"
+
+
+def test_frozen_means_frozen(config, corpus, tmp_path):
+    """The state of a diverged replica is that of the step at which it diverged, however long the others go on."""
+    program = program_of(config, corpus, rates=(SANE, INSANE, SANE))
+    state, _ = program.run(program.init(), 0, config.train.steps)
+    at = int(state.diverged_at[1])
+    before, _ = program.run(program.init(), 0, at)
+    assert bits(state.params, 1) == bits(before.params, 1)
+
+
+def test_metrics_of_every_logged_step_once(trained, program, config):
+    _, folder = trained
+    found = lines(folder)
+    assert [(line["step"], line["replica"]) for line in found] == [
+        (step, replica.name) for step in (0, 5, 10, 11) for replica in program.pack.replicas
+    ]
+    assert all({"loss", "grad_norm", "learning_rate", "pack"} <= set(line) for line in found)
+    first, last = ([line["loss"] for line in found if line["step"] == step] for step in (0, 11))
+    assert np.mean(last) < np.mean(first)
+
+
+@pytest.mark.parametrize("dispatch", [1, 5])
+def test_the_length_of_dispatches_shapes_no_bits(dispatch, trained, program, config, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "_next_dispatch", lambda *_: dispatch)
+    assert bits(train(program, config, tmp_path)) == bits(trained[0])
+    assert lines(tmp_path) == lines(trained[1])
+
+
+@pytest.mark.parametrize("asked_at", [1, 2, 3])
+def test_stopped_and_continued(asked_at, trained, program, config, tmp_path, monkeypatch):
+    stop, calls, read_back = Notice(), [], loop.read_back
+
+    def asked(values):
+        calls.append(None)
+        if len(calls) == asked_at:
+            stop._received()
+        return read_back(values)
+
+    monkeypatch.setattr(loop, "read_back", asked)
+    with pytest.raises(Preempted):
+        train(program, config, tmp_path, stop)
+    saved = loop.checkpoint.steps_in(CellFolder(tmp_path).checkpoints(0))
+    assert 0 < saved[0] < config.train.steps
+    assert all(line["step"] < saved[0] for line in lines(tmp_path))
+    assert bits(train(program, config, tmp_path)) == bits(trained[0])
+    assert lines(tmp_path) == lines(trained[1])
+
+
+def test_continued_when_nothing_is_left_to_do(trained, program, config):
+    state, folder = trained
+    before = lines(folder)
+    assert bits(train(program, config, folder)) == bits(state)
+    assert lines(folder) == before
+
+
+def test_a_replica_alone_equals_itself_among_others(trained, config, corpus, tmp_path):
+    alone = freeze(dataclasses.asdict(config) | {"grid": dataclasses.asdict(config.grid) | {"init_seeds": (1,)}})
+    state = train(program_of(alone, corpus, rates=(SANE,)), alone, tmp_path)
+    for one, among in zip(jax.tree.leaves(state.params), jax.tree.leaves(trained[0].params), strict=True):
+        np.testing.assert_allclose(one[0], among[1], rtol=0, atol=1e-5)
+
+
+def test_dispatches_grow_while_short_and_shrink_while_long():
+    assert loop._next_dispatch(1, 0.01) == 2
+    assert loop._next_dispatch(STEPS_PER_DISPATCH, 0.01) == STEPS_PER_DISPATCH
+    assert loop._next_dispatch(8, 0.75 * loop.DISPATCH_SECONDS) == 8
+    assert loop._next_dispatch(8, 3.0) == 4 and loop._next_dispatch(1, 30.0) == 1
+
+
+def test_a_log_drops_what_lies_beyond_and_what_is_torn(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    log = metrics.MetricsLog(path, pack=0, step=0)
+    for step in range(4):
+        log.write("a", step, {"loss": 1.0 if step else float("nan")})
+    log.close()
+    other = metrics.MetricsLog(path, pack=1, step=0)
+    other.write("b", 3, {"loss": 2.0})
+    other.close()
+    with open(path, "ab") as file:
+        file.write(b'{"pack": 0, "step": 4, "repl\xff')
+    assert len(metrics.read(path)) == 5
+    metrics.MetricsLog(path, pack=0, step=2).close()
+    kept = metrics.read(path)
+    assert [(line["pack"], line["step"], line["loss"]) for line in kept] == [(0, 0, None), (0, 1, 1.0), (1, 3, 2.0)]
+    assert path.read_bytes().endswith(b"}\n")

@@ -1,0 +1,108 @@
+"""Which replicas train together, and that a resume keeps it."""
+
+import dataclasses
+import shutil
+
+import pytest
+
+from configs import smoke
+from train import data, grid, packs
+from train.config import InputError, freeze
+from train.workdir import CellFolder
+
+
+def config_of(**fields):
+    config = smoke.get_config()
+    config.grid.d_model, config.grid.num_heads, config.data.seq_len = (16,), (4,), 16
+    for name, value in fields.items():
+        config.grid[name] = value
+    return freeze(config.to_dict())
+
+
+def cell_of(config, d_model: int = 16):
+    return next(cell for cell in grid.cells_of(config, data.VOCAB_SIZE) if cell.model.d_model == d_model)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return CellFolder(tmp_path / "cells" / "d016_h004")
+
+
+def plan(config, folder, said=None):
+    return packs.plan(cell_of(config), folder, config, (said if said is not None else []).append)
+
+
+def test_a_pack_is_written_before_its_first_step_and_read_back(folder):
+    config = config_of(init_seeds=(0, 1))
+    ((pack, trained),) = plan(config, folder)
+    assert not trained and pack.index == 0 and [replica.init_seed for replica in pack.replicas] == [0, 1]
+    assert pack.model.attention not in ("auto", "") and pack.replica_map in ("scan", "vmap")
+    assert pack.environment == packs.environment(config)
+    assert packs.from_json(folder.packs()[0]) == pack
+    before = (folder.path / "packs.json").stat().st_mtime_ns
+    assert plan(config, folder) == [(pack, False)]
+    assert (folder.path / "packs.json").stat().st_mtime_ns == before
+
+
+def test_added_replicas_get_a_pack_of_their_own(folder):
+    ((first, _),) = plan(config_of(init_seeds=(0, 1)), folder)
+    packs.mark_trained(folder, first, {"step": 20})
+    grown = config_of(init_seeds=(0, 1, 2), learning_rates=(0.01, 0.02))
+    (kept, done), (added, not_done) = plan(grown, folder)
+    assert kept == first and done and not not_done and added.index == 1
+    names = {replica.name for replica in added.replicas}
+    assert names == {"lr0.01_i2_d2", "lr0.02_i0_d0", "lr0.02_i1_d1", "lr0.02_i2_d2"}
+    assert set(added.replicas).isdisjoint(first.replicas)
+
+
+def test_another_environment_starts_an_unfinished_pack_again(folder, monkeypatch):
+    config, said = config_of(), []
+    ((pack, _),) = plan(config, folder)
+    folder.checkpoints(0).mkdir(parents=True)
+    monkeypatch.setenv("XLA_FLAGS", "--xla_another")
+    ((again, trained),) = plan(config, folder, said)
+    assert not trained and again.environment["xla_flags"] == "--xla_another"
+    assert again.replicas == pack.replicas and not folder.checkpoints(0).exists()
+    assert said == [
+        f"d016_h004 starts again from step 0, since its bits depend on xla_flags "
+        f"{pack.environment['xla_flags']!r} -> '--xla_another'."
+    ]
+
+
+def test_another_environment_leaves_a_finished_pack(folder, monkeypatch):
+    config, said = config_of(), []
+    ((pack, _),) = plan(config, folder)
+    packs.mark_trained(folder, pack, {"step": 20})
+    folder.checkpoints(0).mkdir(parents=True)
+    monkeypatch.setenv("XLA_FLAGS", "--xla_another")
+    assert plan(config, folder, said) == [(pack, True)]
+    assert not said and folder.checkpoints(0).exists()
+
+
+def test_a_path_chosen_before_is_kept(folder, monkeypatch):
+    config = config_of()
+    ((pack, _),) = plan(config, folder)
+    other = dataclasses.replace(pack.model, attention="reference")
+    monkeypatch.setattr(packs, "resolve", lambda cell, config: (other, "vmap"))
+    assert plan(config, folder) == [(pack, False)]
+
+
+def test_a_cell_keeps_its_shape(folder):
+    """A larger d_model raises the budget, and with it every d_ff."""
+    config = config_of()
+    ((pack, _),) = plan(config, folder)
+    packs.check_shape(cell_of(config), folder, config)
+    grown = config_of(d_model=(16, 64))
+    with pytest.raises(InputError, match=r"d016_h004 another shape .*d_ff \(64, 64\) -> .*largest d_model"):
+        packs.check_shape(cell_of(grown), folder, grown)
+    shutil.rmtree(folder.path)
+    packs.check_shape(cell_of(grown), folder, grown)
+
+
+def test_marked_to_train_again(folder):
+    config = config_of()
+    ((pack, _),) = plan(config, folder)
+    packs.mark_trained(folder, pack, {"step": 20})
+    assert plan(config, folder)[0][1]
+    packs.mark_trained(folder, pack, None)
+    assert not plan(config, folder)[0][1]
