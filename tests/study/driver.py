@@ -44,8 +44,6 @@ def happen(act: str) -> None:
         time.sleep(60)
     elif act == "disk full":
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    elif act == "fail":
-        raise RuntimeError("injected")
 
 
 if __name__ == "__main__":

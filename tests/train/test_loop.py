@@ -153,13 +153,6 @@ def test_continued_when_nothing_is_left_to_do(trained, program, config):
     assert lines(folder) == before
 
 
-def test_a_replica_alone_equals_itself_among_others(trained, config, corpus, tmp_path):
-    alone = freeze(dataclasses.asdict(config) | {"grid": dataclasses.asdict(config.grid) | {"init_seeds": (1,)}})
-    state = train(program_of(alone, corpus, rates=(SANE,)), alone, tmp_path)
-    for one, among in zip(jax.tree.leaves(state.params), jax.tree.leaves(trained[0].params), strict=True):
-        np.testing.assert_allclose(one[0], among[1], rtol=0, atol=1e-5)
-
-
 def test_dispatches_grow_while_short_and_shrink_while_long():
     assert loop._next_dispatch(1, 0.01) == 2
     assert loop._next_dispatch(STEPS_PER_DISPATCH, 0.01) == STEPS_PER_DISPATCH
