@@ -14,7 +14,7 @@ def get_config() -> ConfigDict:
     grid.num_heads = ()  # () = every power of head_ratio up to each d_model, and d_model itself
     grid.head_ratio = 4
     grid.d_k = ()  # head width; () = d_model / num_heads, else every (num_heads, d_k)
-    grid.learning_rates = (0.008, 0.016)  # peak rates, the same for every cell
+    grid.learning_rates = (0.01, 0.02)  # peak rates, the same for every cell
     grid.init_seeds = (0, 1)
     grid.data_seeds = ()  # data order; () = equal to init_seeds
     grid.seeds = "paired"  # paired: seed i sets init and data order; crossed: init_seeds x data_seeds
