@@ -48,11 +48,12 @@ def run(args):
     shape = {"length": args.length, "layers": LAYERS, "rounds": args.rounds}
     device = jax.devices()[0].device_kind
     results = {"cores": cores, "device": device, "machine": cpu_name(), "versions": versions, "limits": limits, **shape}
-    results |= {"xla_flags": os.environ.get("XLA_FLAGS", ""), "attention": [], "step": [], "memory": []}
+    results |= {"xla_flags": os.environ.get("XLA_FLAGS", ""), "attention": [], "step": [], "memory": None}
     print(report.heading(results))
     for d_model in args.d_model:
         batch = args.batch // 4 if d_model >= 512 else args.batch
-        for heads in args.num_heads or [2**i for i in range(d_model.bit_length())]:
+        powers_of_two = [2**i for i in range(d_model.bit_length())]
+        for heads in [h for h in args.num_heads or powers_of_two if d_model % h == 0]:
             cell = {"batch": batch, "length": args.length, "heads": heads, "d_k": d_model // heads}
             if "attention" in args.parts:
                 results["attention"].append(attention_cell(cell, args.rounds, torch, limits))
@@ -61,7 +62,7 @@ def run(args):
                 results["step"].append(step_cell(cell, args.rounds, torch))
                 print(report.step_row(results["step"][-1]), flush=True)
     if "memory" in args.parts:
-        results["memory"] = [memory(recompute) for recompute in (False, True)]
+        results["memory"] = memory()
         print(report.memory_table(results["memory"]))
     if args.output:
         args.output.parent.mkdir(parents=True, exist_ok=True)
@@ -126,7 +127,7 @@ def attention_cell(cell: dict, rounds: int, torch, limits: dict) -> dict:
     )
 
 
-def training_step(cell: dict, attend, recompute: bool = False):
+def training_step(cell: dict, attend):
     """A compiled AdamW step of a Transformer whose attention is `attend`, and its arguments' shapes."""
     import jax
     import jax.numpy as jnp
@@ -150,12 +151,7 @@ def training_step(cell: dict, attend, recompute: bool = False):
         updates, state = optimizer.update(grads, state, params)
         return optax.apply_updates(params, updates), state
 
-    block = transformer.Block
-    if recompute:
-        import flax.linen as nn
-
-        block = nn.remat(block, static_argnums=(4,))
-    with mock.patch.object(dispatch, "attend", attend), mock.patch.object(transformer, "Block", block):
+    with mock.patch.object(dispatch, "attend", attend):
         one_row = jax.ShapeDtypeStruct((1, cell["length"]), jnp.int32)
         params = jax.eval_shape(transformer.Transformer(config).init, jax.random.key(0), one_row)["params"]
         state = jax.eval_shape(optimizer.init, params)
@@ -190,16 +186,16 @@ def step_cell(cell: dict, rounds: int, torch) -> dict:
     return cell | {"step": timing.take_turns(runs, rounds, 2), "compile_s": compile_s}
 
 
-def memory(recompute: bool) -> dict:
-    """Temporaries that attention adds to a step at B=32, h=512, T=512, over the same step without attention."""
+def memory() -> dict:
+    """Temporaries of a step at B=32, h=512, T=512 with attention and without."""
     from benchmarks import peers
     from mha.kernels import dispatch
 
     cell = {"batch": 32, "length": 512, "heads": 512, "d_k": 1}
     sizes = {}
     for name, attend in {"ours": dispatch.attend, "identity": peers.identity}.items():
-        sizes[name] = training_step(cell, attend, recompute)[0].memory_analysis().temp_size_in_bytes
-    return cell | {"recompute": recompute, "temporaries": sizes}
+        sizes[name] = training_step(cell, attend)[0].memory_analysis().temp_size_in_bytes
+    return cell | {"temporaries": sizes}
 
 
 def cpu_name() -> str:

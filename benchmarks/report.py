@@ -78,13 +78,10 @@ def price_table(cells: list[dict]) -> str:
     return "\n".join(lines)
 
 
-def memory_table(cells: list[dict]) -> str:
-    lines = ["| layers recomputed | with attention, MB | without, MB | added, MB |", "|---|---|---|---|"]
-    for cell in cells:
-        ours, identity = (cell["temporaries"][name] / 1e6 for name in ("ours", "identity"))
-        recomputed = "yes" if cell["recompute"] else "no"
-        lines.append(f"| {recomputed} | {ours:.0f} | {identity:.0f} | {ours - identity:.0f} |")
-    return "\n".join(lines)
+def memory_table(cell: dict) -> str:
+    ours, identity = (cell["temporaries"][name] / 1e6 for name in ("ours", "identity"))
+    lines = ["| with attention, MB | without, MB | added, MB |", "|---|---|---|"]
+    return "\n".join([*lines, f"| {ours:.0f} | {identity:.0f} | {ours - identity:.0f} |"])
 
 
 def page(results: dict, stem: str) -> str:

@@ -8,9 +8,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mha.kernels import blockwise, heads_minor, reference
+from mha.kernels import blockwise, cudnn, heads_minor, lanes, reference
 
-PATHS = ("reference", "heads_minor", "blockwise")
+PATHS = ("reference", "heads_minor", "blockwise", "lanes", "cudnn")
 
 
 class Choice(NamedTuple):
@@ -33,7 +33,7 @@ def choose(requested: str, *, backend: str, d_k: int, length: int, dtype, causal
     Raises:
       ValueError: `requested` is no path, or cannot serve this shape (the message names those that can).
     """
-    del length, causal, segments  # every path so far serves them all
+    del causal, segments  # every path serves every mask
     if jnp.dtype(dtype) == jnp.float16:
         raise ValueError(
             "float16 attention is refused: its largest number is 65504 and its smallest normal 6e-5, so logits "
@@ -41,7 +41,7 @@ def choose(requested: str, *, backend: str, d_k: int, length: int, dtype, causal
         )
     if requested not in ("auto", *PATHS):
         raise ValueError(f"model.attention={requested!r} is no attention path; choose auto, {', '.join(PATHS)}.")
-    refusals = {path: _refusal(path, backend, d_k) for path in PATHS}
+    refusals = {path: _refusal(path, backend, d_k, jnp.dtype(dtype)) for path in PATHS}
     if requested != "auto":
         if refusals[requested]:
             able = ", ".join(path for path in PATHS if not refusals[path])
@@ -49,15 +49,31 @@ def choose(requested: str, *, backend: str, d_k: int, length: int, dtype, causal
         return Choice(requested, "requested")
     if not refusals["heads_minor"]:
         return Choice("heads_minor", "at d_k=1 a logit is one product: elementwise over heads beats a matmul on a CPU")
+    if not refusals["lanes"]:
+        return Choice("lanes", "at d_k=1 the exponentials are the bound: a kernel that keeps them in registers")
+    if not refusals["cudnn"]:
+        return Choice("cudnn", f"cuDNN's flash attention, d_k={d_k} padded to a multiple of 8")
+    if backend == "cpu" and d_k >= length:
+        return Choice("reference", f"at d_k={d_k} >= T={length} logits are no more than queries: nothing to save")
     return Choice("blockwise", f"tiles of logits that stay in the cache, by matmuls over d_k={d_k}")
 
 
-def _refusal(path: str, backend: str, d_k: int) -> str:
+def _refusal(path: str, backend: str, d_k: int, dtype) -> str:
     """Why `path` cannot serve this shape, as the end of a sentence; empty if it can."""
-    if path == "heads_minor" and d_k != 1:
+    if path in ("heads_minor", "lanes") and d_k != 1:
         return f"serves d_k=1 only and d_k is {d_k}"
     if path == "heads_minor" and backend != "cpu":
         return f"is written for a CPU's vector lanes and the backend is {backend}"
+    if path == "lanes" and backend not in ("gpu", "tpu"):
+        return f"is a kernel for gpu (Hopper or newer) and tpu and the backend is {backend}"
+    if path == "lanes" and dtype == jnp.float64:
+        return "computes in float32 and the dtype is float64"
+    if path == "cudnn" and backend != "gpu":
+        return f"runs on NVIDIA GPUs and the backend is {backend}"
+    if path == "cudnn" and dtype != jnp.bfloat16:
+        return f"takes bfloat16 and the dtype is {dtype.name}"
+    if path == "cudnn" and d_k > 128:
+        return f"serves d_k up to 128 and d_k is {d_k}"
     return ""
 
 
@@ -108,8 +124,10 @@ def attend(q_BTHK, k_BSHK, v_BSHK, *, scale: float, causal: bool, segments_BT=No
     with jax.named_scope(f"attend_{choice.path}"):
         if choice.path == "reference":
             return reference.attend(q_BTHK, k_BSHK, v_BSHK, scale=scale, causal=causal, segments_BT=segments_BT)
-        run = {"heads_minor": heads_minor.attend, "blockwise": blockwise.attend}[choice.path]
-        return run(q_BTHK, k_BSHK, v_BSHK, segments_BT, float(scale), causal)
+        inputs = (q_BTHK, k_BSHK, v_BSHK, segments_BT, float(scale), causal)
+        if choice.path == "lanes":
+            return lanes.attend(*inputs, backend())
+        return {"heads_minor": heads_minor, "blockwise": blockwise, "cudnn": cudnn}[choice.path].attend(*inputs)
 
 
 def backend() -> str:

@@ -12,18 +12,27 @@ CPU = dict(backend="cpu", length=256, dtype=jnp.float32, causal=True, segments=T
 
 
 @pytest.mark.parametrize(
-    "d_k, dtype, path",
+    "backend, d_k, dtype, path",
     [
-        (1, jnp.float32, "heads_minor"),
-        (1, jnp.bfloat16, "heads_minor"),
-        (1, jnp.float64, "heads_minor"),
-        (2, jnp.float32, "blockwise"),
-        (16, jnp.float32, "blockwise"),
-        (512, jnp.float32, "blockwise"),
+        ("cpu", 1, jnp.float32, "heads_minor"),
+        ("cpu", 1, jnp.bfloat16, "heads_minor"),
+        ("cpu", 1, jnp.float64, "heads_minor"),
+        ("cpu", 2, jnp.float32, "blockwise"),
+        ("cpu", 16, jnp.float32, "blockwise"),
+        ("cpu", 128, jnp.float32, "blockwise"),
+        ("cpu", 256, jnp.float32, "reference"),  # as wide as T
+        ("gpu", 1, jnp.float32, "lanes"),
+        ("gpu", 1, jnp.bfloat16, "lanes"),
+        ("gpu", 1, jnp.float64, "blockwise"),
+        ("gpu", 4, jnp.bfloat16, "cudnn"),
+        ("gpu", 4, jnp.float32, "blockwise"),
+        ("gpu", 256, jnp.bfloat16, "blockwise"),
+        ("tpu", 1, jnp.bfloat16, "lanes"),
+        ("tpu", 16, jnp.bfloat16, "blockwise"),
     ],
 )
-def test_table_on_a_cpu(d_k, dtype, path):
-    choice = dispatch.choose("auto", **CPU | dict(d_k=d_k, dtype=dtype))
+def test_table(backend, d_k, dtype, path):
+    choice = dispatch.choose("auto", **CPU | dict(backend=backend, d_k=d_k, dtype=dtype))
     assert choice.path == path
     assert len(choice.reason) > 20
 
@@ -39,6 +48,13 @@ def test_a_request_is_honoured():
         ("flash", {}, "is no attention path; choose auto, reference, "),
         ("heads_minor", {}, "serves d_k=1 only and d_k is 4; paths that can: auto, reference, blockwise"),
         ("heads_minor", dict(d_k=1, backend="gpu"), "the backend is gpu; paths that can: auto, reference"),
+        ("lanes", dict(d_k=1), "the backend is cpu; paths that can: auto, reference, heads_minor, blockwise"),
+        (
+            "cudnn",
+            dict(backend="gpu"),
+            "takes bfloat16 and the dtype is float32; paths that can: auto, reference, block",
+        ),
+        ("cudnn", dict(backend="gpu", dtype=jnp.bfloat16, d_k=256), "serves d_k up to 128 and d_k is 256"),
         ("auto", dict(dtype=jnp.float16), "float16 attention is refused: .* use bfloat16 or float32"),
     ],
 )
