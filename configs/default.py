@@ -35,14 +35,14 @@ def get_config() -> ConfigDict:
     data.test_fraction = 0.05
 
     config.train = train = ConfigDict()
-    train.steps = 600
+    train.steps = 450
     train.batch_size = 16  # windows of seq_len tokens
     train.schedule = "cosine"  # after the warm-up: cosine to 0 | constant
-    train.warmup_steps = 60
+    train.warmup_steps = 45
     train.weight_decay = 0.1
     train.clip_norm = 1.0  # of the whole gradient
     train.log_every = 10  # steps
-    train.checkpoint_every = 300  # steps
+    train.checkpoint_every = 150  # steps
     train.replica_map = "auto"  # replicas of a cell: vmap (at once) | scan (in turn) | auto (scan on CPU)
     train.memory_limit_gb = 0.0  # GiB a cell's program may take; 0 = what the device has
 
