@@ -1,6 +1,10 @@
 """The embedded study: what `python main.py` runs. Every field, with its unit.
 
 Command: python main.py
+Time:    about 10 minutes on 2 cores, compiling and evaluation included.
+Expect:  six cells of 98,592 to 98,624 non-embedding parameters, four replicas each; test losses of 2.0 to 2.3 nats a
+         byte, 11 to 22 % below a bigram model of the same bytes; h = 1 ahead of d_k = 1, with intervals (two seeds)
+         that include 0.
 """
 
 from ml_collections import ConfigDict
@@ -12,7 +16,7 @@ def get_config() -> ConfigDict:
     config.grid = grid = ConfigDict()
     grid.d_model = (32, 64)
     grid.num_heads = ()  # () = every power of head_ratio up to each d_model, and d_model itself
-    grid.head_ratio = 4
+    grid.head_ratio = 8
     grid.d_k = ()  # head width; () = d_model / num_heads, else every (num_heads, d_k)
     grid.learning_rates = (0.01, 0.02)  # peak rates, the same for every cell
     grid.init_seeds = (0, 1)
@@ -30,19 +34,19 @@ def get_config() -> ConfigDict:
     data.source = "docs"  # docs | file:PATH-or-glob | tfds:NAME
     data.tokenizer = "bytes"
     data.seq_len = 64  # tokens
-    data.max_bytes = 4_000_000  # of text, all splits together; 0 = all there is
+    data.max_bytes = 3_000_000  # of text, all splits together; 0 = all there is
     data.tune_fraction = 0.05  # of the documents
     data.test_fraction = 0.05
 
     config.train = train = ConfigDict()
-    train.steps = 450
+    train.steps = 500
     train.batch_size = 16  # windows of seq_len tokens
     train.schedule = "cosine"  # after the warm-up: cosine to 0 | constant
-    train.warmup_steps = 45
+    train.warmup_steps = 50
     train.weight_decay = 0.1
     train.clip_norm = 1.0  # of the whole gradient
     train.log_every = 10  # steps
-    train.checkpoint_every = 150  # steps
+    train.checkpoint_every = 250  # steps
     train.replica_map = "auto"  # replicas of a cell: vmap (at once) | scan (in turn) | auto (scan on CPU)
     train.memory_limit_gb = 0.0  # GiB a cell's program may take; 0 = what the device has
 

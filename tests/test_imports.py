@@ -1,4 +1,4 @@
-"""Who may import whom (docs/design.md): each rule with an import that it must catch."""
+"""Who may import whom: each rule with an import that it must catch."""
 
 import ast
 import pathlib
