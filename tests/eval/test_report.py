@@ -34,7 +34,9 @@ def build(folder, lost=(), only=None, timing=True, curves=True, **changes) -> tu
       changes: config.grid fields.
     """
     values = default.get_config().to_dict()
-    values["grid"].update({"d_model": (16, 32), "learning_rates": (0.004, 0.008, 0.016), "init_seeds": (0, 1, 2)})
+    values["grid"].update(
+        {"d_model": (16, 32), "head_ratio": 2, "learning_rates": (0.004, 0.008, 0.016), "init_seeds": (0, 1, 2)}
+    )
     values["grid"].update(changes)
     (folder / "text.txt").write_text(TEXT)
     values["data"]["source"] = f"file:{folder / 'text.txt'}"
