@@ -16,7 +16,7 @@ import sys
 from absl import flags
 from ml_collections import config_flags
 
-from train import config_file
+from train import config_file, xla_flags
 from train.config import InputError, check_field, freeze, nearest, wrong_type
 from train.preemption import Notice, Preempted
 
@@ -93,6 +93,7 @@ def main(argv: list[str]) -> int:
     if any(argument in ("-h", "--help", "--helpfull", "--helpshort") for argument in argv):
         print(__doc__ + "\nconfigs/default.py explains every config field; README.md the rest.")
         return DONE
+    xla_flags.use()
     stop = Notice()
     try:
         with stop.installed():

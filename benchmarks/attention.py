@@ -37,6 +37,9 @@ def main():
 
 
 def run(args):
+    from train import xla_flags
+
+    xla_flags.use()
     import jax
 
     from benchmarks import peers, report, timing
@@ -145,7 +148,7 @@ def training_step(cell: dict, attend):
     def step(params, state, tokens_BT1):
         def loss(params):
             logits_BTV, _ = transformer.Transformer(config).apply({"params": params}, tokens_BT1[:, :-1])
-            return optax.softmax_cross_entropy_with_integer_labels(logits_BTV, tokens_BT1[:, 1:]).mean()
+            return optax.softmax_cross_entropy(logits_BTV, jax.nn.one_hot(tokens_BT1[:, 1:], VOCAB)).mean()
 
         grads = jax.grad(loss)(params)
         updates, state = optimizer.update(grads, state, params)

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from mha.attention import MultiHeadAttention
+from mha.linear import Linear
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,11 +54,10 @@ class Block(nn.Module):
         delta_BTD, seen = attention(normed_BTD, segments_BT, gate_H, want_weights)
         x_BTD = x_BTD + delta_BTD
 
-        linear = dict(use_bias=False, dtype=dtype, param_dtype=kept)
         normed_BTD = nn.RMSNorm(param_dtype=kept, name="norm_mlp")(x_BTD)
-        hidden_BTF = nn.gelu(nn.Dense(self.d_ff, name="mlp_in", **linear)(normed_BTD))
+        hidden_BTF = nn.gelu(Linear(self.d_ff, dtype, name="mlp_in")(normed_BTD))
         initial = nn.initializers.variance_scaling(scale**2, "fan_in", "truncated_normal")
-        return x_BTD + nn.Dense(config.d_model, name="mlp_out", kernel_init=initial, **linear)(hidden_BTF), seen
+        return x_BTD + Linear(config.d_model, dtype, initial, name="mlp_out")(hidden_BTF), seen
 
 
 class Transformer(nn.Module):
@@ -114,8 +114,7 @@ class Transformer(nn.Module):
             for name, value in seen.items():
                 out[name].append(value)
         x_BTD = nn.RMSNorm(param_dtype=kept, name="norm_final")(x_BTD)
-        unembed = nn.Dense(config.vocab_size, use_bias=False, dtype=dtype, param_dtype=kept, name="unembed")
-        return unembed(x_BTD).astype(kept), out
+        return Linear(config.vocab_size, dtype, name="unembed")(x_BTD).astype(kept), out
 
 
 def _positions(segments_BT: jax.Array | None, length: int) -> jax.Array:
