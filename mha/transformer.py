@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from mha.attention import MultiHeadAttention
+from mha.gelu import gelu
 from mha.linear import Linear
 
 
@@ -55,7 +56,7 @@ class Block(nn.Module):
         x_BTD = x_BTD + delta_BTD
 
         normed_BTD = nn.RMSNorm(param_dtype=kept, name="norm_mlp")(x_BTD)
-        hidden_BTF = nn.gelu(Linear(self.d_ff, dtype, name="mlp_in")(normed_BTD))
+        hidden_BTF = gelu(Linear(self.d_ff, dtype, name="mlp_in")(normed_BTD))
         initial = nn.initializers.variance_scaling(scale**2, "fan_in", "truncated_normal")
         return x_BTD + Linear(config.d_model, dtype, initial, name="mlp_out")(hidden_BTF), seen
 

@@ -106,7 +106,6 @@ def _backward(segments_BT, arrays, *, scale, causal, rows):
     d_out_BHTK = jnp.where(total_BHT1 == 0, 0, d_out_BHTK)
     total_BHT1 = jnp.where(total_BHT1 == 0, 1, total_BHT1)
     d_out_BHTK = d_out_BHTK / total_BHT1
-    q_BHKT, d_out_BHKT = q_BHTK.swapaxes(2, 3), d_out_BHTK.swapaxes(2, 3)
 
     d_q_blocks, d_k_BHKS, d_v_BHKS = [], jnp.zeros_like(k_BHKS), jnp.zeros_like(v_BHKS)
     for start in range(0, length, rows):
@@ -119,8 +118,8 @@ def _backward(segments_BT, arrays, *, scale, causal, rows):
         mean_BHR1 = jnp.sum(weights_BHRS * d_weights_BHRS, axis=-1, keepdims=True) / total_BHT1[:, :, block]
         d_logits_BHRS = weights_BHRS * (d_weights_BHRS - mean_BHR1)
         d_q_blocks.append(_matmul(d_logits_BHRS, k_BHSK[:, :, :stop]) * scale)
-        d_k_BHKS = d_k_BHKS.at[..., :stop].add(_matmul(q_BHKT[..., block], d_logits_BHRS))
-        d_v_BHKS = d_v_BHKS.at[..., :stop].add(_matmul(d_out_BHKT[..., block], weights_BHRS))
+        d_k_BHKS = d_k_BHKS.at[..., :stop].add(_matmul(q_BHTK[:, :, block].swapaxes(2, 3), d_logits_BHRS))
+        d_v_BHKS = d_v_BHKS.at[..., :stop].add(_matmul(d_out_BHTK[:, :, block].swapaxes(2, 3), weights_BHRS))
     return jnp.concatenate(d_q_blocks, axis=2), d_k_BHKS.swapaxes(2, 3), d_v_BHKS.swapaxes(2, 3)
 
 
