@@ -30,10 +30,8 @@ def weights(q_BTHK, k_BSHK, *, scale: float, causal: bool, segments_BT=None) -> 
     wide = jnp.promote_types(q_BTHK.dtype, jnp.float32)
     logits_BHTS = jnp.einsum("BTHK,BSHK->BHTS", q_BTHK, k_BSHK, preferred_element_type=wide) * scale
     see_BHTS = visible(segments_BT, q_BTHK.shape[1], causal)[:, None]
-    top_BHT1 = jnp.max(logits_BHTS, axis=-1, keepdims=True, where=see_BHTS, initial=jnp.finfo(wide).min)
-    exp_BHTS = jnp.where(see_BHTS, jnp.exp(jnp.where(see_BHTS, logits_BHTS - jax.lax.stop_gradient(top_BHT1), 0)), 0)
-    total_BHT1 = jnp.sum(exp_BHTS, axis=-1, keepdims=True)
-    return exp_BHTS / jnp.where(total_BHT1 == 0, 1, total_BHT1)
+    weights_BHTS = jax.nn.softmax(jnp.where(see_BHTS, logits_BHTS, jnp.finfo(wide).min))
+    return weights_BHTS if segments_BT is None else jnp.where(see_BHTS, weights_BHTS, 0)
 
 
 def attend(q_BTHK, k_BSHK, v_BSHK, *, scale: float, causal: bool, segments_BT=None) -> jax.Array:
