@@ -26,7 +26,7 @@ def main():
     arguments.add_argument("--parts", nargs="+", default=["attention", "step", "memory"])
     arguments.add_argument("--batch", type=int, default=16, help="documents; a quarter of it at d_model 512")
     arguments.add_argument("--length", type=int, default=256)
-    arguments.add_argument("--rounds", type=int, default=7)
+    arguments.add_argument("--rounds", type=int, default=12)
     arguments.add_argument("--cores", type=int, default=0, help="cores this process may use; 0 for all")
     arguments.add_argument("--torch_python", help="a Python that can import torch")
     arguments.add_argument("--output", type=pathlib.Path, help="path and stem of the files to write")

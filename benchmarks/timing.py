@@ -19,8 +19,8 @@ class Timing(NamedTuple):
 
 
 def take_turns(runs: dict[str, Callable[[], float]], rounds: int, seconds: float) -> dict[str, Timing]:
-    """Each run to warm up, three times where it is fast, then `rounds` times in turn; one slower than `seconds` is
-    taken three times in all.
+    """Each run to warm up, three times where it is fast, then `rounds` times in turn, each round begun by another; one
+    slower than `seconds` is taken three times in all.
 
     A run returns its own duration in seconds. Only the ratios of what one call returns mean anything: the machine's
     other work slows all of them alike.
@@ -30,10 +30,12 @@ def take_turns(runs: dict[str, Callable[[], float]], rounds: int, seconds: float
         for _ in range(2 if first[name] < seconds else 0):
             run()
     taken: dict[str, list[float]] = {name: [] for name in runs}
+    order = list(runs)
     for turn in range(rounds):
-        for name, run in runs.items():
+        order.append(order.pop(0))  # what ran before, in which process, leaves its mark on the caches
+        for name in order:
             if turn < 3 or first[name] < seconds:
-                taken[name].append(run())
+                taken[name].append(runs[name]())
     return {name: Timing(statistics.median(times), min(times), max(times)) for name, times in taken.items()}
 
 
