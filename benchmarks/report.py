@@ -88,10 +88,11 @@ def page(results: dict, stem: str) -> str:
     """The whole page in Markdown."""
     parts = ["# Attention at every number of heads", heading(results) + "."]
     parts.append(
-        f"Float32, causal, T={results['length']}. Milliseconds are medians of {results['rounds']} rounds in which the "
-        f"peers take turns, with the range in brackets; on a shared machine only the ratios of one row mean anything. "
-        f"Temporaries are those of the compiled forward and backward program. The limit is the time that the "
-        f"exponentials and matmuls of the visible pairs alone take at this machine's measured rates."
+        f"Float32, causal, T={results['length']}. Milliseconds are medians of at least {results['rounds']} rounds "
+        f"(three where one takes over a second) in which the peers take turns, with the range in brackets; on a shared "
+        f"machine only the ratios of one row mean anything. Temporaries are those of the compiled forward and backward "
+        f"program. The limit is the time that the exponentials and matmuls of the visible pairs alone take at this "
+        f"machine's measured rates."
     )
     if results["attention"]:
         parts += ["## Attention alone", "\n".join([ATTENTION_HEAD, *map(attention_row, results["attention"])])]

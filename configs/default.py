@@ -18,8 +18,8 @@ def get_config() -> ConfigDict:
     grid.num_heads = ()  # () = every power of head_ratio up to each d_model, and d_model itself
     grid.head_ratio = 8
     grid.d_k = ()  # head width; () = d_model / num_heads, else every (num_heads, d_k)
-    grid.learning_rates = (0.01, 0.02)  # peak rates, the same for every cell
-    grid.init_seeds = (0, 1)
+    grid.learning_rates = (0.01, 0.02, 0.04)  # peak rates, the same for every cell
+    grid.init_seeds = (0, 1, 2)
     grid.data_seeds = ()  # data order; () = equal to init_seeds
     grid.seeds = "paired"  # paired: seed i sets init and data order; crossed: init_seeds x data_seeds
     grid.match = "params"  # what every cell has alike, by d_ff: params (non-embedding) | flops | none

@@ -232,7 +232,8 @@ def _check_values(config: StudyConfig) -> None:
 
 def _check_value(name: str, value) -> None:
     if name in CHOICES and value not in CHOICES[name]:
-        raise InputError(f"config.{name}={value!r} is not one of {', '.join(CHOICES[name])}.")
+        why = " (its softmax would overflow at logits of 65504)" if value == "float16" else ""
+        raise InputError(f"config.{name}={value!r} is not one of {', '.join(CHOICES[name])}{why}.")
     if value == () and name not in MAY_BE_EMPTY:
         example = _example(_fields()[name])
         raise InputError(f"config.{name} is empty; give at least one value, such as --config.{name}={example}.")

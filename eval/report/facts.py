@@ -6,6 +6,7 @@ import math
 
 import pandas as pd
 
+from eval import intervals
 from train import data, grid, metrics
 from train.config import freeze
 from train.workdir import Workdir
@@ -25,12 +26,14 @@ class Facts:
       runs: replicas.parquet of those cells with `series`, `num_heads`, ... and `counted`: the loss, or for a diverged
         run the unigram entropy of the training split.
       planned: every cell of the config, evaluated or not.
+      documents: documents.parquet, the `test` rows of those cells, each with the `file` it is from.
       record: config.json.
     """
 
     workdir: Workdir
     cells: pd.DataFrame
     runs: pd.DataFrame
+    documents: pd.DataFrame
     planned: tuple[grid.Cell, ...]
     record: dict
     corpus: data.Corpus
@@ -72,12 +75,33 @@ class Facts:
         joined = self.seeds[self.seeds.num_heads > 1].merge(single, on=keys, suffixes=("", "_single"))
         return joined.assign(difference=joined.counted - joined.counted_single)
 
+    def against_single(self, row: pd.Series) -> tuple[intervals.Interval, intervals.Interval, float]:
+        """The test loss of a cell less that of h = 1 of its d_model and series, paired by seed: the interval on these
+        documents, that for new documents too, and the effective number of files."""
+        single = self.cells[(self.cells.num_heads == 1) & (self.cells.d_model == row.d_model)]
+        of_single = self._sums(single[single.series == row.series].cell.item())
+        of_cell = self._sums(row.cell)
+        shared = of_cell.index.intersection(of_single.index)
+        sums = (of_cell.loc[shared] - of_single.loc[shared]).to_numpy()
+        tokens = self.documents[self.documents.cell == row.cell]
+        tokens = tokens.drop_duplicates("document").groupby("file").tokens.sum().loc[of_cell.columns].to_numpy()
+        these, new = intervals.these_documents(sums, tokens), intervals.new_documents(sums, tokens)
+        return these, new, intervals.effective_documents(tokens)
+
+    def _sums(self, cell: str) -> pd.DataFrame:
+        """Summed `test` loss in nats of each seed (rows) on each file (columns) at the cell's chosen rate, a diverged
+        run counted as the unigram entropy of the training split."""
+        runs = self.seeds[self.seeds.cell == cell][["cell", "learning_rate", *SEED, "status"]]
+        found = self.documents.merge(runs, on=["cell", "learning_rate", *SEED])
+        counted = found.loss_sum.where(found.status == "done", self.unigram * found.tokens)
+        return found.assign(counted=counted).pivot_table(index=SEED, columns="file", values="counted", aggfunc="sum")
+
 
 def load(workdir: Workdir, table: pd.DataFrame) -> Facts:
     """The facts of `workdir`, restricted to the cells in `table` where they are results."""
     record, corpus = workdir.record(), data.open_corpus(workdir.data)
     unigram = data.unigram_entropy(corpus)
-    runs = pd.DataFrame()
+    runs, documents = pd.DataFrame(), pd.DataFrame()
     if len(table):
         own_width = table.num_heads * table.d_k == table.d_model
         same = own_width.groupby(table.d_model).transform("all")
@@ -92,9 +116,13 @@ def load(workdir: Workdir, table: pd.DataFrame) -> Facts:
             "only" if low == high else "lowest" if rate == low else "highest" if rate == high else ""
             for rate, low, high in zip(table.learning_rate, ends["min"], ends["max"], strict=True)
         ]
+        documents = pd.read_parquet(workdir.results / "documents.parquet")
+        documents = documents[(documents.split == "test") & documents.cell.isin(table.cell)]
+        files = documents.document if corpus.unit == "document" else documents.document.str.rpartition("@")[0]
+        documents = documents.assign(file=files)
         table = table.assign(diverged_chosen=table.cell.map(lost), edge=edges)
     planned = grid.cells_of(freeze(record["config"]), data.VOCAB_SIZE)
-    return Facts(workdir, table, runs, planned, record, corpus, unigram)
+    return Facts(workdir, table, runs, documents, planned, record, corpus, unigram)
 
 
 def interval(values: pd.Series) -> tuple[float, float, float]:
@@ -159,16 +187,31 @@ def _compared(facts: Facts, row: pd.Series) -> tuple[str, str, str]:
     pairs = facts.pairs[facts.pairs.cell == row.cell]
     if pairs.empty:
         return "", "", f"{_name(row)} and h = 1 share no seed, so there is no paired difference."
-    mean, low, high = interval(pairs.difference)
-    word = "lower" if mean < 0 else "higher"
+    these, new, files = facts.against_single(row)
+    word = "lower" if these.mean < 0 else "higher"
     losses = f"{pairs.counted.mean():.3f} against {pairs.counted_single.mean():.3f}"
-    sentence = f"The test loss of {_name(row)} is {abs(mean):.3f} nats/token {word} than that of h = 1 ({losses}). "
-    if math.isnan(low):
-        return signed(mean), "one seed", sentence + "One seed gives no interval."
-    outcome = "open" if low <= 0 <= high else word
-    doubt = "It includes 0: these seeds do not settle even the sign." if outcome == "open" else "It excludes 0."
-    ends = f"95 % interval, paired over {len(pairs)} seeds: {signed(low)} to {signed(high)}. "
-    return f"{signed(mean)} [{signed(low)}, {signed(high)}]", outcome, sentence + ends + doubt
+    sentence = (
+        f"The test loss of {_name(row)} is {abs(these.mean):.3f} nats/token {word} than that of h = 1 ({losses})."
+    )
+    if math.isnan(these.low):
+        return signed(these.mean), "one seed", f"{sentence} One seed gives no interval."
+    enough = files >= intervals.ENOUGH_DOCUMENTS
+    deciding = new if enough else these
+    outcome = "open" if deciding.low <= 0 <= deciding.high else word
+    ends = f"95 % interval, paired over {len(pairs)} seeds: {_ends(these)} on these documents"
+    ends += f", {_ends(new)} on new ones too, which decides." if enough else "."
+    if not enough:
+        ends += (
+            f" They weigh as {files:.1f} files of equal length, and {intervals.ENOUGH_DOCUMENTS} are needed to speak "
+        )
+        ends += "of new ones."
+    doubt = "It includes 0: these runs do not settle even the sign." if outcome == "open" else "It excludes 0."
+    effect = f"{signed(these.mean)} [{signed(deciding.low)}, {signed(deciding.high)}]"
+    return effect, outcome, f"{sentence} {ends} {doubt}"
+
+
+def _ends(interval: intervals.Interval) -> str:
+    return f"{signed(interval.low)} to {signed(interval.high)}"
 
 
 def signed(value: float) -> str:

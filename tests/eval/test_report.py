@@ -16,6 +16,7 @@ import scipy.stats
 
 import main
 from configs import default
+from eval import intervals
 from eval.report import facts, figures, outcome, page
 from eval.tables import write_tables
 from train import data, grid, packs
@@ -25,12 +26,13 @@ from train.workdir import CellFolder, Workdir, write_json, write_table
 TEXT = "".join(np.random.default_rng(0).choice(list("abcdefghijklmnopqrstuvwxyz\n"), 120_000))
 
 
-def build(folder, lost=(), only=None, timing=True, curves=True, **changes) -> tuple[Workdir, pd.DataFrame]:
+def build(folder, lost=(), only=None, timing=True, curves=True, files=1, **changes) -> tuple[Workdir, pd.DataFrame]:
     """A workdir as a study leaves it, with made-up losses; returns it and its cells table.
 
     Args:
       lost: (cell, learning rate, init seed) of runs that diverged; None matches all.
       only: cells that are evaluated; the others are pending.
+      files: source files that the documents of each split are from.
       changes: config.grid fields.
     """
     values = default.get_config().to_dict()
@@ -50,7 +52,7 @@ def build(folder, lost=(), only=None, timing=True, curves=True, **changes) -> tu
         noise = random.normal(0, 0.005, (len(cell.replicas), 2))
         if only is None or cell.name in only:
             gone = [any(_matches(each, cell, run) for each in lost) for run in cell.replicas]
-            _finish(workdir.cell(cell.name), cell, noise, shared, gone, timing, curves)
+            _finish(workdir.cell(cell.name), cell, noise, shared, gone, timing, curves, files)
     return workdir, write_tables(workdir, cells, config, corpus)
 
 
@@ -59,7 +61,7 @@ def _matches(pattern: tuple, cell: grid.Cell, run: grid.Replica) -> bool:
     return all(wanted in (None, value) for wanted, value in zip(pattern, found, strict=True))
 
 
-def _finish(folder: CellFolder, cell: grid.Cell, noise, shared, gone, timing: bool, curves: bool) -> None:
+def _finish(folder: CellFolder, cell: grid.Cell, noise, shared, gone, timing: bool, curves: bool, files: int) -> None:
     environment = {"threads": 2, "xla_flags": "", "jaxlib": "0.10", "device": "cpu", "devices": 1}
     model = dataclasses.replace(cell.model, attention="reference")
     trained = {"step": 400, "compile_seconds": 4.5, "memory_bytes": 20 * 2**20}
@@ -73,8 +75,12 @@ def _finish(folder: CellFolder, cell: grid.Cell, noise, shared, gone, timing: bo
     for run, (tune, test) in zip(cell.replicas, noise, strict=True):
         level = lowest + 0.02 * math.log2(run.learning_rate / 0.008) ** 2 + shared[run.init_seed]
         for split, loss in (("tune", level + tune), ("test", level + test)):
-            sizes = {"document": "one", "tokens": 1000, "bytes": 1000, "loss_sum": 1000 * loss}
-            rows.append({**dataclasses.asdict(run), "split": split, **sizes})
+            for file in range(files):
+                tokens = 1000 + 10 * file
+                own = 0.05 * math.sin(file * model.num_heads) if files > 1 else 0
+                sizes = {"document": f"{file}.txt@0", "tokens": tokens, "bytes": tokens}
+                sizes["loss_sum"] = tokens * (loss + own)
+                rows.append({**dataclasses.asdict(run), "split": split, **sizes})
         for step in range(0, 400, 10):
             lines.append({"pack": 0, "step": step, "replica": run.name, "loss": level + 4 / (step / 20 + 1)})
     write_table(folder.documents(0), pd.DataFrame(rows))
@@ -182,6 +188,32 @@ def test_the_headline_is_the_paired_difference(study):
     signs = [f"{value:+.3f}".replace("-", "−") for value in (differences.mean(), *result)]
     assert f"{signs[0]} [{signs[1]}, {signs[2]}]" in parsed.text
     assert "A first reading and no verdict" in parsed.text
+
+
+def test_with_many_files_the_interval_for_new_documents_decides(tmp_path):
+    workdir, table = build(tmp_path, files=40, d_model=(16,))
+    parsed = Parsed(page.write(workdir, table).read_text())
+    cells = table.set_index("num_heads")
+    best = cells.tune_loss[1:].idxmin()
+    rows = pd.read_parquet(workdir.results / "documents.parquet")
+    sums = []
+    for h in (1, best):
+        mine = rows[
+            (rows.cell == cells.cell[h]) & (rows.learning_rate == cells.learning_rate[h]) & (rows.split == "test")
+        ]
+        sums.append(mine.pivot(index="init_seed", columns="document", values="loss_sum"))
+    tokens = mine[mine.init_seed == 0].set_index("document").tokens.loc[sums[0].columns].to_numpy()
+    new = intervals.new_documents((sums[1] - sums[0]).to_numpy(), tokens)
+    these = intervals.these_documents((sums[1] - sums[0]).to_numpy(), tokens)
+    ends = [[f"{value:+.3f}".replace("-", "−") for value in one[:3]] for one in (new, these)]
+    assert ends[0] != ends[1]
+    assert f"{ends[0][0]} [{ends[0][1]}, {ends[0][2]}]" in parsed.text
+    assert f"{ends[1][1]} to {ends[1][2]} on these documents" in parsed.text
+    assert "which decides" in parsed.text
+
+
+def test_few_files_are_said_to_be_too_few(study):
+    assert "They weigh as 1.0 files of equal length, and 20 are needed" in study[3].text
 
 
 def test_a_diverged_run_is_named_and_counted(study):

@@ -89,7 +89,7 @@ def test_replicas_paired_and_crossed():
         ({"grid__match": "size"}, "is not one of params, flops, none"),
         ({"model__num_layers": 0}, "must be above 0"),
         ({"model__num_layers": True}, "must be a whole number"),
-        ({"model__dtype": "float16"}, "is not one of float32"),
+        ({"model__dtype": "float16"}, "is not one of float32, bfloat16, float64 (its softmax would overflow"),
         ({"train__warmup_steps": 500}, "train.warmup_steps=500 must be below train.steps=500"),
         ({"eval__stride": 65}, "exceeds data.seq_len=64"),
         ({"data__tune_fraction": 0.6, "data__test_fraction": 0.5}, "leave nothing to train on"),
