@@ -1,10 +1,9 @@
 """The embedded study: what `python main.py` runs. Every field, with its unit.
 
 Command: python main.py
-Time:    about 10 minutes on 2 cores, compiling and evaluation included.
-Expect:  six cells of 98,592 to 98,624 non-embedding parameters, four replicas each; test losses of 2.0 to 2.3 nats a
-         byte, 11 to 22 % below a bigram model of the same bytes; h = 1 ahead of d_k = 1, with intervals (two seeds)
-         that include 0.
+Time:    7 minutes on 2 cores with AVX-512, compiling and evaluation included.
+Expect:  six cells of 98,592 to 98,624 non-embedding parameters, nine replicas each; test losses of 2.0 to 2.3 nats a
+         byte, 11 to 22 % below a bigram model of the same bytes; after these 500 steps h = 1 ahead of all others.
 """
 
 from ml_collections import ConfigDict
