@@ -1,5 +1,6 @@
 """Timing of peers that take turns, and the machine's own limits."""
 
+import random
 import statistics
 import time
 from collections.abc import Callable
@@ -19,7 +20,7 @@ class Timing(NamedTuple):
 
 
 def take_turns(runs: dict[str, Callable[[], float]], rounds: int, seconds: float) -> dict[str, Timing]:
-    """Each run to warm up, three times where it is fast, then `rounds` times in turn, each round begun by another; one
+    """Each run to warm up, three times where it is fast, then `rounds` times in turn, in random order; one
     slower than `seconds` three times in all, and all five times as often where each takes a twentieth of that.
 
     A run returns its own duration in seconds. Only the ratios of what one call returns mean anything: the machine's
@@ -30,9 +31,9 @@ def take_turns(runs: dict[str, Callable[[], float]], rounds: int, seconds: float
         for _ in range(2 if first[name] < seconds else 0):
             run()
     taken: dict[str, list[float]] = {name: [] for name in runs}
-    order = list(runs)
+    order, shuffle = list(runs), random.Random(0).shuffle
     for turn in range(5 * rounds if max(first.values()) < seconds / 20 else rounds):
-        order.append(order.pop(0))  # what ran before, in which process, leaves its mark on the caches
+        shuffle(order)  # what ran before leaves its mark on the caches
         for name in order:
             if turn < 3 or first[name] < seconds:
                 taken[name].append(runs[name]())
