@@ -89,10 +89,10 @@ def page(results: dict, stem: str) -> str:
     parts = ["# Attention at every number of heads", heading(results) + "."]
     parts.append(
         f"Float32, causal, T={results['length']}. Milliseconds are medians of at least {results['rounds']} rounds "
-        f"(three where one takes over a second) in which the peers run in random order, with the range in brackets; on a shared "
-        f"machine only the ratios of one row mean anything. Temporaries are those of the compiled forward and backward "
-        f"program. The limit is the time that the exponentials and matmuls of the visible pairs alone take at this "
-        f"machine's measured rates."
+        f"(three where one takes over a second) in which the peers run in random order, with the range in brackets; on "
+        f"a shared machine only the ratios of one row mean anything. Temporaries are those of the compiled forward and "
+        f"backward program. The limit is the time that the exponentials and matmuls of the visible pairs alone take at "
+        f"this machine's measured rates."
     )
     if results["attention"]:
         parts += ["## Attention alone", "\n".join([ATTENTION_HEAD, *map(attention_row, results["attention"])])]

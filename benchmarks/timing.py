@@ -20,8 +20,8 @@ class Timing(NamedTuple):
 
 
 def take_turns(runs: dict[str, Callable[[], float]], rounds: int, seconds: float) -> dict[str, Timing]:
-    """Each run to warm up, three times where it is fast, then `rounds` times in turn, in random order; one
-    slower than `seconds` three times in all, and all five times as often where each takes a twentieth of that.
+    """Each run to warm up, three times where it is fast, then `rounds` times in turn, in random order; one slower than
+    `seconds` three times in all, and all five times as often where each takes a twentieth of that.
 
     A run returns its own duration in seconds. Only the ratios of what one call returns mean anything: the machine's
     other work slows all of them alike.
