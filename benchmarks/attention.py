@@ -1,7 +1,7 @@
 """Attention's price at every number of heads: ours, JAX's, Flax's and PyTorch's, in turns.
 
 python -m benchmarks.attention --torch_python /tmp/torch/bin/python --output docs/benchmarks/attention
-    all cores; writes attention.json, attention.md and attention.svg (7 minutes without the steps, 13 with them, on 2 cores)
+    all cores; writes attention.json, attention.md and attention.svg; --parts attention memory takes 7 minutes
 python -m benchmarks.attention --cores 1 --parts step --d_model 64 128 --output docs/benchmarks/attention_one_core
     a process of one core, as a study's worker runs
 

@@ -28,7 +28,7 @@ def test_parameters_are_those_of_the_tree(shape):
 
 @pytest.mark.parametrize("num_heads", [1, 8, 64])
 def test_flops_and_exps_are_those_that_xla_counts(num_heads):
-    """XLA counts elementwise work as well: about 7 operations an exp in the softmax, and up to 3 % of the matmuls
+    """XLA counts elementwise work as well: about 6 operations an exp in the softmax, and up to 3 % of the matmuls
     elsewhere (norms, GELU). Its transcendentals are the softmax exps, one tanh a GELU and a root a norm."""
     shape, rows = config(num_heads=num_heads), 4
     model = Transformer(shape)
@@ -37,7 +37,7 @@ def test_flops_and_exps_are_those_that_xla_counts(num_heads):
     cost = jax.jit(lambda params: model.apply(params, tokens)[0]).lower(params).cost_analysis()
     count = rows * shape.seq_len
     flops, exps = budget.flops_per_token(shape), budget.exps_per_token(shape)
-    assert 0 <= cost["flops"] / count - flops - 7 * exps <= 0.03 * flops
+    assert 0 <= cost["flops"] / count - flops - 6 * exps <= 0.03 * flops
     others = sum(shape.d_ff) + 2 * shape.num_layers + 1
     assert cost["transcendentals"] / count == exps + others
 
