@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 import scipy.stats
 
-# Below this many effective documents the interval for new ones covers too little to decide by: .91 at 30, .88 at 10
-# (tests/eval/test_calibration.py).
+# With fewer effective documents a comparison is about these documents: so few hardly stand for others of their kind.
+# tests/eval/test_calibration.py reports how often the intervals hold the truth.
 ENOUGH_DOCUMENTS = 20
 
 

@@ -44,7 +44,17 @@ def test_the_interval_for_new_documents_covers(seeds, effective, low, high):
     these, new, sizes = coverage(seeds, effective, normal)
     print(f"\nnormal, {seeds} seeds, {sizes:.0f} effective documents: these {these:.3f}, new {new:.3f}")
     assert low <= new <= high
-    assert these < new  # seeds alone miss what the documents add
+    if seeds == 10:  # few seeds' own t interval is wide enough for both
+        assert these < 0.9 < new
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("effective", [2, 5, 10])
+def test_too_few_documents_are_reported(effective):
+    """Why a verdict is about these documents below intervals.ENOUGH_DOCUMENTS."""
+    these, new, sizes = coverage(10, effective, normal)
+    print(f"\nnormal, 10 seeds, {sizes:.1f} effective documents: these {these:.3f}, new {new:.3f}")
+    assert these < new < 0.99
 
 
 @pytest.mark.slow
