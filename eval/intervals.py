@@ -29,6 +29,12 @@ def effective_documents(tokens: np.ndarray) -> float:
     return float(1 / np.sum(shares**2))
 
 
+def over_seeds(values: np.ndarray, confidence: float = 0.95) -> Interval:
+    """Student's t interval of the mean of `values`, one a seed: (n,)."""
+    variance = float(np.var(values, ddof=1)) / len(values) if len(values) > 1 else math.nan
+    return _interval(float(np.mean(values)), variance, len(values) - 1, confidence)
+
+
 def these_documents(sums: np.ndarray, tokens: np.ndarray, confidence: float = 0.95) -> Interval:
     """Student's t over seeds of the difference pooled over tokens: what new seeds would give on the same documents.
 
@@ -36,9 +42,7 @@ def these_documents(sums: np.ndarray, tokens: np.ndarray, confidence: float = 0.
       sums: (n, m) difference in nats of each seed on each document, summed over its tokens.
       tokens: (m,) tokens of each document.
     """
-    means = np.sum(sums, axis=1) / np.sum(tokens)
-    variance = np.var(means, ddof=1) / len(means) if len(means) > 1 else math.nan
-    return _interval(float(np.mean(means)), variance, len(means) - 1, confidence)
+    return over_seeds(np.sum(sums, axis=1) / np.sum(tokens), confidence)
 
 
 def new_documents(sums: np.ndarray, tokens: np.ndarray, confidence: float = 0.95) -> Interval:

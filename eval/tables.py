@@ -4,9 +4,8 @@ import math
 
 import numpy as np
 import pandas as pd
-import scipy.stats
 
-from eval import loss, restore
+from eval import intervals, loss, restore
 from mha import budget
 from train import packs
 from train.checkpoint import CorruptCheckpoint
@@ -172,7 +171,7 @@ def _cell_rows(replicas: pd.DataFrame, config: StudyConfig, corpus: Corpus) -> p
         by_rate = tune[tune.learning_rate.isin(finished) | finished.empty].groupby("learning_rate").counted.mean()
         rate = by_rate.idxmin()
         losses = test[test.learning_rate == rate].counted
-        low, high = t_interval(losses.to_numpy())
+        _, low, high, _ = intervals.over_seeds(losses.to_numpy())
         first = cell.iloc[0]
         shape = list(first.index[: first.index.get_loc("learning_rate")])
         rows.append(
@@ -193,14 +192,6 @@ def _cell_rows(replicas: pd.DataFrame, config: StudyConfig, corpus: Corpus) -> p
             }
         )
     return pd.DataFrame(rows)
-
-
-def t_interval(values: np.ndarray, confidence: float = 0.95) -> tuple[float, float]:
-    """Student's t interval of the mean; (nan, nan) for fewer than two values."""
-    if len(values) < 2:
-        return math.nan, math.nan
-    half = scipy.stats.sem(values) * scipy.stats.t.ppf((1 + confidence) / 2, len(values) - 1)
-    return float(values.mean() - half), float(values.mean() + half)
 
 
 def training_curve(folder: CellFolder) -> pd.DataFrame:

@@ -125,13 +125,6 @@ def load(workdir: Workdir, table: pd.DataFrame) -> Facts:
     return Facts(workdir, table, runs, documents, planned, record, corpus, unigram)
 
 
-def interval(values: pd.Series) -> tuple[float, float, float]:
-    """(mean, low, high) with a 95 % t interval; low and high are nan for fewer than two values."""
-    from eval.tables import t_interval  # brings the whole of JAX along
-
-    return (float(values.mean()), *t_interval(values.to_numpy()))
-
-
 @dataclasses.dataclass(frozen=True)
 class Reading:
     """What one d_model (and series) says, for the top of the page.

@@ -8,8 +8,8 @@ import math
 import numpy as np
 import pandas as pd
 
+from eval import intervals
 from eval.report import style
-from eval.report.facts import interval
 
 LABELS = {"num_heads": "number of heads h (log scale)", "d_k": "head width d_k (log scale)"}
 POINTS = 150  # of one training curve; more cannot be seen
@@ -182,7 +182,7 @@ def _with_seeds(axes, rows, x, y, colour, marker, label, bounds, shift=0.0) -> N
     means = []
     for place, cell in rows.groupby(x):
         at = place * 2**shift
-        means.append((at, *interval(cell[y])))
+        means.append((at, *intervals.over_seeds(cell[y].to_numpy())[:3]))
         for row in cell.itertuples():
             aside = spread * (seeds.index((row.init_seed, row.data_seed)) - (len(seeds) - 1) / 2)
             aside += spread / 2 if len(seeds) % 2 else 0  # not under the mean's own mark
