@@ -5,6 +5,7 @@ import time
 import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Column
 
 PLAIN_SECONDS = 5.0  # between two plain lines of one cell
 
@@ -15,14 +16,15 @@ class StudyProgress:
     def __init__(self, console: Console, cells: int, steps: int):
         self._console, self._steps = console, steps
         self._live = console.is_terminal
+        whole = Column(no_wrap=True, min_width=7)
         self._bars = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
+            TextColumn("{task.description}", table_column=Column(no_wrap=True)),
+            BarColumn(bar_width=None, table_column=Column(min_width=4, max_width=24, ratio=1)),
+            MofNCompleteColumn(table_column=whole),
+            TextColumn("{task.fields[note]}", table_column=whole),
+            TimeElapsedColumn(table_column=whole),
+            TextColumn("left", table_column=Column(no_wrap=True)),
+            TimeRemainingColumn(table_column=whole),
             console=console,
             disable=not self._live,
             transient=True,
@@ -54,6 +56,7 @@ class StudyProgress:
     def steps(self, step: int, losses: np.ndarray) -> None:
         """`step` steps are done; `losses` holds each replica's latest (nats/token)."""
         finite = losses[np.isfinite(losses)]
+        self._bars.update(self._cells, description=f"cells  {self._cell} training")
         note = f"loss {finite.min():.3f}-{finite.max():.3f}" if finite.size else "all replicas diverged"
         self._bars.update(self._steps_bar, completed=step, visible=True, note=note)
         now = time.monotonic()
