@@ -18,7 +18,9 @@ def get_config() -> ConfigDict:
     grid.head_ratio = 8
     grid.d_k = ()  # head width; () = d_model / num_heads, else every (num_heads, d_k)
     grid.learning_rates = (0.01, 0.02, 0.04)  # peak rates, the same for every cell
-    grid.init_seeds = (0, 1, 2)
+    grid.extensions = 1  # rates that may be added at either end, for every cell, while a best one lies there
+    grid.tuning_seeds = (100, 101)  # choose each cell's rate; () = all rates run on init_seeds, and no verdicts
+    grid.init_seeds = (0, 1, 2)  # fresh seeds, judged at the chosen rate alone
     grid.data_seeds = ()  # data order; () = equal to init_seeds
     grid.seeds = "paired"  # paired: seed i sets init and data order; crossed: init_seeds x data_seeds
     grid.match = "params"  # what every cell has alike, by d_ff: params (non-embedding) | flops | none
@@ -52,6 +54,12 @@ def get_config() -> ConfigDict:
     config.eval = ConfigDict()
     config.eval.stride = 0  # tokens between windows of a long document; 0 = seq_len
     config.eval.batch_size = 32  # windows
+
+    config.claims = claims = ConfigDict()
+    claims.margin = 0.01  # nats/token: a smaller difference does not matter
+    claims.tolerance = 0.1  # share by which a step's time or memory may differ and still be 'the same price'
+    claims.looks = 1  # times that verdicts may be read while seeds are added; intervals are at 1 - 0.05 / looks
+    claims.launches = 10  # processes that time steps for the price; 0 = the price is not judged
 
     config.mesh = ConfigDict()
     config.mesh.data = 1  # devices that share a batch

@@ -13,6 +13,7 @@ def get_config():
     config.grid.d_model = (16, 32)
     config.grid.num_heads = (1, 16)
     config.grid.learning_rates = (0.01,)
+    config.grid.tuning_seeds, config.grid.extensions = (100,), 0
     config.data.max_bytes = 200_000
     config.train.steps = 20
     config.train.batch_size = 8

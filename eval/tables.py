@@ -7,11 +7,11 @@ import pandas as pd
 
 from eval import intervals, loss, restore
 from mha import budget
-from train import packs
+from train import packs, tuning
 from train.checkpoint import CorruptCheckpoint
 from train.config import StudyConfig
 from train.data import Corpus, bigram_loss, unigram_entropy
-from train.grid import Cell
+from train.grid import Cell, Replica
 from train.metrics import read
 from train.workdir import CellFolder, Workdir, read_json, write_table
 
@@ -25,7 +25,8 @@ class NotReproduced(Exception):
 
 
 def evaluate_pack(folder: CellFolder, index: int, trained: dict, config: StudyConfig, corpus: Corpus) -> pd.DataFrame:
-    """The loss of every document of tune and test for each replica of a pack, from its restored checkpoint.
+    """The loss of every document for each replica of a pack, from its restored checkpoint: of tune and test, or of tune
+    alone where all its runs are of tuning seeds, whose test losses nothing may depend on.
 
     Args:
       trained: what training recorded at its end.
@@ -40,12 +41,20 @@ def evaluate_pack(folder: CellFolder, index: int, trained: dict, config: StudyCo
             f"{folder.path} was trained to step {trained['step']}, its checkpoint is of {restored.step}."
         )
     frames = []
-    for split in SPLITS:
+    only_tuning = all(stage_of(replica, config) == "tuning" for replica in restored.pack.replicas)
+    for split in SPLITS[:1] if only_tuning else SPLITS:
         losses = loss.document_losses(restored.pack, restored.params, corpus, split, config.eval)
         if split == "tune" and restored.pack.environment == packs.environment(config):
             _check_reproduced(folder.path.name, losses.sum(axis=1), trained["tune_losses"])
         frames.extend(_documents(restored.pack, corpus, split, losses))
     return pd.concat(frames, ignore_index=True)
+
+
+def stage_of(replica: Replica, config: StudyConfig) -> str:
+    """`tuning` for a run that only chooses, `fresh` for one that is only judged, `both` without tuning seeds."""
+    if not config.grid.tuning_seeds:
+        return "both"
+    return "tuning" if replica.init_seed in config.grid.tuning_seeds else "fresh"
 
 
 def _check_reproduced(name: str, restored: np.ndarray, trained: list[float]) -> None:
@@ -78,7 +87,8 @@ def _documents(pack: packs.Pack, corpus: Corpus, split: str, losses: np.ndarray)
 
 
 def write_tables(workdir: Workdir, cells: tuple[Cell, ...], config: StudyConfig, corpus: Corpus) -> pd.DataFrame:
-    """Writes replicas, cells and documents, as CSV and Parquet, from what is evaluated so far; returns the cells."""
+    """Writes replicas, cells and documents, as CSV and Parquet, from what is evaluated so far; returns the cells, those
+    alone that have a judged run at their chosen rate."""
     documents, replicas = [], []
     for cell in cells:
         folder = workdir.cell(cell.name)
@@ -86,19 +96,24 @@ def write_tables(workdir: Workdir, cells: tuple[Cell, ...], config: StudyConfig,
             if record["trained"] is not None and folder.documents(record["index"]).exists():
                 found = pd.read_parquet(folder.documents(record["index"]))
                 documents.append(found.assign(cell=cell.name))
-                replicas.extend(_replica_rows(cell, folder, record, found))
+                replicas.extend(_replica_rows(cell, folder, record, found, config))
     if not documents:
         return pd.DataFrame()
     replicas = pd.DataFrame(replicas)
-    table = _cell_rows(replicas, config, corpus)
+    table = _cell_rows(replicas, tuning.read(config, workdir, cells, corpus), corpus)
     write_table(workdir.results / "documents.parquet", pd.concat(documents, ignore_index=True))
     for name, frame in (("replicas", replicas), ("cells", table)):
-        write_table(workdir.results / f"{name}.parquet", frame)
-        write_table(workdir.results / f"{name}.csv", frame)
+        for path in (workdir.results / f"{name}.parquet", workdir.results / f"{name}.csv"):
+            if frame.empty:
+                path.unlink(missing_ok=True)
+            else:
+                write_table(path, frame)
     return table
 
 
-def _replica_rows(cell: Cell, folder: CellFolder, record: dict, documents: pd.DataFrame) -> list[dict]:
+def _replica_rows(
+    cell: Cell, folder: CellFolder, record: dict, documents: pd.DataFrame, config: StudyConfig
+) -> list[dict]:
     pack, trained = packs.from_json(record), record["trained"]
     timing = read_json(folder.timing) or {}
     sums = documents.groupby(["learning_rate", "init_seed", "data_seed", "split"])[
@@ -106,7 +121,7 @@ def _replica_rows(cell: Cell, folder: CellFolder, record: dict, documents: pd.Da
     ].sum()
     rows = []
     for replica, diverged_at in zip(pack.replicas, trained["diverged_at"], strict=True):
-        for split in SPLITS:
+        for split in [split for split in SPLITS if split in set(documents.split)]:
             summed = sums.loc[(replica.learning_rate, replica.init_seed, replica.data_seed, split)]
             mean = summed.loss_sum / summed.tokens
             rows.append(
@@ -115,6 +130,7 @@ def _replica_rows(cell: Cell, folder: CellFolder, record: dict, documents: pd.Da
                     "learning_rate": replica.learning_rate,
                     "init_seed": replica.init_seed,
                     "data_seed": replica.data_seed,
+                    "stage": stage_of(replica, config),
                     "split": split,
                     "loss": mean,
                     "perplexity": perplexity(mean),
@@ -158,19 +174,19 @@ def _shape(cell: Cell) -> dict:
     }
 
 
-def _cell_rows(replicas: pd.DataFrame, config: StudyConfig, corpus: Corpus) -> pd.DataFrame:
-    """One row a cell: the rate with the lowest mean `tune` loss (a diverged run counts as the unigram entropy of the
-    training split, and a rate at which all diverged only where no other is), and the mean `test` loss at that rate with
-    a 95 % t interval over seeds."""
+def _cell_rows(replicas: pd.DataFrame, tuned: tuning.Tuning, corpus: Corpus) -> pd.DataFrame:
+    """One row a cell: the chosen rate (train.tuning), its mean `tune` loss in the runs that chose it, and the mean
+    `test` loss of the judged runs at that rate with a 95 % t interval over seeds."""
     bigram, unigram = bigram_loss(corpus, "test"), unigram_entropy(corpus)
     counted = replicas.assign(counted=replicas.loss.where(replicas.status == "done", unigram))
     rows = []
-    for _, cell in counted.groupby("cell", sort=False):
-        tune, test = cell[cell.split == "tune"], cell[cell.split == "test"]
-        finished = tune[tune.status == "done"].learning_rate
-        by_rate = tune[tune.learning_rate.isin(finished) | finished.empty].groupby("learning_rate").counted.mean()
-        rate = by_rate.idxmin()
-        losses = test[test.learning_rate == rate].counted
+    for name, cell in counted.groupby("cell", sort=False):
+        rate = tuned.chosen[name]
+        test = cell[(cell.split == "test") & (cell.learning_rate == rate)]
+        if test.empty:
+            continue
+        tried = cell[cell.split == "tune"]
+        losses = test.counted
         _, low, high, _ = intervals.over_seeds(losses.to_numpy())
         first = cell.iloc[0]
         shape = list(first.index[: first.index.get_loc("learning_rate")])
@@ -178,7 +194,9 @@ def _cell_rows(replicas: pd.DataFrame, config: StudyConfig, corpus: Corpus) -> p
             {
                 **first[shape].to_dict(),
                 "learning_rate": rate,
-                "tune_loss": by_rate[rate],
+                "edge": tuned.edge(name),
+                "rates": len(tuned.losses[name]),
+                "tune_loss": tuned.losses[name][rate],
                 "test_loss": losses.mean(),
                 "test_loss_low": low,
                 "test_loss_high": high,
@@ -186,8 +204,9 @@ def _cell_rows(replicas: pd.DataFrame, config: StudyConfig, corpus: Corpus) -> p
                 "test_bits_per_byte": losses.mean() / math.log(2),
                 "bigram_bits_per_byte": bigram / math.log(2),
                 "below_bigram": 1 - losses.mean() / bigram,
-                "diverged": int((test.status == "diverged").sum()),
-                "replicas": len(test),
+                "diverged_chosen": int((test.status == "diverged").sum()),
+                "diverged": int((tried.status == "diverged").sum()),
+                "replicas": len(tried),
                 **first[["attention", *MEASURED]].to_dict(),
             }
         )

@@ -22,6 +22,8 @@ class GridConfig:
     learning_rates: tuple[float, ...]
     init_seeds: tuple[int, ...]
     data_seeds: tuple[int, ...]
+    tuning_seeds: tuple[int, ...]
+    extensions: int
     seeds: str
     match: str
 
@@ -65,6 +67,14 @@ class EvalConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class ClaimsConfig:
+    margin: float
+    tolerance: float
+    looks: int
+    launches: int
+
+
+@dataclasses.dataclass(frozen=True)
 class MeshConfig:
     data: int
 
@@ -76,6 +86,7 @@ class StudyConfig:
     data: DataConfig
     train: TrainConfig
     eval: EvalConfig
+    claims: ClaimsConfig
     mesh: MeshConfig
 
 
@@ -90,12 +101,16 @@ CHOICES = {
     "train.schedule": ("cosine", "constant"),
     "train.replica_map": ("auto", "vmap", "scan"),
 }
-MAY_BE_EMPTY = ("grid.num_heads", "grid.d_k", "grid.data_seeds")
+MAY_BE_EMPTY = ("grid.num_heads", "grid.d_k", "grid.data_seeds", "grid.tuning_seeds")
 LARGEST = 2**31 - 1  # of a whole number, as XLA counts; except:
-LARGER = {"grid.init_seeds": 2**32 - 1, "grid.data_seeds": 2**32 - 1, "data.max_bytes": 2**63 - 1}
+LARGEST_SEED = 2**32 - 1
+LARGER = {f"grid.{name}_seeds": LARGEST_SEED for name in ("init", "data", "tuning")} | {"data.max_bytes": 2**63 - 1}
 MAY_BE_ZERO = (
     "grid.init_seeds",
     "grid.data_seeds",
+    "grid.tuning_seeds",
+    "grid.extensions",
+    "claims.launches",
     "model.d_ff",
     "data.max_bytes",
     "train.warmup_steps",
@@ -211,6 +226,17 @@ def _check_values(config: StudyConfig) -> None:
         )
     if grid.seeds == "crossed" and not grid.data_seeds:
         raise InputError("grid.seeds=crossed needs grid.data_seeds, such as --config.grid.data_seeds=0,1.")
+    judged = {*grid.init_seeds, *grid.data_seeds} & {*grid.tuning_seeds}
+    if judged:
+        raise InputError(
+            f"grid.tuning_seeds={grid.tuning_seeds} and the seeds that are judged share {sorted(judged)}; a choice "
+            f"made on a seed flatters its result, so give grid.tuning_seeds other numbers."
+        )
+    if grid.extensions and not grid.tuning_seeds:
+        raise InputError(
+            f"grid.extensions={grid.extensions} extends the rates of the tuning stage, and grid.tuning_seeds is empty; "
+            f"give tuning seeds, such as --config.grid.tuning_seeds=100,101, or set grid.extensions=0."
+        )
     if data.tune_fraction + data.test_fraction >= 1:
         raise InputError(
             f"data.tune_fraction={data.tune_fraction} and data.test_fraction={data.test_fraction} leave nothing to "

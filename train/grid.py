@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+from collections.abc import Iterable
 
 from mha import budget
 from mha.transformer import ModelConfig
@@ -35,18 +36,26 @@ class Cell:
         return name if model.num_heads * model.d_k == model.d_model else f"{name}_dk{model.d_k:02d}"
 
 
-def replicas_of(config: StudyConfig) -> tuple[Replica, ...]:
-    """learning_rates x seeds: `paired` gives seed i to init and data order, `crossed` is the factorial."""
+def judged_seeds(config: StudyConfig) -> tuple[tuple[int, int], ...]:
+    """(init seed, data seed) of the runs that are judged: `paired` gives seed i to both, `crossed` is the factorial."""
     grid = config.grid
     if grid.seeds == "paired":
-        seeds = [(seed, seed) for seed in grid.init_seeds]
-    else:
-        seeds = list(itertools.product(grid.init_seeds, grid.data_seeds))
-    return tuple(Replica(rate, *pair) for rate in grid.learning_rates for pair in seeds)
+        return tuple((seed, seed) for seed in grid.init_seeds)
+    return tuple(itertools.product(grid.init_seeds, grid.data_seeds))
+
+
+def choosing_seeds(config: StudyConfig) -> tuple[tuple[int, int], ...]:
+    """(init seed, data seed) of the runs that choose each cell's rate: the tuning seeds, or without any the judged."""
+    return tuple((seed, seed) for seed in config.grid.tuning_seeds) or judged_seeds(config)
+
+
+def replicas(rates: Iterable[float], seeds: Iterable[tuple[int, int]]) -> tuple[Replica, ...]:
+    """Every rate with every pair of seeds."""
+    return tuple(Replica(rate, *pair) for rate, pair in itertools.product(rates, seeds))
 
 
 def cells_of(config: StudyConfig, vocab_size: int) -> tuple[Cell, ...]:
-    """All cells of the grid, in the order d_model, num_heads, d_k.
+    """All cells of the grid, in the order d_model, num_heads, d_k, each with the replicas that it trains first.
 
     Without `grid.match=none` every cell's d_ff is solved for one budget: that of the largest d_model at h*d_k = d_model
     with d_ff = model.d_ff (0: 4*d_model).
@@ -68,7 +77,7 @@ def cells_of(config: StudyConfig, vocab_size: int) -> tuple[Cell, ...]:
             model = model if config.grid.match == "none" else budget.with_d_ff_for(model, **target)
         except ValueError as error:
             unmet.append(str(error))
-        cells.append(Cell(model, replicas_of(config)))
+        cells.append(Cell(model, replicas(config.grid.learning_rates, choosing_seeds(config))))
     if unmet:
         raise InputError(" ".join(unmet))
     return tuple(cells)

@@ -11,7 +11,7 @@ from train import loop, memory, packs, sharding
 from train.checkpoint import CorruptCheckpoint
 from train.config import InputError, StudyConfig
 from train.data import Corpus
-from train.grid import Cell
+from train.grid import Cell, judged_seeds
 from train.packs import Pack
 from train.preemption import Notice
 from train.program import Program
@@ -49,7 +49,8 @@ def check(config: StudyConfig, workdir: Workdir, cells: tuple[Cell, ...], corpus
     for cell in cells:
         packs.check_shape(cell, workdir.cell(cell.name), config)
         model, replica_map = packs.resolve(cell, config)
-        needed = memory.estimate(model, len(cell.replicas), replica_map, config.train.batch_size, corpus_tokens)
+        replicas = max(len(cell.replicas), len(judged_seeds(config)))
+        needed = memory.estimate(model, replicas, replica_map, config.train.batch_size, corpus_tokens)
         if needed > allowed:
             too_large.append(f"{cell.name} {memory.gigabytes(needed)}")
     if too_large:
@@ -59,11 +60,13 @@ def check(config: StudyConfig, workdir: Workdir, cells: tuple[Cell, ...], corpus
         )
 
 
-def train_cells(study: Study, cells: tuple[Cell, ...], evaluate: bool) -> None:
-    """Trains, and if asked evaluates, every cell that is not done; a fault of one cell leaves the others alone.
+def train_cells(study: Study, cells: tuple[Cell, ...], evaluate: bool, end: str = "done") -> None:
+    """Trains, and if asked evaluates, every replica that is not done; a fault of one cell leaves the others alone.
 
-    A cell's outcome is in its status.json. A full disk ends the study, since nothing could be kept.
+    A cell's outcome, `end` where all went well, is in its status.json. A full disk ends the study, since nothing could
+    be kept.
     """
+    study.progress.expect(len(cells))
     for cell in cells:
         folder = study.workdir.cell(cell.name)
         planned = packs.plan(cell, folder, study.config, study.progress.say)
@@ -75,11 +78,12 @@ def train_cells(study: Study, cells: tuple[Cell, ...], evaluate: bool) -> None:
                     _train_pack(study, cell, folder, pack)
                 if evaluate and not folder.documents(pack.index).exists():
                     _evaluate_or_train_again(study, cell, folder, pack)
-            folder.write_status(*_outcome(folder))
+            folder.write_status(*_outcome(folder, end))
 
 
 def evaluate_cells(study: Study, cells: tuple[Cell, ...]) -> None:
     """Evaluates the restored checkpoint of every trained cell once more."""
+    study.progress.expect(len(cells))
     for cell in cells:
         folder = study.workdir.cell(cell.name)
         with _faults_stay_in(study, cell):
@@ -88,7 +92,8 @@ def evaluate_cells(study: Study, cells: tuple[Cell, ...]) -> None:
                 if record["trained"] is not None:
                     _evaluate_or_forget(study, cell, folder, packs.from_json(record))
             if records and all(record["trained"] is not None for record in records):
-                folder.write_status(*_outcome(folder))
+                state = folder.status()["state"]
+                folder.write_status(*_outcome(folder, state if state == "tuned" else "done"))
 
 
 @contextlib.contextmanager
@@ -158,8 +163,8 @@ def _evaluate(study: Study, cell: Cell, folder: CellFolder, pack: Pack) -> None:
     write_table(folder.documents(pack.index), table)
 
 
-def _outcome(folder: CellFolder) -> tuple[str, str]:
+def _outcome(folder: CellFolder, end: str) -> tuple[str, str]:
     stopped = [step for record in folder.packs() for step in record["trained"]["diverged_at"]]
     if all(step >= 0 for step in stopped):
         return "diverged", f"all {len(stopped)} replicas diverged, the first at step {min(stopped)}"
-    return "done", ""
+    return end, ""

@@ -13,8 +13,8 @@ PLAIN_SECONDS = 5.0  # between two plain lines of one cell
 class StudyProgress:
     """Cells done, and step, loss and time left of the cell at work; use as a context manager."""
 
-    def __init__(self, console: Console, cells: int, steps: int):
-        self._console, self._steps = console, steps
+    def __init__(self, console: Console, steps: int):
+        self._console, self._steps, self._expected = console, steps, 0
         self._live = console.is_terminal
         whole = Column(no_wrap=True, min_width=7)
         self._bars = Progress(
@@ -29,7 +29,7 @@ class StudyProgress:
             disable=not self._live,
             transient=True,
         )
-        self._cells = self._bars.add_task("cells", total=cells, note="")
+        self._cells = self._bars.add_task("cells", total=0, note="")
         self._steps_bar = self._bars.add_task("steps", total=steps, note="", visible=False)
         self._cell, self._said = "", 0.0
 
@@ -44,6 +44,11 @@ class StudyProgress:
         """A line that stays."""
         prefix = f"{self._cell}: " if self._cell else ""
         self._console.print(prefix + text, highlight=False, soft_wrap=True, markup=False)
+
+    def expect(self, cells: int) -> None:
+        """So many more cells are to `end`."""
+        self._expected += cells
+        self._bars.update(self._cells, total=self._expected)
 
     def begin(self, cell: str, what: str) -> None:
         """`cell` is at work on `what` ('compiling', 'evaluating', ...)."""
@@ -68,5 +73,5 @@ class StudyProgress:
         """`cell` is finished, with this state and reason."""
         self._bars.advance(self._cells)
         self._cell = ""
-        if state != "done":
+        if state not in ("done", "tuned"):
             self.say(f"{cell}: {state}: {reason}")

@@ -17,7 +17,6 @@ from train.progress import StudyProgress
 from train.workdir import Workdir, disk_is_full
 
 DONE, FAULT, SOME_CELL_FAILED, RUN_AGAIN = 0, 1, 3, 75
-FAILED = ("failed", "out_of_memory")
 TRAINING = ("study", "train")  # the modes that train
 
 
@@ -128,16 +127,16 @@ def _corpus(config: StudyConfig, mode: str, workdir: Workdir, cells: tuple[Cell,
 def _write(config, mode, workdir, corpus, every_cell, cells, evaluation, console, stop) -> int:
     import jax
 
-    from train import compile_cache, launch, timing
+    from train import compile_cache, launch, stages, timing
 
     compile_cache.use(console.print)
     if mode in TRAINING:
         launch.check(config, workdir, cells, len(corpus.tokens))
         workdir.write_record(config, jax.devices()[0].device_kind, corpus.fingerprint)
-    with StudyProgress(console, len(cells), config.train.steps) as progress:
+    with StudyProgress(console, config.train.steps) as progress:
         study = launch.Study(config, workdir, corpus, evaluation, stop, progress)
         if mode in TRAINING:
-            launch.train_cells(study, cells, evaluate=mode == "study")
+            stages.train(study, every_cell, cells, evaluate=mode == "study")
         if mode == "study":
             timing.measure(study, cells)
         if mode == "eval":
@@ -148,8 +147,8 @@ def _write(config, mode, workdir, corpus, every_cell, cells, evaluation, console
             page = evaluation.write_report(workdir, table) if len(table) else None
     evaluation.show_cells(console, workdir, every_cell, table, page)
     if table.empty:
-        console.print("No cell is evaluated yet, so there are no tables; the command --mode=study makes them.")
-    failed = [cell.name for cell in cells if workdir.cell(cell.name).status()["state"] in FAILED]
+        console.print("No judged run is evaluated yet, so there is no table of cells; --mode=study makes it.")
+    failed = [cell.name for cell in cells if workdir.cell(cell.name).failed]
     if failed:
         console.print(f"Not done: {', '.join(failed)}. The same command tries them again.")
     return SOME_CELL_FAILED if failed else DONE

@@ -19,6 +19,7 @@ from train.config import GROWING, InputError, StudyConfig, differences
 FORMAT = 1  # raise when a workdir of today could not be read by yesterday's code
 RECORDED = ("format", "config", "versions", "device", "data_fingerprint")  # what config.json holds
 LOCK_TRIALS = 5
+FAILED = ("failed", "out_of_memory")  # the states of a cell that the next start tries again
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 
@@ -82,6 +83,10 @@ class CellFolder:
 
     def write_status(self, state: str, reason: str = "") -> None:
         write_json(self.path / "status.json", {"state": state, "reason": reason})
+
+    @property
+    def failed(self) -> bool:
+        return self.status()["state"] in FAILED
 
     def checkpoints(self, pack: int) -> pathlib.Path:
         return self.path / "checkpoints" / f"pack_{pack}"

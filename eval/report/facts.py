@@ -20,9 +20,7 @@ class Facts:
 
     Attributes:
       cells: the cells table in the order d_model, num_heads, d_k, with `series`: '' where every cell of the d_model has
-        num_heads * d_k = d_model, else 'd_k = <d_k>', since heads are compared at one d_k then; and `diverged_chosen`,
-        the runs at the chosen rate that diverged; and `edge`, the end of the tried rates that the chosen one is at:
-        'lowest', 'highest', 'only', or '' inside.
+        num_heads * d_k = d_model, else 'd_k = <d_k>', since heads are compared at one d_k then.
       runs: replicas.parquet of those cells with `series`, `num_heads`, ... and `counted`: the loss, or for a diverged
         run the unigram entropy of the training split.
       planned: every cell of the config, evaluated or not.
@@ -109,18 +107,10 @@ def load(workdir: Workdir, table: pd.DataFrame) -> Facts:
         table = table.sort_values(["d_model", "num_heads", "d_k"], ignore_index=True)
         runs = pd.read_parquet(workdir.results / "replicas.parquet").merge(table[["cell", "series"]], on="cell")
         runs = runs.assign(counted=runs.loss.where(runs.status == "done", unigram))
-        chosen = runs[runs.split == "test"].merge(table[["cell", "learning_rate"]])
-        lost = (chosen.status == "diverged").groupby(chosen.cell).sum()
-        ends = runs.groupby("cell").learning_rate.agg(["min", "max"]).loc[table.cell]
-        edges = [
-            "only" if low == high else "lowest" if rate == low else "highest" if rate == high else ""
-            for rate, low, high in zip(table.learning_rate, ends["min"], ends["max"], strict=True)
-        ]
         documents = pd.read_parquet(workdir.results / "documents.parquet")
         documents = documents[(documents.split == "test") & documents.cell.isin(table.cell)]
         files = documents.document if corpus.unit == "document" else documents.document.str.rpartition("@")[0]
         documents = documents.assign(file=files)
-        table = table.assign(diverged_chosen=table.cell.map(lost), edge=edges)
     planned = grid.cells_of(freeze(record["config"]), data.VOCAB_SIZE)
     return Facts(workdir, table, runs, documents, planned, record, corpus, unigram)
 

@@ -14,6 +14,7 @@ WORDS = {
     "running": "begun, not finished",
     "pending": "pending",
     "partial": "partly evaluated",
+    "tuned": "tuned, fresh seeds to come",
     "done": "done",
 }
 
@@ -25,9 +26,10 @@ def states(facts: Facts) -> list[dict]:
     for cell in facts.planned:
         status = facts.workdir.cell(cell.name).status()
         state, reason = status["state"], status["reason"]
-        if state == "done" and evaluated.get(cell.name, 0) < len(cell.replicas):
+        trained = sum(len(pack["replicas"]) for pack in facts.workdir.cell(cell.name).packs())
+        if state == "done" and evaluated.get(cell.name, 0) < max(trained, len(cell.replicas)):
             state = "partial"
-            reason = f"{evaluated.get(cell.name, 0)} of {len(cell.replicas)} runs are in the tables"
+            reason = f"{evaluated.get(cell.name, 0)} of {max(trained, len(cell.replicas))} runs are in the tables"
         found.append({"cell": cell.name, "state": state, "words": WORDS.get(state, state), "reason": reason})
     order = list(WORDS)
     return sorted(found, key=lambda each: order.index(each["state"]) if each["state"] in order else -1)

@@ -39,6 +39,7 @@ def build(folder, lost=(), only=None, timing=True, curves=True, files=1, **chang
     values["grid"].update(
         {"d_model": (16, 32), "head_ratio": 2, "learning_rates": (0.004, 0.008, 0.016), "init_seeds": (0, 1, 2)}
     )
+    values["grid"].update({"tuning_seeds": (), "extensions": 0})
     values["grid"].update(changes)
     (folder / "text.txt").write_text(TEXT)
     values["data"]["source"] = f"file:{folder / 'text.txt'}"
@@ -53,6 +54,7 @@ def build(folder, lost=(), only=None, timing=True, curves=True, files=1, **chang
         if only is None or cell.name in only:
             gone = [any(_matches(each, cell, run) for each in lost) for run in cell.replicas]
             _finish(workdir.cell(cell.name), cell, noise, shared, gone, timing, curves, files)
+            _record_tuning(workdir.cell(cell.name), corpus)
     return workdir, write_tables(workdir, cells, config, corpus)
 
 
@@ -88,6 +90,18 @@ def _finish(folder: CellFolder, cell: grid.Cell, noise, shared, gone, timing: bo
         folder.metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
     if timing:
         write_json(folder.timing, {"step_ms": 8.0 + model.d_model / 16 + model.num_heads, "tokens_per_second": 1e5})
+
+
+def _record_tuning(folder: CellFolder, corpus: data.Corpus) -> None:
+    """The tune losses of packs.json as the documents have them, as if of the whole split."""
+    first, last = corpus.splits["tune"]
+    documents = pd.read_parquet(folder.documents(0))
+    sums = documents[documents.split == "tune"].groupby(["learning_rate", "init_seed"])[["loss_sum", "tokens"]].sum()
+    means = sums.loss_sum / sums.tokens * corpus.num_bytes[first:last].sum()
+    (record,) = folder.packs()
+    losses = [means[run["learning_rate"], run["init_seed"]] for run in record["replicas"]]
+    record["trained"]["tune_losses"] = losses
+    folder.write_packs([record])
 
 
 class Parsed(html.parser.HTMLParser):

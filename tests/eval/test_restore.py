@@ -23,6 +23,7 @@ def config(tmp_path_factory):
     text.write_text(" ".join(np.random.default_rng(0).choice(WORDS, 8000)))
     config = smoke.get_config()
     config.grid.d_model, config.grid.num_heads, config.grid.init_seeds = (16,), (4,), (0, 1)
+    config.grid.tuning_seeds = ()
     config.model.num_layers, config.data.seq_len, config.data.source = 1, 16, f"file:{text}"
     return freeze(config.to_dict())
 

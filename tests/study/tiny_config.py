@@ -8,6 +8,7 @@ def get_config(text: str):
     config.grid.d_model = (16,)
     config.grid.num_heads = (1, 16)
     config.grid.learning_rates = (0.01,)
+    config.grid.tuning_seeds, config.grid.extensions = (), 0
     config.grid.init_seeds = (0, 1)
     config.model.num_layers = 1
     config.data.source = f"file:{text}"

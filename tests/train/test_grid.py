@@ -63,15 +63,21 @@ def test_flops_can_be_matched_instead():
     assert len({budget.parameters(cell.model).non_embedding for cell in cells}) > 1
 
 
-def test_replicas_paired_and_crossed():
-    paired = grid.replicas_of(config(grid__learning_rates=(0.1, 0.2), grid__init_seeds=(3, 5)))
-    assert [dataclasses.astuple(r) for r in paired] == [(0.1, 3, 3), (0.1, 5, 5), (0.2, 3, 3), (0.2, 5, 5)]
-    crossed = config(
-        grid__learning_rates=(0.1,), grid__init_seeds=(3, 5), grid__data_seeds=(7, 8), grid__seeds="crossed"
-    )
-    found = [(r.init_seed, r.data_seed) for r in grid.replicas_of(crossed)]
-    assert found == [(3, 7), (3, 8), (5, 7), (5, 8)]
-    assert len({r.name for r in grid.replicas_of(crossed)}) == 4
+def test_replicas_are_rates_with_seeds():
+    paired = config(grid__init_seeds=(3, 5), grid__tuning_seeds=(7,))
+    assert grid.judged_seeds(paired) == ((3, 3), (5, 5)) and grid.choosing_seeds(paired) == ((7, 7),)
+    found = grid.replicas((0.1, 0.2), grid.judged_seeds(paired))
+    assert [dataclasses.astuple(r) for r in found] == [(0.1, 3, 3), (0.1, 5, 5), (0.2, 3, 3), (0.2, 5, 5)]
+    crossed = config(grid__init_seeds=(3, 5), grid__data_seeds=(7, 8), grid__seeds="crossed")
+    assert grid.judged_seeds(crossed) == ((3, 7), (3, 8), (5, 7), (5, 8))
+    assert len({r.name for r in grid.replicas((0.1,), grid.judged_seeds(crossed))}) == 4
+    without = config(grid__tuning_seeds=(), grid__extensions=0)
+    assert grid.choosing_seeds(without) == grid.judged_seeds(without)
+
+
+def test_a_cell_begins_with_the_runs_that_choose_its_rate():
+    first = grid.cells_of(config(grid__learning_rates=(0.1, 0.2), grid__tuning_seeds=(7,)), 257)[0]
+    assert first.replicas == grid.replicas((0.1, 0.2), ((7, 7),))
 
 
 @pytest.mark.parametrize(
@@ -86,6 +92,15 @@ def test_replicas_paired_and_crossed():
         ({"grid__learning_rates": ("a",)}, "each of its values a number"),
         ({"grid__seeds": "crossed"}, "needs grid.data_seeds"),
         ({"grid__data_seeds": (4,)}, "leave data_seeds empty, or set grid.seeds=crossed"),
+        ({"grid__tuning_seeds": (2, 7)}, "the seeds that are judged share [2]"),
+        (
+            {"grid__tuning_seeds": (7,), "grid__data_seeds": (7,), "grid__seeds": "crossed"},
+            "give grid.tuning_seeds other numbers",
+        ),
+        ({"grid__tuning_seeds": ()}, "grid.extensions=1 extends the rates of the tuning stage"),
+        ({"claims__margin": 0.0}, "config.claims.margin=0.0 must be above 0"),
+        ({"claims__tolerance": -0.1}, "config.claims.tolerance=-0.1 must be above 0"),
+        ({"claims__looks": 0}, "config.claims.looks=0 must be above 0"),
         ({"grid__match": "size"}, "is not one of params, flops, none"),
         ({"model__num_layers": 0}, "must be above 0"),
         ({"model__num_layers": True}, "must be a whole number"),

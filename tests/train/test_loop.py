@@ -42,6 +42,7 @@ def config(tmp_path_factory):
     text.write_text(" ".join(np.random.default_rng(0).choice(WORDS, 8000)))
     config = smoke.get_config()
     config.grid.d_model, config.grid.num_heads, config.grid.init_seeds = (16,), (4,), (0, 1, 2)
+    config.grid.tuning_seeds = ()
     config.model.num_layers, config.data.seq_len, config.data.source = 1, 16, f"file:{text}"
     config.train.steps, config.train.batch_size, config.train.log_every = 12, 4, 5
     config.train.checkpoint_every = 4

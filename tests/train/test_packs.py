@@ -14,6 +14,7 @@ from train.workdir import CellFolder
 def config_of(**fields):
     config = smoke.get_config()
     config.grid.d_model, config.grid.num_heads, config.data.seq_len = (16,), (4,), 16
+    config.grid.tuning_seeds = ()
     for name, value in fields.items():
         config.grid[name] = value
     return freeze(config.to_dict())

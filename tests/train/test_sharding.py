@@ -24,6 +24,7 @@ def test_two_devices_train_as_one(tmp_path):
         from train.program import Program
 
         values = smoke.get_config().to_dict()
+        values["grid"].update(tuning_seeds=(), extensions=0)
         values["data"] |= {"source": f"file:{sys.argv[1]}/text.txt", "seq_len": 16}
         losses = {}
         for devices in (1, 2):

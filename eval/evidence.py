@@ -1,0 +1,82 @@
+"""The losses that a study judges, by cell, seed and source file: what every comparison is made of."""
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+
+from train.data import Corpus, unigram_entropy
+from train.workdir import Workdir
+
+SEED = ["init_seed", "data_seed"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Evidence:
+    """The judged runs at each cell's chosen rate. Losses are in nats, a diverged run's the unigram entropy a token.
+
+    Attributes:
+      cells: the cells table in the order d_model, num_heads, d_k, with `series`: '' where every cell of the d_model has
+        num_heads * d_k = d_model, else 'd_k = <d_k>', since heads are compared at one d_k then.
+      runs: their `test` rows of replicas.parquet, one a seed, with `series` and `counted`, the loss in nats/token.
+      documents: their `test` rows of documents.parquet, with `file`, the source file, and `counted`, the summed loss.
+      unigram: entropy of the training split, nats/token.
+    """
+
+    cells: pd.DataFrame
+    runs: pd.DataFrame
+    documents: pd.DataFrame
+    unigram: float
+
+    def sums(self, cell: str) -> pd.DataFrame:
+        """Summed `test` loss of each seed (rows) on each file (columns)."""
+        mine = self.documents[self.documents.cell == cell]
+        return mine.pivot_table(index=SEED, columns="file", values="counted", aggfunc="sum")
+
+    def tokens(self) -> pd.Series:
+        """Tokens of each file of the test split."""
+        one = self.documents[self.documents.cell == self.cells.cell.iloc[0]]
+        return one.drop_duplicates("document").groupby("file").tokens.sum()
+
+    def diverged(self, cell: str) -> pd.MultiIndex:
+        """The seeds of the judged runs that diverged."""
+        mine = self.runs[(self.runs.cell == cell) & (self.runs.status == "diverged")]
+        return pd.MultiIndex.from_frame(mine[SEED])
+
+
+def load(workdir: Workdir, table: pd.DataFrame, corpus: Corpus) -> Evidence:
+    """The evidence of the cells in `table` (eval.tables.write_tables), not empty."""
+    unigram = unigram_entropy(corpus)
+    own_width = table.num_heads * table.d_k == table.d_model
+    same = own_width.groupby(table.d_model).transform("all")
+    cells = table.assign(series=("d_k = " + table.d_k.astype(str)).where(~same, ""))
+    cells = cells.sort_values(["d_model", "num_heads", "d_k"], ignore_index=True)
+    runs = pd.read_parquet(workdir.results / "replicas.parquet")
+    runs = runs[(runs.split == "test")].merge(cells[["cell", "learning_rate", "series"]])
+    runs = runs.assign(counted=runs.loss.where(runs.status == "done", unigram))
+    runs = runs.sort_values(["d_model", "num_heads", "d_k", *SEED], ignore_index=True)
+    documents = pd.read_parquet(workdir.results / "documents.parquet")
+    documents = documents[documents.split == "test"].merge(runs[["cell", "learning_rate", *SEED, "status"]])
+    files = documents.document if corpus.unit == "document" else documents.document.str.rpartition("@")[0]
+    counted = documents.loss_sum.where(documents.status == "done", unigram * documents.tokens)
+    return Evidence(cells, runs, documents.assign(file=files, counted=counted), unigram)
+
+
+def difference(evidence: Evidence, cell: str, other: str) -> pd.DataFrame:
+    """Summed loss of `cell` less that of `other`: shared seeds (rows) by files (columns)."""
+    ours, theirs = evidence.sums(cell), evidence.sums(other)
+    shared = ours.index.intersection(theirs.index)
+    return ours.loc[shared] - theirs.loc[shared]
+
+
+def averaged(differences: list[pd.DataFrame]) -> pd.DataFrame:
+    """The mean of several differences within each seed that all of them have."""
+    shared = differences[0].index
+    for each in differences[1:]:
+        shared = shared.intersection(each.index)
+    return sum(each.loc[shared] for each in differences) / len(differences)
+
+
+def per_token(sums: pd.DataFrame, tokens: pd.Series) -> np.ndarray:
+    """The difference in nats/token of each seed, pooled over the files."""
+    return (sums.sum(axis=1) / tokens.loc[sums.columns].sum()).to_numpy()

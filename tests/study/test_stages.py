@@ -1,0 +1,58 @@
+"""Tuning, choice and fresh seeds, from the command line."""
+
+import pandas as pd
+import pytest
+
+from tests.study.test_resume import training_calls
+from tests.study.tiny import CELLS
+
+pytestmark = pytest.mark.usefixtures("plain_page")
+PROTOCOL = (
+    "--config.grid.tuning_seeds=7,8",
+    "--config.grid.extensions=1",
+    "--config.grid.learning_rates=.005,.01",
+)
+
+
+def test_a_study_in_stages(study, monkeypatch, capsys):
+    """One cell alone waits for the other; then the rates extend for both; then the fresh seeds; then two more."""
+    calls = training_calls(monkeypatch)
+    assert study.run(*PROTOCOL, "--cells=d016_h001") == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "No rate is chosen before every cell has tried 2 rates; d016_h016 have not" in said
+    assert calls == [("d016_h001", 4)] and study.state("d016_h001") == "tuned"
+    assert "no table of cells" in said and not (study.workdir / "results" / "cells.csv").exists()
+
+    assert study.run(*PROTOCOL) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "every cell also tries 0.02" in said
+    assert calls[1:] == [("d016_h016", 4), *((name, 2) for name in CELLS), *((name, 2) for name in CELLS)]
+    rows = study.rows()
+    tuning = rows[rows.stage == "tuning"]
+    assert set(tuning.split) == {"tune"} and set(tuning.init_seed) == {"7", "8"}
+    assert set(rows[rows.stage == "fresh"].split) == {"tune", "test"}
+    for name in CELLS:
+        mine = rows[rows.cell == name]
+        by_rate = mine[mine.stage == "tuning"].astype({"loss": float}).groupby("learning_rate").loss.mean()
+        assert set(by_rate.index) == {"0.005", "0.01", "0.02"}
+        assert set(mine[mine.stage == "fresh"].learning_rate) == {by_rate.idxmin()}
+        assert study.state(name) == "done"
+
+    before, documents = study.rows(), pd.read_parquet(study.workdir / "results" / "documents.parquet")
+    calls.clear()
+    assert study.run(*PROTOCOL, "--config.grid.init_seeds=0,1,2") == 0
+    assert calls == [(name, 1) for name in CELLS]
+    keys = ["cell", "learning_rate", "init_seed", "split"]
+    pd.testing.assert_frame_equal(study.rows().merge(before[keys], on=keys), before)
+    grown = pd.read_parquet(study.workdir / "results" / "documents.parquet")
+    pd.testing.assert_frame_equal(
+        grown[grown.init_seed != 2].sort_values([*keys, "document"], ignore_index=True),
+        documents.sort_values([*keys, "document"], ignore_index=True),
+        check_exact=True,
+    )
+
+
+def test_a_tuning_seed_cannot_become_a_fresh_one(study, capsys):
+    assert study.run(*PROTOCOL, "--config.grid.init_seeds=0,7") == 2
+    assert "share [7]" in capsys.readouterr().err
+    assert not (study.workdir / "cells").exists()
