@@ -1,7 +1,7 @@
 """Headroom: what do attention heads buy, and what do they do?
 
 python main.py [--config=configs/docs.py] [--config.grid.num_heads=1,8] [--workdir=runs/mine]
-               [--mode=study|train|eval|report|status] [--cells=d064_h001,d064_h008]
+               [--mode=study|train|eval|report|status] [--cells=d064_h001,d064_h008] [--arms=runs/longer]
 
 Trains the grid of a config, restores every cell from its checkpoint, and writes results/ and report/index.html into the
 workdir. The same command again continues where it stopped. Modes eval, report and status take the config from the
@@ -23,12 +23,12 @@ from train.preemption import Notice, Preempted
 HERE = pathlib.Path(__file__).resolve().parent
 MODES = ("study", "train", "eval", "report", "status")
 FROM_WORKDIR = ("eval", "report", "status")
-NAMES = ("config", "workdir", "mode", "cells", "help")
+NAMES = ("config", "workdir", "mode", "cells", "arms", "help")
 DONE, FAULT, BAD_INPUT, SOME_CELL_FAILED, RUN_AGAIN = 0, 1, 2, 3, 75
 
 
-def parse(argv: list[str]) -> tuple[dict, str, pathlib.Path, list[str]]:
-    """(config, mode, workdir, cells) of a command line.
+def parse(argv: list[str]) -> tuple[dict, str, pathlib.Path, list[str], list[str]]:
+    """(config, mode, workdir, cells, arms) of a command line.
 
     Raises:
       InputError: an unknown flag, mode or field, a value of the wrong type, a config that does not load, or a stray
@@ -43,6 +43,7 @@ def parse(argv: list[str]) -> tuple[dict, str, pathlib.Path, list[str]]:
     flags.DEFINE_string("workdir", f"runs/{file.stem}", "where the study lives", flag_values=found)
     flags.DEFINE_string("mode", "study", "what to do; study = train, eval and report", flag_values=found)
     flags.DEFINE_list("cells", None, "only these, such as d064_h001,d064_h008; default all", flag_values=found)
+    flags.DEFINE_list("arms", [], "workdirs of other studies that the verdicts cite", flag_values=found)
     try:
         config_flags.DEFINE_config_dict("config", loaded, "the study", flag_values=found, sys_argv=["main.py", *argv])
         stray = found(["main.py", *argv])[1:]
@@ -68,7 +69,7 @@ def parse(argv: list[str]) -> tuple[dict, str, pathlib.Path, list[str]]:
         raise InputError(
             "--cells= has an empty name; write names such as --cells=d064_h001,d064_h008, or leave it out."
         )
-    return found.config.to_dict(), found.mode, pathlib.Path(found.workdir), found.cells or []
+    return found.config.to_dict(), found.mode, pathlib.Path(found.workdir), found.cells or [], found.arms
 
 
 def _config_flag(argv: list[str]) -> tuple[str | None, list[str]]:
@@ -98,21 +99,27 @@ def main(argv: list[str]) -> int:
     try:
         with stop.installed():
             with stop.at_once():  # imports take seconds
-                config, mode, workdir, cells = parse(argv)
+                config, mode, workdir, cells, arms = parse(argv)
                 frozen = freeze(config)
-                from eval import loss, summary, tables
+                from eval import arms as arms_beside
+                from eval import claims, loss, summary, tables, verdicts
                 from eval.report import page
                 from train import study
 
             evaluation = study.Evaluation(
                 document_losses=loss.document_losses,
+                prospect=claims.prospect,
                 evaluate_pack=tables.evaluate_pack,
                 write_tables=tables.write_tables,
+                load_arms=arms_beside.load,
+                cells_to_price=verdicts.cells_to_price,
+                write_verdicts=verdicts.write,
                 write_report=page.write,
                 show_cells=summary.show_cells,
+                show_verdicts=summary.show_verdicts,
                 show_status=summary.show_status,
             )
-            return study.run(frozen, mode, workdir, cells, evaluation, stop)
+            return study.run(frozen, mode, workdir, cells, arms, evaluation, stop)
     except InputError as error:
         print(f"Error: {error}", file=sys.stderr)
         return BAD_INPUT

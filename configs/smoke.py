@@ -1,4 +1,4 @@
-"""Everything once: four cells, h = 1 and d_k = 1 among them.
+"""Everything once: three cells, h = 1 and d_k = 1 among them.
 
 Command: python main.py --config=configs/smoke.py --workdir=runs/smoke
 Time:    38 seconds on 2 cores with AVX-512, from a cold compile cache.
@@ -10,10 +10,11 @@ from configs import default
 
 def get_config():
     config = default.get_config()
-    config.grid.d_model = (16, 32)
-    config.grid.num_heads = (1, 16)
+    config.grid.d_model = (16,)
+    config.grid.num_heads = (1, 4, 16)
     config.grid.learning_rates = (0.01,)
     config.grid.tuning_seeds, config.grid.extensions = (100,), 0
+    config.claims.launches = 2
     config.data.max_bytes = 200_000
     config.train.steps = 20
     config.train.batch_size = 8

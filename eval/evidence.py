@@ -19,12 +19,14 @@ class Evidence:
       cells: the cells table in the order d_model, num_heads, d_k, with `series`: '' where every cell of the d_model has
         num_heads * d_k = d_model, else 'd_k = <d_k>', since heads are compared at one d_k then.
       runs: their `test` rows of replicas.parquet, one a seed, with `series` and `counted`, the loss in nats/token.
+      choosing: the `tune` rows of every run that chose a rate, with `series` and `counted`.
       documents: their `test` rows of documents.parquet, with `file`, the source file, and `counted`, the summed loss.
       unigram: entropy of the training split, nats/token.
     """
 
     cells: pd.DataFrame
     runs: pd.DataFrame
+    choosing: pd.DataFrame
     documents: pd.DataFrame
     unigram: float
 
@@ -51,15 +53,16 @@ def load(workdir: Workdir, table: pd.DataFrame, corpus: Corpus) -> Evidence:
     same = own_width.groupby(table.d_model).transform("all")
     cells = table.assign(series=("d_k = " + table.d_k.astype(str)).where(~same, ""))
     cells = cells.sort_values(["d_model", "num_heads", "d_k"], ignore_index=True)
-    runs = pd.read_parquet(workdir.results / "replicas.parquet")
-    runs = runs[(runs.split == "test")].merge(cells[["cell", "learning_rate", "series"]])
-    runs = runs.assign(counted=runs.loss.where(runs.status == "done", unigram))
+    every = pd.read_parquet(workdir.results / "replicas.parquet").merge(cells[["cell", "series"]])
+    every = every.assign(counted=every.loss.where(every.status == "done", unigram))
+    runs = every[every.split == "test"].merge(cells[["cell", "learning_rate"]])
+    choosing = every[(every.split == "tune") & (every.stage != "fresh")]
     runs = runs.sort_values(["d_model", "num_heads", "d_k", *SEED], ignore_index=True)
     documents = pd.read_parquet(workdir.results / "documents.parquet")
     documents = documents[documents.split == "test"].merge(runs[["cell", "learning_rate", *SEED, "status"]])
     files = documents.document if corpus.unit == "document" else documents.document.str.rpartition("@")[0]
     counted = documents.loss_sum.where(documents.status == "done", unigram * documents.tokens)
-    return Evidence(cells, runs, documents.assign(file=files, counted=counted), unigram)
+    return Evidence(cells, runs, choosing, documents.assign(file=files, counted=counted), unigram)
 
 
 def difference(evidence: Evidence, cell: str, other: str) -> pd.DataFrame:

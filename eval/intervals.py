@@ -61,22 +61,27 @@ def new_documents(sums: np.ndarray, tokens: np.ndarray, confidence: float = 0.95
     mean = float(np.sum(sums) / (seeds * np.sum(tokens)))
     if min(seeds, documents) < 2:
         return Interval(mean, math.nan, math.nan, 0)
-    table = documents * (sums - mean * tokens) / np.sum(tokens)  # its row means are the seeds' deviations
-    of_seed, of_document = table.mean(axis=1, keepdims=True), table.mean(axis=0, keepdims=True)
-    residual = table - of_seed - of_document + table.mean()
-    squares = np.array(
-        [
-            documents * np.sum((of_seed - table.mean()) ** 2),
-            seeds * np.sum((of_document - table.mean()) ** 2),
-            np.sum(residual**2),
-        ]
-    )
     freedoms = np.array([seeds - 1, documents - 1, (seeds - 1) * (documents - 1)])
-    ms = squares / freedoms
+    ms = _mean_squares(sums, tokens)
     combined = max(ms[0] + ms[1] - ms[2], ms[0], ms[1])
     spread = np.sum(ms**2 / freedoms)
     freedom = max(combined**2 / spread if spread > 0 else 0, min(seeds, documents) - 1)
     return _interval(mean, combined / (seeds * documents), freedom, confidence)
+
+
+def _mean_squares(sums: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+    """Mean squares of seeds, documents and residual of the linearised two-way table."""
+    seeds, documents = sums.shape
+    mean = np.sum(sums) / (seeds * np.sum(tokens))
+    table = documents * (sums - mean * tokens) / np.sum(tokens)  # its row means are the seeds' deviations
+    of_seed, of_document = table.mean(axis=1, keepdims=True), table.mean(axis=0, keepdims=True)
+    residual = table - of_seed - of_document + table.mean()
+    squares = [
+        documents * np.sum((of_seed - table.mean()) ** 2),
+        seeds * np.sum((of_document - table.mean()) ** 2),
+        np.sum(residual**2),
+    ]
+    return np.array(squares) / [seeds - 1, documents - 1, (seeds - 1) * (documents - 1)]
 
 
 def _interval(mean: float, variance: float, freedom: float, confidence: float) -> Interval:
@@ -90,3 +95,36 @@ def within(interval_of, sums: np.ndarray, tokens: np.ndarray, margin: float) -> 
     """Equivalence by two one-sided tests at 5 % (Schuirmann 1987): the 90 % interval lies inside +-margin."""
     found = interval_of(sums, tokens, 0.90)
     return bool(-margin < found.low and found.high < margin)
+
+
+def p_of_so_low(found: Interval, confidence: float = 0.95) -> float:
+    """One-sided p value: the chance of a mean so low where the truth is 0, from an interval at `confidence`; 1 where
+    there is no interval."""
+    if math.isnan(found.low):
+        return 1.0
+    error = (found.high - found.low) / 2 / scipy.stats.t.ppf((1 + confidence) / 2, found.freedom)
+    if not error:
+        return float(found.mean >= 0)
+    return float(scipy.stats.t.cdf(found.mean / error, found.freedom))
+
+
+def variance_of_documents(sums: np.ndarray, tokens: np.ndarray) -> float:
+    """Variance of the pooled mean, in (nats/token)^2, that the choice of documents leaves however many seeds there are:
+    (MS_doc - MS_residual) / (n m), not below 0. Arguments as in `new_documents`; 0 for fewer than two of either."""
+    seeds, documents = sums.shape
+    if min(seeds, documents) < 2:
+        return 0.0
+    _, of_document, residual = _mean_squares(sums, tokens)
+    return max(of_document - residual, 0.0) / (seeds * documents)
+
+
+def bootstrap(sums: np.ndarray, tokens: np.ndarray, confidence: float = 0.95, draws: int = 4000) -> tuple:
+    """(low, high): percentiles of the mean when seeds and documents are drawn with replacement, independently (the
+    pigeonhole bootstrap, Owen 2007). A second opinion: it undercovers with few seeds and decides nothing."""
+    seeds, documents = sums.shape
+    draw = np.random.default_rng(0)
+    of_seed = draw.multinomial(seeds, np.full(seeds, 1 / seeds), draws)
+    of_document = draw.multinomial(documents, np.full(documents, 1 / documents), draws)
+    means = np.einsum("bn,nm,bm->b", of_seed, sums, of_document, optimize=True) / (seeds * (of_document @ tokens))
+    tails = (1 - confidence) / 2
+    return tuple(float(value) for value in np.quantile(means, [tails, 1 - tails]))

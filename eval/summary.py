@@ -7,15 +7,14 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from eval.claims import Verdict
 from eval.tables import training_curve
 from train.grid import Cell
 from train.workdir import Workdir
 
 
-def show_cells(
-    console: Console, workdir: Workdir, cells: tuple[Cell, ...], table: pd.DataFrame, page: pathlib.Path | None
-) -> None:
-    """A row a cell at its best rate, its distance to a bigram model, how its training loss fell; the page's path."""
+def show_cells(console: Console, workdir: Workdir, cells: tuple[Cell, ...], table: pd.DataFrame) -> None:
+    """A row a cell at its best rate, its distance to a bigram model, and how its training loss fell."""
     if len(table):
         shown = Table(
             title="Test loss at each cell's best rate, ± 95 % t interval over seeds", box=SIMPLE_HEAD, padding=0
@@ -42,6 +41,15 @@ def show_cells(
             f"{table.bigram_bits_per_byte.iloc[0]:.3f} bits/byte.",
             highlight=False,
         )
+
+
+def show_verdicts(console: Console, verdicts: list[Verdict], page: pathlib.Path | None) -> None:
+    """A paragraph a claim, and the page's path."""
+    colours = {"supported": "green", "refuted": "red", "undecided": "yellow"}
+    for verdict in verdicts:
+        label = "exploratory, " * verdict.exploratory + verdict.verdict
+        console.print(f"[bold]{verdict.id}[/] [{colours[verdict.verdict]}]{label}[/] ", end="", highlight=False)
+        console.print(verdict.sentence, highlight=False, markup=False)
     if page:
         console.print(f"Report: {page.absolute()}", highlight=False, soft_wrap=True)
 

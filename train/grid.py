@@ -49,6 +49,11 @@ def choosing_seeds(config: StudyConfig) -> tuple[tuple[int, int], ...]:
     return tuple((seed, seed) for seed in config.grid.tuning_seeds) or judged_seeds(config)
 
 
+def most_replicas(config: StudyConfig) -> int:
+    """Replicas of the larger of the two stages, extensions of the rates aside."""
+    return max(len(config.grid.learning_rates) * len(choosing_seeds(config)), len(judged_seeds(config)))
+
+
 def replicas(rates: Iterable[float], seeds: Iterable[tuple[int, int]]) -> tuple[Replica, ...]:
     """Every rate with every pair of seeds."""
     return tuple(Replica(rate, *pair) for rate, pair in itertools.product(rates, seeds))

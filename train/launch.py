@@ -11,7 +11,7 @@ from train import loop, memory, packs, sharding
 from train.checkpoint import CorruptCheckpoint
 from train.config import InputError, StudyConfig
 from train.data import Corpus
-from train.grid import Cell, judged_seeds
+from train.grid import Cell, most_replicas
 from train.packs import Pack
 from train.preemption import Notice
 from train.program import Program
@@ -49,8 +49,8 @@ def check(config: StudyConfig, workdir: Workdir, cells: tuple[Cell, ...], corpus
     for cell in cells:
         packs.check_shape(cell, workdir.cell(cell.name), config)
         model, replica_map = packs.resolve(cell, config)
-        replicas = max(len(cell.replicas), len(judged_seeds(config)))
-        needed = memory.estimate(model, replicas, replica_map, config.train.batch_size, corpus_tokens)
+        replicas, batch_size = max(len(cell.replicas), most_replicas(config)), config.train.batch_size
+        needed = memory.estimate(model, replicas, replica_map, batch_size, corpus_tokens)
         if needed > allowed:
             too_large.append(f"{cell.name} {memory.gigabytes(needed)}")
     if too_large:
@@ -115,7 +115,8 @@ def _train_pack(study: Study, cell: Cell, folder: CellFolder, pack: Pack) -> Non
     """Trains one pack and records its tune losses as they were in memory at the end."""
     folder.documents(pack.index).unlink(missing_ok=True)
     study.progress.begin(cell.name, f"compiling {len(pack.replicas)} replicas, {pack.model.attention} attention")
-    program = study.stop.wait_for(lambda: Program(pack, study.config, study.corpus))
+    before = [program for (name, _), program in study.programs.items() if name == cell.name]
+    program = study.stop.wait_for(lambda: Program(pack, study.config, study.corpus, before))
     study.programs[cell.name, pack.index] = program
     state = loop.train(program, folder, study.config, study.corpus.fingerprint, study.stop, study.progress)
     study.progress.begin(cell.name, "measuring the final loss")

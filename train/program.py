@@ -2,12 +2,13 @@
 
 import functools
 import time
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from train import memory, sharding, step
+from train import grid, memory, sharding, step
 from train.config import StudyConfig
 from train.data import Batches, Corpus
 from train.packs import Pack
@@ -18,8 +19,10 @@ STEPS_PER_DISPATCH = 64  # at most; the loop dispatches fewer where a step is sl
 class Program:
     """Trains one pack, a dispatch of several steps at a time."""
 
-    def __init__(self, pack: Pack, config: StudyConfig, corpus: Corpus):
-        """Compiles.
+    def __init__(self, pack: Pack, config: StudyConfig, corpus: Corpus, before: Sequence["Program"] = ()):
+        """Compiles, unless one of the programs `before`, of the same study and cell, serves this pack too.
+
+        Under `scan` a program has rows for the larger stage of the study, and trains as many as a pack has.
 
         Raises:
           OutOfMemory: the compiled program needs more than the limit.
@@ -28,31 +31,22 @@ class Program:
         whole, split = sharding.replicated(self._mesh), sharding.batch(self._mesh)
         self.batch_size, self.seq_len = config.train.batch_size, config.data.seq_len
         self._seeds = jnp.asarray([replica.init_seed for replica in pack.replicas], jnp.uint32)
-        self._rates = jax.device_put(np.asarray([r.learning_rate for r in pack.replicas], np.float32), whole)
         self._tokens = _on_device(corpus, whole)
         self._batches = {
             seed: Batches(corpus.num_windows("train", self.seq_len), self.batch_size, self.seq_len, seed)
             for seed in {replica.data_seed for replica in pack.replicas}
         }
+        self._rows = max(len(pack.replicas), grid.most_replicas(config) if pack.replica_map == "scan" else 0)
         began = time.perf_counter()
+        rates = [replica.learning_rate for replica in pack.replicas]
+        self._rates = jax.device_put(np.resize(np.asarray(rates, np.float32), self._rows), whole)
         self._init = functools.partial(step.init, pack.model, config.train)
         self.abstract_state = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole),
             jax.eval_shape(self._init, self._seeds),
         )
-        run = functools.partial(step.run, pack.model, config.train, pack.replica_map, corpus.bos)
-        starts = jax.ShapeDtypeStruct((len(pack.replicas), STEPS_PER_DISPATCH, self.batch_size), jnp.int32)
-        number = jax.ShapeDtypeStruct((), jnp.int32)
-        self._compiled = (
-            jax.jit(
-                run,
-                donate_argnums=0,
-                in_shardings=(whole, whole, split, whole, whole, whole),
-                out_shardings=whole,
-            )
-            .lower(self.abstract_state, self._tokens, starts, self._rates, number, number)
-            .compile()
-        )
+        same = [one for one in before if self._serves(one)]
+        self._compiled = same[0]._compiled if same else self._compile(config, corpus, whole, split)
         self.compile_seconds = time.perf_counter() - began
         self.bytes = memory.compiled_bytes(self._compiled)
         allowed = memory.limit(config.train)
@@ -62,18 +56,55 @@ class Program:
                 f"available; lower train.batch_size or data.seq_len, or raise train.memory_limit_gb."
             )
 
+    def _serves(self, other: "Program") -> bool:
+        ours, theirs = self.pack, other.pack
+        return other._rows == self._rows and (ours.model, ours.replica_map) == (theirs.model, theirs.replica_map)
+
+    def _compile(self, config: StudyConfig, corpus: Corpus, whole, split) -> jax.stages.Compiled:
+        pack = self.pack
+        run = functools.partial(step.run, pack.model, config.train, pack.replica_map, corpus.bos)
+        starts = jax.ShapeDtypeStruct((self._rows, STEPS_PER_DISPATCH, self.batch_size), jnp.int32)
+        state = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct((self._rows, *leaf.shape[1:]), leaf.dtype, sharding=whole),
+            self.abstract_state,
+        )
+        number = jax.ShapeDtypeStruct((), jnp.int32)
+        return (
+            jax.jit(
+                run,
+                donate_argnums=0,
+                in_shardings=(whole, whole, split, whole, whole, whole, whole),
+                out_shardings=whole,
+            )
+            .lower(state, self._tokens, starts, self._rates, number, number, number)
+            .compile()
+        )
+
     def init(self) -> step.State:
         """The state before step 0."""
         return jax.device_put(self._init(self._seeds), sharding.replicated(self._mesh))
 
     def run(self, state: step.State, first_step: int, num_steps: int) -> tuple[step.State, dict[str, jax.Array]]:
         """Dispatches `num_steps` <= STEPS_PER_DISPATCH steps; `state` is donated. See `step.run`."""
-        starts = np.zeros((len(self.pack.replicas), STEPS_PER_DISPATCH, self.batch_size), np.int32)
+        replicas = len(self.pack.replicas)
+        starts = np.zeros((self._rows, STEPS_PER_DISPATCH, self.batch_size), np.int32)
         drawn = {seed: batches.starts(first_step, num_steps) for seed, batches in self._batches.items()}
         for row, replica in enumerate(self.pack.replicas):
             starts[row, :num_steps] = drawn[replica.data_seed]
         starts = jax.device_put(starts, sharding.batch(self._mesh))
-        return self._compiled(state, self._tokens, starts, self._rates, np.int32(first_step), np.int32(num_steps))
+        numbers = np.int32(first_step), np.int32(num_steps), np.int32(replicas)
+        if replicas == self._rows:
+            return self._compiled(state, self._tokens, starts, self._rates, *numbers)
+        found = self._compiled(_resized(state, self._rows), self._tokens, starts, self._rates, *numbers)
+        return _resized(found, replicas)
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _resized(tree, rows: int):
+    """Every leaf cut to `rows`, or with rows of zeros behind."""
+    return jax.tree.map(
+        lambda leaf: jnp.pad(leaf[:rows], [(0, max(0, rows - len(leaf)))] + [(0, 0)] * (leaf.ndim - 1)), tree
+    )
 
 
 @functools.lru_cache(maxsize=1)  # all programs of a study share one copy

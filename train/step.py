@@ -62,6 +62,21 @@ def over_replicas(function, replica_map: str):
     return lambda *args: jax.lax.map(lambda one: function(*one), args)
 
 
+def over_first_replicas(function, count: jax.Array, *args):
+    """`function` mapped over the first `count` rows of a leading replica axis, one after another; the other rows of the
+    result are zero. The count is a traced value, so one program serves packs of different sizes."""
+    row = lambda index: jax.tree.map(lambda leaf: leaf[index], args)  # noqa: E731
+    rows = jax.tree.leaves(args)[0].shape[0]
+    empty = jax.tree.map(
+        lambda leaf: jnp.zeros((rows, *leaf.shape), leaf.dtype), jax.eval_shape(lambda: function(*row(0)))
+    )
+
+    def one(index, results):
+        return jax.tree.map(lambda all_, new: all_.at[index].set(new), results, function(*row(index)))
+
+    return jax.lax.fori_loop(0, count, one, empty)
+
+
 def run(
     model: ModelConfig,
     config: TrainConfig,
@@ -73,11 +88,12 @@ def run(
     rates_R: jax.Array,
     first_step: jax.Array,
     num_steps: jax.Array,
+    num_replicas: jax.Array | None = None,
 ) -> tuple[State, dict[str, jax.Array]]:
-    """Trains every replica for `num_steps` <= K steps.
+    """Trains every replica, or under `scan` the first `num_replicas`, for `num_steps` <= K steps.
 
-    The number of steps is a traced value, so one compiled program serves any dispatch and its length never shapes the
-    bits. A replica whose loss or gradient is not finite keeps its last finite state from then on.
+    Both numbers are traced values, so one compiled program serves any dispatch and its length never shapes the bits. A
+    replica whose loss or gradient is not finite keeps its last finite state from then on.
 
     Returns:
       The new state, and `loss`, `grad_norm` and `learning_rate`, (R, K) each, zero beyond `num_steps`.
@@ -110,4 +126,6 @@ def run(
         empty = {name: jnp.zeros(steps_in_dispatch, jnp.float32) for name in ("loss", "grad_norm", "learning_rate")}
         return jax.lax.fori_loop(0, num_steps, one_step, (state, empty))
 
+    if replica_map == "scan" and num_replicas is not None:
+        return over_first_replicas(one_replica, num_replicas, state, starts_RKB, rates_R)
     return over_replicas(one_replica, replica_map)(state, starts_RKB, rates_R)

@@ -1,6 +1,7 @@
 """A study from its first check to its last table: train the grid, evaluate every cell from its checkpoint, report."""
 
 import dataclasses
+import json
 import os
 import pathlib
 import shutil
@@ -26,29 +27,46 @@ class Evaluation:
 
     Attributes:
       document_losses: summed losses of a pack in memory (eval.loss.document_losses).
+      prospect: what the config's seeds can decide, in words (eval.claims.prospect).
       evaluate_pack: losses of a restored pack, as a table (eval.tables.evaluate_pack).
       write_tables: results/ from all evaluated cells (eval.tables.write_tables).
+      load_arms: studies beside this one, by workdir (eval.arms.load).
+      cells_to_price: whose steps are compared (eval.verdicts.cells_to_price).
+      write_verdicts: results/claims.json (eval.verdicts.write).
       write_report: the page (eval.report.page.write); returns its path.
       show_cells: prints the results (eval.summary.show_cells).
+      show_verdicts: prints the verdicts (eval.summary.show_verdicts).
       show_status: prints a workdir's state (eval.summary.show_status).
     """
 
     document_losses: Callable
+    prospect: Callable
     evaluate_pack: Callable
     write_tables: Callable
+    load_arms: Callable
+    cells_to_price: Callable
+    write_verdicts: Callable
     write_report: Callable
     show_cells: Callable
+    show_verdicts: Callable
     show_status: Callable
 
 
 def run(
-    config: StudyConfig, mode: str, path: pathlib.Path, names: list[str], evaluation: Evaluation, stop: Notice
+    config: StudyConfig,
+    mode: str,
+    path: pathlib.Path,
+    names: list[str],
+    arms: list[str],
+    evaluation: Evaluation,
+    stop: Notice,
 ) -> int:
     """Runs `mode` in the workdir at `path`; returns the exit code.
 
     Args:
       config: of the study; modes eval, report and status read the workdir's own instead.
       names: cells to train or evaluate; empty for all. Tables and report always hold every evaluated cell.
+      arms: workdirs of studies beside this one, which the verdicts cite.
 
     Raises:
       InputError: bad input, before anything is trained.
@@ -61,13 +79,16 @@ def run(
     if mode == "status":
         evaluation.show_status(console, workdir, cells)
         return DONE
+    beside = evaluation.load_arms(arms, json.loads(json.dumps(dataclasses.asdict(config))))
     try:
         workdir.make_writable()
         with workdir.lock():
             console.print(f"Headroom: {len(cells)} cells in {path}", highlight=False)
+            if mode in TRAINING:
+                console.print(evaluation.prospect(config), highlight=False)
             with stop.at_once():
                 corpus = _corpus(config, mode, workdir, cells)
-            return _write(config, mode, workdir, corpus, every_cell, cells, evaluation, console, stop)
+            return _write(config, mode, workdir, corpus, every_cell, cells, beside, evaluation, console, stop)
     except Preempted:
         console.print("Stopped as asked; what is done is saved. Run the same command again to continue.")
         sys.stdout.flush()
@@ -124,10 +145,10 @@ def _corpus(config: StudyConfig, mode: str, workdir: Workdir, cells: tuple[Cell,
     return corpus
 
 
-def _write(config, mode, workdir, corpus, every_cell, cells, evaluation, console, stop) -> int:
+def _write(config, mode, workdir, corpus, every_cell, cells, beside, evaluation, console, stop) -> int:
     import jax
 
-    from train import compile_cache, launch, stages, timing
+    from train import compile_cache, launch, prices, stages, timing
 
     compile_cache.use(console.print)
     if mode in TRAINING:
@@ -141,11 +162,17 @@ def _write(config, mode, workdir, corpus, every_cell, cells, evaluation, console
             timing.measure(study, cells)
         if mode == "eval":
             launch.evaluate_cells(study, cells)
-        progress.begin("results", "writing tables and the report")
+        progress.begin("results", "writing tables")
         with stop.at_once():
             table = evaluation.write_tables(workdir, every_cell, config, corpus)
+        if mode == "study":
+            prices.measure(study, evaluation.cells_to_price(workdir, table, corpus), config.claims.launches)
+        progress.begin("results", "verdicts and the report")
+        with stop.at_once():
+            verdicts = evaluation.write_verdicts(workdir, table, config, corpus, beside) if len(table) else []
             page = evaluation.write_report(workdir, table) if len(table) else None
-    evaluation.show_cells(console, workdir, every_cell, table, page)
+    evaluation.show_cells(console, workdir, every_cell, table)
+    evaluation.show_verdicts(console, verdicts, page)
     if table.empty:
         console.print("No judged run is evaluated yet, so there is no table of cells; --mode=study makes it.")
     failed = [cell.name for cell in cells if workdir.cell(cell.name).failed]

@@ -119,6 +119,13 @@ class Workdir:
     def report(self) -> pathlib.Path:
         return self.path / "report"
 
+    @property
+    def looks(self) -> pathlib.Path:
+        return self.path / "looks.json"
+
+    def price(self, launch: int) -> pathlib.Path:
+        return self.path / "prices" / f"launch_{launch:02d}.json"
+
     def cell(self, name: str) -> CellFolder:
         return CellFolder(self.path / "cells" / name)
 

@@ -6,12 +6,11 @@ import math
 
 import pandas as pd
 
-from eval import intervals
+from eval import evidence, intervals, stats
+from eval.evidence import SEED, Evidence
 from train import data, grid, metrics
 from train.config import freeze
-from train.workdir import Workdir
-
-SEED = ["init_seed", "data_seed"]
+from train.workdir import Workdir, read_json
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,31 +18,28 @@ class Facts:
     """A workdir's outcome. Losses are in nats/token.
 
     Attributes:
-      cells: the cells table in the order d_model, num_heads, d_k, with `series`: '' where every cell of the d_model has
-        num_heads * d_k = d_model, else 'd_k = <d_k>', since heads are compared at one d_k then.
-      runs: replicas.parquet of those cells with `series`, `num_heads`, ... and `counted`: the loss, or for a diverged
-        run the unigram entropy of the training split.
+      evidence: the judged runs, None where there are none.
       planned: every cell of the config, evaluated or not.
-      documents: documents.parquet, the `test` rows of those cells, each with the `file` it is from.
+      verdicts: results/claims.json.
       record: config.json.
     """
 
     workdir: Workdir
-    cells: pd.DataFrame
-    runs: pd.DataFrame
-    documents: pd.DataFrame
+    evidence: Evidence | None
     planned: tuple[grid.Cell, ...]
+    verdicts: list[dict]
     record: dict
     corpus: data.Corpus
     unigram: float
 
-    @functools.cached_property
+    @property
+    def cells(self) -> pd.DataFrame:
+        return self.evidence.cells if self.evidence else pd.DataFrame()
+
+    @property
     def seeds(self) -> pd.DataFrame:
         """The `test` runs at each cell's chosen rate: one row a seed."""
-        if self.cells.empty:
-            return self.runs
-        chosen = self.runs[self.runs.split == "test"].merge(self.cells[["cell", "learning_rate"]])
-        return chosen.sort_values(["d_model", "num_heads", "d_k", *SEED], ignore_index=True)
+        return self.evidence.runs if self.evidence else pd.DataFrame()
 
     @property
     def bigram(self) -> float:
@@ -51,8 +47,9 @@ class Facts:
 
     def curves(self) -> pd.DataFrame:
         """Training loss at each cell's chosen rate, averaged over its seeds: cell, d_model, num_heads, series, step,
-        loss. A diverged run is left out."""
-        frames = []
+        tokens, seconds (by the timing pass), petaflops (of training), loss. A diverged run is left out."""
+        frames, config = [], self.record["config"]
+        a_step = config["train"]["batch_size"] * config["data"]["seq_len"]
         for row in self.cells.itertuples():
             runs = self.seeds[(self.seeds.cell == row.cell) & (self.seeds.status == "done")]
             names = {grid.Replica(run.learning_rate, run.init_seed, run.data_seed).name for run in runs.itertuples()}
@@ -60,7 +57,10 @@ class Facts:
             if lines:
                 mean = pd.DataFrame(lines).astype({"loss": float}).groupby("step", as_index=False).loss.mean()
                 shape = {"cell": row.cell, "d_model": row.d_model, "num_heads": row.num_heads, "series": row.series}
-                frames.append(mean.assign(**shape, step=mean.step + 1))
+                step = mean.step + 1
+                flops = 3e-15 * row.flops_per_token * a_step  # forward, and twice as much backward
+                axes = {"tokens": step * a_step, "seconds": step * (row.step_ms or math.nan) / 1e3}
+                frames.append(mean.assign(**shape, step=step, **axes, petaflops=step * flops))
         return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
     @functools.cached_property
@@ -77,42 +77,19 @@ class Facts:
         """The test loss of a cell less that of h = 1 of its d_model and series, paired by seed: the interval on these
         documents, that for new documents too, and the effective number of files."""
         single = self.cells[(self.cells.num_heads == 1) & (self.cells.d_model == row.d_model)]
-        of_single = self._sums(single[single.series == row.series].cell.item())
-        of_cell = self._sums(row.cell)
-        shared = of_cell.index.intersection(of_single.index)
-        sums = (of_cell.loc[shared] - of_single.loc[shared]).to_numpy()
-        tokens = self.documents[self.documents.cell == row.cell]
-        tokens = tokens.drop_duplicates("document").groupby("file").tokens.sum().loc[of_cell.columns].to_numpy()
-        these, new = intervals.these_documents(sums, tokens), intervals.new_documents(sums, tokens)
+        sums = evidence.difference(self.evidence, row.cell, single[single.series == row.series].cell.item())
+        tokens = self.evidence.tokens().loc[sums.columns].to_numpy()
+        these, new = (of(sums.to_numpy(), tokens) for of in (intervals.these_documents, intervals.new_documents))
         return these, new, intervals.effective_documents(tokens)
-
-    def _sums(self, cell: str) -> pd.DataFrame:
-        """Summed `test` loss in nats of each seed (rows) on each file (columns) at the cell's chosen rate, a diverged
-        run counted as the unigram entropy of the training split."""
-        runs = self.seeds[self.seeds.cell == cell][["cell", "learning_rate", *SEED, "status"]]
-        found = self.documents.merge(runs, on=["cell", "learning_rate", *SEED])
-        counted = found.loss_sum.where(found.status == "done", self.unigram * found.tokens)
-        return found.assign(counted=counted).pivot_table(index=SEED, columns="file", values="counted", aggfunc="sum")
 
 
 def load(workdir: Workdir, table: pd.DataFrame) -> Facts:
     """The facts of `workdir`, restricted to the cells in `table` where they are results."""
     record, corpus = workdir.record(), data.open_corpus(workdir.data)
-    unigram = data.unigram_entropy(corpus)
-    runs, documents = pd.DataFrame(), pd.DataFrame()
-    if len(table):
-        own_width = table.num_heads * table.d_k == table.d_model
-        same = own_width.groupby(table.d_model).transform("all")
-        table = table.assign(series=("d_k = " + table.d_k.astype(str)).where(~same, ""))
-        table = table.sort_values(["d_model", "num_heads", "d_k"], ignore_index=True)
-        runs = pd.read_parquet(workdir.results / "replicas.parquet").merge(table[["cell", "series"]], on="cell")
-        runs = runs.assign(counted=runs.loss.where(runs.status == "done", unigram))
-        documents = pd.read_parquet(workdir.results / "documents.parquet")
-        documents = documents[(documents.split == "test") & documents.cell.isin(table.cell)]
-        files = documents.document if corpus.unit == "document" else documents.document.str.rpartition("@")[0]
-        documents = documents.assign(file=files)
+    found = evidence.load(workdir, table, corpus) if len(table) else None
     planned = grid.cells_of(freeze(record["config"]), data.VOCAB_SIZE)
-    return Facts(workdir, table, runs, documents, planned, record, corpus, unigram)
+    verdicts = read_json(workdir.results / "claims.json") or []
+    return Facts(workdir, found, planned, verdicts, record, corpus, data.unigram_entropy(corpus))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -234,6 +211,33 @@ def budget_notes(cells: pd.DataFrame) -> list[str]:
     else:
         notes.append("Attention parameters differ within a d_model, because h * d_k does.")
     return notes
+
+
+def rate_costs(facts: Facts) -> list[dict]:
+    """How much a factor 4 in the learning rate costs each cell (the sensitivity of Wortsman et al. 2023): its mean tune
+    loss at a quarter and at four times the chosen rate, less that at the chosen one; None where it was not tried."""
+    means = facts.evidence.choosing.groupby(["cell", "learning_rate"]).counted.mean()
+    found = []
+    for row in facts.cells.itertuples():
+        mine = means[row.cell]
+        costs = {}
+        for name, factor in (("lower", 0.25), ("higher", 4.0)):
+            near = mine[[math.isclose(rate, factor * row.learning_rate, rel_tol=0.02) for rate in mine.index]]
+            costs[name] = float(near.iloc[0] - mine[row.learning_rate]) if len(near) else None
+        found.append({"cell": row.cell, "d_model": row.d_model, "rate": row.learning_rate, **costs})
+    return found
+
+
+def may_be_best(facts: Facts) -> dict[str, bool]:
+    """Whether each cell is in the 95 % set of the best of its d_model (eval.stats.best_set), over the seeds that all of
+    them have."""
+    found = {}
+    for _, cells in facts.cells.groupby(["d_model", "series"]):
+        runs = facts.seeds[facts.seeds.cell.isin(cells.cell)]
+        losses = runs.pivot_table(index="cell", columns=SEED, values="counted").dropna(axis=1)
+        if losses.shape[1] > 1:
+            found |= dict(zip(losses.index, stats.best_set(losses.to_numpy()).tolist(), strict=True))
+    return found
 
 
 def rate_notes(facts: Facts) -> list[str]:

@@ -129,20 +129,39 @@ def sensitivity(rates: pd.DataFrame):
     return figure
 
 
-def curves(lines: pd.DataFrame):
-    """Training loss of one d_model: a line a cell, the mean over its seeds at the chosen rate."""
-    figure, axes = _axes(f"d_model {lines.d_model.iloc[0]}", "step (log scale)", "training loss (nats/token)")
+def curves(lines: pd.DataFrame, axis: str, label: str):
+    """Training loss of one d_model against `axis`: a line a cell, the mean over its seeds at the chosen rate."""
+    figure, axes = _axes(f"d_model {lines.d_model.iloc[0]}", f"{label}, log scale", "training loss (nats/token)")
     groups = list(lines.groupby(["num_heads", "series"]))
     for position, ((num_heads, series), line) in enumerate(groups):
         line = line.sort_values("step")
         bins = np.unique(np.geomspace(1, line.step.max() + 1, POINTS).round())
-        line = line.groupby(np.digitize(line.step, bins))[["step", "loss"]].mean()
-        label = f"h = {num_heads}" + (f", {series}" if series else "")
-        axes.plot(line.step, line.loss, color=style.ordered(position, len(groups)), label=label, linewidth=1.3)
+        line = line.groupby(np.digitize(line.step, bins))[[axis, "loss"]].mean()
+        name = f"h = {num_heads}" + (f", {series}" if series else "")
+        axes.plot(line[axis], line.loss, color=style.ordered(position, len(groups)), label=name, linewidth=1.3)
     axes.set_xscale("log")
-    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.xaxis.set_major_formatter("{x:,.0f}" if axis == "tokens" else "{x:g}")
     axes.set_xticks([], minor=True)
     _legend(axes, outside=True)
+    return figure
+
+
+def forest(rows: list[dict], margin: float, title: str):
+    """Effects with their intervals, a row each, the first in bold with its seeds; the margin as a band about 0."""
+    figure, axes = _axes(title, "difference in test loss (nats/token)", "")
+    figure.set_size_inches(5.2, 1.3 + 0.33 * len(rows))
+    axes.axvspan(-margin, margin, color=style.GRID, alpha=0.6, linewidth=0, label=f"within ± {margin:g}")
+    axes.axvline(0, color=style.MUTED, linewidth=0.8)
+    for place, row in enumerate(rows):
+        colour = style.category(0) if place == 0 else style.MUTED
+        ends = [[row["effect"] - row["low"]], [row["high"] - row["effect"]]]
+        width = 2.2 if place == 0 else 1.1
+        axes.errorbar([row["effect"]], [place], xerr=ends, color=colour, fmt="o", linewidth=width, capsize=3)
+        for value in row.get("seeds", ()):
+            axes.plot([value], [place - 0.28], "o", color=colour, markerfacecolor="none", markersize=4)
+    axes.set_yticks(range(len(rows)), [row["label"] for row in rows])
+    axes.set_ylim(len(rows) - 0.4, -0.7)
+    _legend(axes)
     return figure
 
 

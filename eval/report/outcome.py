@@ -3,6 +3,7 @@
 import shlex
 
 import numpy as np
+import pandas as pd
 
 from eval.report.facts import Facts
 
@@ -37,11 +38,12 @@ def states(facts: Facts) -> list[dict]:
 
 def diverged(facts: Facts) -> list[dict]:
     """Every run that diverged: cell, learning_rate, init_seed, data_seed, step, whether at its cell's chosen rate."""
-    if facts.runs.empty:
+    if facts.evidence is None:
         return []
-    runs = facts.runs[(facts.runs.split == "test") & (facts.runs.status == "diverged")]
-    chosen = dict(zip(facts.cells.cell, facts.cells.learning_rate, strict=True))
+    runs = pd.concat([facts.evidence.choosing, facts.evidence.runs])
     columns = ["cell", "learning_rate", "init_seed", "data_seed", "diverged_at"]
+    runs = runs[runs.status == "diverged"].drop_duplicates(columns)
+    chosen = dict(zip(facts.cells.cell, facts.cells.learning_rate, strict=True))
     return [{**run, "chosen": run["learning_rate"] == chosen[run["cell"]]} for run in runs[columns].to_dict("records")]
 
 

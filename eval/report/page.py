@@ -7,12 +7,16 @@ import pathlib
 import jinja2
 import pandas as pd
 
-from eval.report import facts, figures, outcome, style
+from eval import claims
+from eval.report import facts, figures, outcome, style, verdicts
+from train.config import freeze
 from train.workdir import Workdir
 
 HERE = pathlib.Path(__file__).parent
+FOREST = {"C1": "loss at h = 1 less that at h*", "C2": "loss at d_k = 1 less that at h*"}
 AXES = {"num_heads": "the number of heads h", "d_k": "the head width d_k"}
 
+CURVES = {"tokens": "training tokens", "seconds": "measured time (s)", "petaflops": "training FLOPs (10^15)"}
 COSTS = (  # column, what to divide it by, title, axis
     ("step_ms", 1, "Time of a step", "step of one run (ms)"),
     ("peak_memory_bytes", 2**20, "Memory", "a cell's program (MiB)"),
@@ -40,6 +44,11 @@ def write(workdir: Workdir, table: pd.DataFrame) -> pathlib.Path:
         figures={name: style.inline(*parts) for name, parts in drawn.items()},
         has_curves=any(name.startswith("curves_") for name in drawn),
         readings=readings,
+        verdicts=verdicts.rows(found),
+        prospect=claims.prospect(freeze(found.record["config"])),
+        prices=_prices(workdir) if len(table) else [],
+        rate_costs=facts.rate_costs(found) if len(table) else [],
+        may_be_best=facts.may_be_best(found) if len(table) else {},
         lead=facts.lead(readings),
         budget_notes=facts.budget_notes(found.cells) if len(table) else [],
         rate_notes=facts.rate_notes(found) if len(table) else [],
@@ -79,6 +88,16 @@ def _single_ms(cells: pd.DataFrame) -> dict[tuple[int, str], float]:
     return {(row.d_model, row.series): row.step_ms for row in single.itertuples()}
 
 
+def _prices(workdir: Workdir) -> list[dict]:
+    """Median over the launches of step time and memory, by cell and path."""
+    path = workdir.results / "prices.csv"
+    if not path.exists():
+        return []
+    keys = ["cell", "path", "attention"]
+    timed = pd.read_csv(path).groupby(keys, as_index=False, sort=False)[["step_ms", "memory_bytes"]].median()
+    return timed.to_dict("records")
+
+
 def _draw(found: facts.Facts) -> dict[str, tuple[str, str, dict[str, str]]]:
     """Every figure by the name of its file: SVG document, what it shows in words, tips by gid."""
     import matplotlib
@@ -92,6 +111,15 @@ def _draw(found: facts.Facts) -> dict[str, tuple[str, str, dict[str, str]]]:
     }
     made = {}
     with matplotlib.rc_context({**matplotlib.rcParamsDefault, **style.RC}):
+        for verdict in found.verdicts:
+            rows = verdicts.forest(verdict)
+            if rows:
+                alt = f"{verdict['claim']}: effects and intervals."
+                made[f"forest_{verdict['id']}"] = (
+                    figures.forest(rows, verdict["margin"], f"{verdict['id']}: {FOREST[verdict['id']]}"),
+                    alt,
+                    {},
+                )
         if len(found.pairs):
             pair_tips = {
                 figures.gid(row.cell, row.init_seed, row.data_seed): f"{row.cell}, seed {row.init_seed}: "
@@ -114,15 +142,17 @@ def _draw(found: facts.Facts) -> dict[str, tuple[str, str, dict[str, str]]]:
                 made[f"loss_{axis}_{name}"] = (figure, alt, tips)
             alt = f"Mean tune loss against the learning rate, one line for each cell of d_model {d_model}."
             made[f"rates_{name}"] = (figures.sensitivity(rates[rates.d_model == d_model]), alt, {})
-            if len(curves) and (curves.d_model == d_model).any():
-                alt = f"Training loss against the step, one line for each cell of d_model {d_model}."
-                made[f"curves_{name}"] = (figures.curves(curves[curves.d_model == d_model]), alt, {})
+            mine = curves[curves.d_model == d_model] if len(curves) else curves
+            for axis, label in CURVES.items():
+                if len(mine) and mine[axis].notna().all():
+                    alt = f"Training loss against {label}, one line for each cell of d_model {d_model}."
+                    made[f"curves_{name}_{axis}"] = (figures.curves(mine, axis, label), alt, {})
         return {name: (style.svg(figure, name), alt, tips) for name, (figure, alt, tips) in made.items()}
 
 
 def _rates(found: facts.Facts) -> pd.DataFrame:
     """Mean tune loss by cell and learning rate, a diverged run counted as the unigram entropy."""
-    tune = found.runs[found.runs.split == "tune"]
+    tune = found.evidence.choosing
     keys = ["cell", "d_model", "num_heads", "series", "learning_rate"]
     tune = tune.assign(diverged=tune.status == "diverged")
     means = tune.groupby(keys, as_index=False).agg(loss=("counted", "mean"), diverged=("diverged", "sum"))

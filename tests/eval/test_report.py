@@ -3,105 +3,22 @@
 import dataclasses
 import html.parser
 import json
-import math
 import re
 import shlex
 import subprocess
 import sys
 
-import numpy as np
 import pandas as pd
 import pytest
 import scipy.stats
 
 import main
-from configs import default
 from eval import intervals
 from eval.report import facts, figures, outcome, page
-from eval.tables import write_tables
-from train import data, grid, packs
+from tests.eval.workdirs import build
+from train import data
 from train.config import freeze
-from train.workdir import CellFolder, Workdir, write_json, write_table
-
-TEXT = "".join(np.random.default_rng(0).choice(list("abcdefghijklmnopqrstuvwxyz\n"), 120_000))
-
-
-def build(folder, lost=(), only=None, timing=True, curves=True, files=1, **changes) -> tuple[Workdir, pd.DataFrame]:
-    """A workdir as a study leaves it, with made-up losses; returns it and its cells table.
-
-    Args:
-      lost: (cell, learning rate, init seed) of runs that diverged; None matches all.
-      only: cells that are evaluated; the others are pending.
-      files: source files that the documents of each split are from.
-      changes: config.grid fields.
-    """
-    values = default.get_config().to_dict()
-    values["grid"].update(
-        {"d_model": (16, 32), "head_ratio": 2, "learning_rates": (0.004, 0.008, 0.016), "init_seeds": (0, 1, 2)}
-    )
-    values["grid"].update({"tuning_seeds": (), "extensions": 0})
-    values["grid"].update(changes)
-    (folder / "text.txt").write_text(TEXT)
-    values["data"]["source"] = f"file:{folder / 'text.txt'}"
-    config, workdir = freeze(values), Workdir(folder / "run")
-    corpus = data.load_or_write(config.data, workdir.data)
-    workdir.write_record(config, "cpu", corpus.fingerprint)
-    cells = grid.cells_of(config, data.VOCAB_SIZE)
-    random = np.random.default_rng(0)
-    shared = random.normal(0, 0.02, 1000)
-    for cell in cells:
-        noise = random.normal(0, 0.005, (len(cell.replicas), 2))
-        if only is None or cell.name in only:
-            gone = [any(_matches(each, cell, run) for each in lost) for run in cell.replicas]
-            _finish(workdir.cell(cell.name), cell, noise, shared, gone, timing, curves, files)
-            _record_tuning(workdir.cell(cell.name), corpus)
-    return workdir, write_tables(workdir, cells, config, corpus)
-
-
-def _matches(pattern: tuple, cell: grid.Cell, run: grid.Replica) -> bool:
-    found = (cell.name, run.learning_rate, run.init_seed)
-    return all(wanted in (None, value) for wanted, value in zip(pattern, found, strict=True))
-
-
-def _finish(folder: CellFolder, cell: grid.Cell, noise, shared, gone, timing: bool, curves: bool, files: int) -> None:
-    environment = {"threads": 2, "xla_flags": "", "jaxlib": "0.10", "device": "cpu", "devices": 1}
-    model = dataclasses.replace(cell.model, attention="reference")
-    trained = {"step": 400, "compile_seconds": 4.5, "memory_bytes": 20 * 2**20}
-    trained["diverged_at"] = [17 if each else -1 for each in gone]
-    record = packs.Pack(0, model, cell.replicas, "scan", environment).as_json()
-    folder.write_packs([{**record, "trained": trained}])
-    folder.write_status("done")
-    octaves = math.log2(model.num_heads)
-    lowest = 2 + 0.01 * (octaves - 2) ** 2 - 0.002 * model.d_model
-    rows, lines = [], []
-    for run, (tune, test) in zip(cell.replicas, noise, strict=True):
-        level = lowest + 0.02 * math.log2(run.learning_rate / 0.008) ** 2 + shared[run.init_seed]
-        for split, loss in (("tune", level + tune), ("test", level + test)):
-            for file in range(files):
-                tokens = 1000 + 10 * file
-                own = 0.05 * math.sin(file * model.num_heads) if files > 1 else 0
-                sizes = {"document": f"{file}.txt@0", "tokens": tokens, "bytes": tokens}
-                sizes["loss_sum"] = tokens * (loss + own)
-                rows.append({**dataclasses.asdict(run), "split": split, **sizes})
-        for step in range(0, 400, 10):
-            lines.append({"pack": 0, "step": step, "replica": run.name, "loss": level + 4 / (step / 20 + 1)})
-    write_table(folder.documents(0), pd.DataFrame(rows))
-    if curves:
-        folder.metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    if timing:
-        write_json(folder.timing, {"step_ms": 8.0 + model.d_model / 16 + model.num_heads, "tokens_per_second": 1e5})
-
-
-def _record_tuning(folder: CellFolder, corpus: data.Corpus) -> None:
-    """The tune losses of packs.json as the documents have them, as if of the whole split."""
-    first, last = corpus.splits["tune"]
-    documents = pd.read_parquet(folder.documents(0))
-    sums = documents[documents.split == "tune"].groupby(["learning_rate", "init_seed"])[["loss_sum", "tokens"]].sum()
-    means = sums.loss_sum / sums.tokens * corpus.num_bytes[first:last].sum()
-    (record,) = folder.packs()
-    losses = [means[run["learning_rate"], run["init_seed"]] for run in record["replicas"]]
-    record["trained"]["tune_losses"] = losses
-    folder.write_packs([record])
+from train.workdir import Workdir
 
 
 class Parsed(html.parser.HTMLParser):

@@ -177,3 +177,16 @@ def test_a_log_drops_what_lies_beyond_and_what_is_torn(tmp_path):
     kept = metrics.read(path)
     assert [(line["pack"], line["step"], line["loss"]) for line in kept] == [(0, 0, None), (0, 1, 1.0), (1, 3, 2.0)]
     assert path.read_bytes().endswith(b"}\n")
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_a_program_with_room_for_more_gives_the_same_bits(replicas, program, config, corpus, tmp_path):
+    """Rows of the program that a pack does not need are not trained, and one program serves packs of several sizes."""
+    pack = dataclasses.replace(program.pack, replicas=program.pack.replicas[:replicas])
+    small = dataclasses.replace(config, grid=dataclasses.replace(config.grid, init_seeds=(0,)))
+    alone = Program(pack, small if replicas == 1 else config, corpus)
+    shared = Program(pack, config, corpus, [program])
+    assert shared._compiled is program._compiled and (alone._compiled is not shared._compiled)
+    assert bits(train(shared, config, tmp_path / "shared")) == bits(train(alone, config, tmp_path / "alone"))
+    other = dataclasses.replace(pack, model=dataclasses.replace(pack.model, d_ff=(7,)))
+    assert Program(other, config, corpus, [program])._compiled is not program._compiled

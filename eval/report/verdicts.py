@@ -1,0 +1,103 @@
+"""The verdicts as the page shows them: a row a claim, and the rows of each forest plot."""
+
+from eval import claims, rules
+from eval.report.facts import Facts, signed
+
+
+def rows(facts: Facts) -> list[dict]:
+    """Each claim: id, claim, verdict in words, effect with its interval, sentence, notes, and details to unfold."""
+    return [
+        {
+            **verdict,
+            "words": ("exploratory, " if verdict["exploratory"] else "") + verdict["verdict"],
+            "number": _number(verdict),
+            "more": _more(verdict),
+        }
+        for verdict in facts.verdicts
+    ]
+
+
+def _number(verdict: dict) -> str:
+    if verdict["effect"] is None:
+        return ""
+    if verdict["id"] == "C3":
+        return f"× {verdict['effect']:.2f} [{verdict['low']:.2f}, {verdict['high']:.2f}]"
+    if verdict["low"] is None:
+        return signed(verdict["effect"])
+    return f"{signed(verdict['effect'])} [{signed(verdict['low'])}, {signed(verdict['high'])}]"
+
+
+def _more(verdict: dict) -> list[str]:
+    """What was computed beside the sentence, in words."""
+    details = verdict["details"]
+    if verdict["id"] == "C3" or "values" not in details:
+        return []
+    said = [f"{part['name']}: {_ends(part)}, {part['verdict']}." for part in verdict["parts"]]
+    for key, words in (("these_documents", "On these documents"), ("new_documents", "For new documents too")):
+        if details[key]["low"] is not None:
+            said.append(f"{words}: {_ends(details[key])}.")
+    if details.get("bootstrap"):
+        low, high = details["bootstrap"]
+        said.append(
+            f"A second opinion that decides nothing, the bootstrap of seeds and files: {signed(low)} to {signed(high)}."
+        )
+    if details["fixed_heads"]:
+        fixed = details["fixed_heads"]
+        said.append(f"Against h = {claims.FIXED_HEADS}, which no data chose: {_ends(fixed)}, {fixed['verdict']}.")
+    if details["shared_rate"]:
+        shared = details["shared_rate"]
+        said.append(
+            f"One shared learning rate, {shared['rate']:g}, for all cells would have said {_ends(shared)}, "
+            f"{shared['verdict']} (choosing seeds, tune documents)."
+        )
+    if details.get("sign"):
+        sign = details["sign"]
+        said.append(f"{sign['agree']} of {sign['of']} seeds agree in sign (sign test p = {sign['p_value']:.3f}).")
+    if details["correlation"] is not None:
+        said.append(
+            f"The two sides' losses correlate over seeds by {details['correlation']:.2f}: what pairing takes out."
+        )
+    if verdict["verdict"] != rules.UNDECIDED and details.get("seeds_to_decide"):
+        words = claims.seeds_in_words(tuple(details["seeds_to_decide"]))
+        said.append(f"A difference as small as the margin would take {words} (80 % power).")
+    gain = details.get("margin_in_tokens")
+    if gain is not None:
+        said.append(
+            f"What the margin means: 5 % more tokens lower the training loss by about {gain:.4f} nats/token here."
+        )
+    return said
+
+
+def _ends(found: dict) -> str:
+    if found.get("effect") is None:
+        return "no number"
+    if found.get("low") is None:
+        return signed(found["effect"])
+    return f"{signed(found['effect'])} [{signed(found['low'])}, {signed(found['high'])}]"
+
+
+def forest(verdict: dict) -> list[dict]:
+    """The rows of a claim's forest plot, the deciding one first: label, effect, low, high, and `seeds` of the first."""
+    details = verdict["details"]
+    if verdict["low"] is None or "values" not in details:
+        return []
+    found = [{"label": "all d_model, decides" if len(verdict["parts"]) > 1 else "decides", **_pick(verdict)}]
+    found[0]["seeds"] = list(details["values"].values())
+    if len(verdict["parts"]) > 1:
+        found += [{"label": part["name"], **_pick(part)} for part in verdict["parts"]]
+    other = "these_documents" if verdict["about"] == "new documents" else "new_documents"
+    found.append({"label": other.replace("_", " "), **_pick(details[other])})
+    if details.get("bootstrap"):
+        low, high = details["bootstrap"]
+        found.append({"label": "bootstrap", "effect": verdict["effect"], "low": low, "high": high})
+    if details["fixed_heads"]:
+        found.append({"label": f"against h = {claims.FIXED_HEADS}", **_pick(details["fixed_heads"])})
+    if details["survivors"] and details["survivors"].get("low") is not None:
+        found.append({"label": "survivors alone", **_pick(details["survivors"])})
+    if details["shared_rate"]:
+        found.append({"label": f"one rate, {details['shared_rate']['rate']:g}", **_pick(details["shared_rate"])})
+    return [row for row in found if row["low"] is not None]
+
+
+def _pick(found: dict) -> dict:
+    return {key: found.get(key) for key in ("effect", "low", "high")}

@@ -1,0 +1,68 @@
+"""All verdicts of a study: results/claims.json."""
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+
+from eval import arms, claims, evidence, price
+from eval.claims import Verdict
+from eval.tables import training_curve
+from train import grid
+from train.config import StudyConfig
+from train.data import Corpus
+from train.workdir import Workdir, read_json, write_json
+
+MORE_TOKENS = 1.05  # the margin is compared with what 5 % more tokens bring
+
+
+def cells_to_price(workdir: Workdir, table: pd.DataFrame, corpus: Corpus) -> tuple[str, ...]:
+    """The cells whose steps C3 compares: of each d_model h = 1 and the h* of C1."""
+    if table.empty:
+        return ()
+    pairs = price.to_measure(evidence.load(workdir, table, corpus)).values()
+    return tuple(dict.fromkeys(cell for pair in pairs for cell in pair))
+
+
+def write(
+    workdir: Workdir, table: pd.DataFrame, config: StudyConfig, corpus: Corpus, beside: list[arms.Arm]
+) -> list[Verdict]:
+    """Judges every claim, writes results/claims.json and returns the verdicts.
+
+    Args:
+      table: the cells table, not empty.
+      beside: the study's arms.
+    """
+    found = evidence.load(workdir, table, corpus)
+    looks = _looks(workdir, found, config)
+    verdicts = [
+        claims.judge(comparison, found, workdir, config, corpus.source, looks, beside) for comparison in claims.CLAIMS
+    ]
+    verdicts = [*verdicts, price.judge(found, workdir, config)]
+    verdicts[0].details["margin_in_tokens"] = gain_of_more_tokens(workdir, found)
+    write_json(workdir.results / "claims.json", [dataclasses.asdict(verdict) for verdict in verdicts])
+    return verdicts
+
+
+def _looks(workdir: Workdir, found: evidence.Evidence, config: StudyConfig) -> int:
+    """How often verdicts have been read here, each time with other seeds; this time counts once all seeds are there."""
+    seeds = sorted(map(list, grid.judged_seeds(config)))
+    counts = found.runs.groupby("cell").size()
+    read = read_json(workdir.looks) or []
+    if seeds not in read and len(counts) and (counts == len(seeds)).all():
+        read.append(seeds)
+        write_json(workdir.looks, read)
+    return max(1, len(read))
+
+
+def gain_of_more_tokens(workdir: Workdir, found: evidence.Evidence) -> float | None:
+    """How much the training loss of the judged runs falls, in nats/token, as tokens grow by MORE_TOKENS: the slope over
+    the last half of the steps against the logarithm of the step."""
+    slopes = []
+    for cell in found.cells.cell:
+        curve = training_curve(workdir.cell(cell))
+        mean = curve.groupby("step").loss.mean() if len(curve) else pd.Series(dtype=float)
+        late = mean[mean.index >= mean.index.max() / 2] if len(mean) else mean
+        if len(late) > 2:
+            slopes.append(np.polyfit(np.log(late.index.to_numpy() + 1), late.to_numpy(), 1)[0])
+    return float(-np.mean(slopes) * np.log(MORE_TOKENS)) if slopes else None

@@ -1,0 +1,120 @@
+"""Workdirs as a study leaves them, with made-up losses."""
+
+import dataclasses
+import json
+import math
+
+import numpy as np
+import pandas as pd
+
+from configs import default
+from eval.tables import write_tables
+from train import data, grid, packs, tuning
+from train.config import StudyConfig, freeze
+from train.workdir import CellFolder, Workdir, write_json, write_table
+
+TEXT = "".join(np.random.default_rng(0).choice(list("abcdefghijklmnopqrstuvwxyz\n"), 120_000))
+ENVIRONMENT = {"threads": 2, "xla_flags": "", "jaxlib": "0.10", "device": "cpu", "devices": 1}
+
+
+@dataclasses.dataclass
+class MadeUp:
+    """What shapes the losses.
+
+    Attributes:
+      lost: (cell, learning rate, init seed) of runs that diverged; None matches all.
+      files: source files that the documents of each split are from.
+      curve: loss of a model at its best rate, from its ModelConfig.
+      noise: standard deviation between the runs of a cell.
+    """
+
+    lost: tuple = ()
+    files: int = 1
+    timing: bool = True
+    curves: bool = True
+    noise: float = 0.005
+    curve: object = lambda model: 2 + 0.01 * (math.log2(model.num_heads) - 2) ** 2 - 0.002 * model.d_model
+
+
+def build(
+    folder, only=None, claims=(), lost=(), files=1, timing=True, curves=True, noise=0.005, curve=MadeUp.curve, **changes
+):
+    """(workdir, cells table) of a study with tuning seeds or, by default, without.
+
+    Args:
+      only: cells that are evaluated; the others are pending.
+      claims: config.claims fields.
+      changes: fields of MadeUp and of config.grid.
+    """
+    names = [field.name for field in dataclasses.fields(MadeUp)]
+    made_up = MadeUp(**{name: changes.pop(name) for name in names if name in changes})
+    values = default.get_config().to_dict()
+    values["grid"].update(
+        {"d_model": (16, 32), "head_ratio": 2, "learning_rates": (0.004, 0.008, 0.016), "init_seeds": (0, 1, 2)}
+    )
+    values["grid"].update({"tuning_seeds": (), "extensions": 0})
+    values["grid"].update(changes)
+    values["claims"].update(claims)
+    (folder / "text.txt").write_text(TEXT)
+    values["data"]["source"] = f"file:{folder / 'text.txt'}"
+    config, workdir = freeze(values), Workdir(folder / "run")
+    corpus = data.load_or_write(config.data, workdir.data)
+    workdir.write_record(config, "cpu", corpus.fingerprint)
+    cells = grid.cells_of(config, data.VOCAB_SIZE)
+    random = np.random.default_rng(0)
+    shared = random.normal(0, 0.02, 1000)
+    for cell in cells:
+        if only is None or cell.name in only:
+            _finish(workdir, cell, config, corpus, random, shared, made_up)
+    return workdir, write_tables(workdir, cells, config, corpus)
+
+
+def _finish(workdir: Workdir, cell: grid.Cell, config: StudyConfig, corpus, random, shared, made_up: MadeUp) -> None:
+    folder = workdir.cell(cell.name)
+    splits = ("tune",) if config.grid.tuning_seeds else ("tune", "test")
+    _train(folder, cell, cell.replicas, splits, corpus, random, shared, made_up)
+    if config.grid.tuning_seeds:
+        chosen = tuning.read(config, workdir, (cell,), corpus).chosen[cell.name]
+        fresh = grid.replicas((chosen,), grid.judged_seeds(config))
+        _train(folder, cell, fresh, ("tune", "test"), corpus, random, shared, made_up)
+    folder.write_status("done")
+    model = cell.model
+    if made_up.timing:
+        write_json(folder.timing, {"step_ms": 8.0 + model.d_model / 16 + model.num_heads, "tokens_per_second": 1e5})
+
+
+def _train(folder: CellFolder, cell, replicas, splits, corpus, random, shared, made_up: MadeUp) -> None:
+    """A pack of runs, each document's loss that of its run and, among several files, a part of file and h."""
+    model = dataclasses.replace(cell.model, attention="reference")
+    index = len(folder.packs())
+    rows, lines, tune_losses = [], [], []
+    first, last = corpus.splits["tune"]
+    for run in replicas:
+        level = made_up.curve(model) + 0.02 * math.log2(run.learning_rate / 0.008) ** 2 + shared[run.init_seed]
+        for split in splits:
+            loss = level + random.normal(0, made_up.noise)
+            if split == "tune":
+                tune_losses.append(float(loss * corpus.num_bytes[first:last].sum()))
+            for file in range(made_up.files):
+                tokens = 1000 + 10 * file
+                own = 0.05 * math.sin(file * model.num_heads) if made_up.files > 1 else 0
+                sizes = {"document": f"{file}.txt@0", "tokens": tokens, "bytes": tokens}
+                sizes["loss_sum"] = tokens * (loss + own)
+                rows.append({**dataclasses.asdict(run), "split": split, **sizes})
+        for step in range(0, 400, 10):
+            lines.append({"pack": index, "step": step, "replica": run.name, "loss": level + 4 / (step / 20 + 1)})
+    trained = {"step": 400, "compile_seconds": 4.5, "memory_bytes": 20 * 2**20, "tune_losses": tune_losses}
+    trained["diverged_at"] = [17 if _lost(cell, run, made_up) else -1 for run in replicas]
+    record = packs.Pack(index, model, replicas, "scan", ENVIRONMENT).as_json()
+    folder.write_packs([*folder.packs(), {**record, "trained": trained}])
+    write_table(folder.documents(index), pd.DataFrame(rows))
+    if made_up.curves:
+        with open(folder.metrics, "a") as file:
+            file.write("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def _lost(cell: grid.Cell, run: grid.Replica, made_up: MadeUp) -> bool:
+    found = (cell.name, run.learning_rate, run.init_seed)
+    return any(
+        all(wanted in (None, value) for wanted, value in zip(pattern, found, strict=True)) for pattern in made_up.lost
+    )

@@ -1,0 +1,108 @@
+"""What a step costs in time and memory, cell against cell, in processes of their own with nothing else running.
+
+A launch is the unit: it times every cell on every attention path, in random order, so that what a process brings along
+(memory layout, the processor's clock) meets all of them alike. `python -m train.prices WORKDIR LAUNCH CELL...` is one.
+"""
+
+import dataclasses
+import pathlib
+import random
+import statistics
+import subprocess
+import sys
+import time
+
+from train import xla_flags
+from train.workdir import Workdir, read_json, write_json
+
+PATHS = ("auto", "reference")  # the dispatcher's choice, and plain attention
+ROUNDS = 5
+SECONDS = 0.15  # aimed at for one measurement
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+
+def measure(study, names: tuple[str, ...], launches: int) -> None:
+    """Writes prices/launch_<i>.json for every launch that has not timed exactly the cells `names`."""
+    study.progress.expect(1)
+    for launch in range(launches):
+        path = study.workdir.price(launch)
+        found = read_json(path)
+        if found and sorted({row["cell"] for row in found["rows"]}) == sorted(names):
+            continue
+        study.progress.begin("price", f"launch {launch + 1} of {launches}, {len(names)} cells on two paths")
+        command = [sys.executable, "-m", "train.prices", str(study.workdir.path.resolve()), str(launch), *names]
+        _wait(subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE), study.stop)
+    study.progress.end("price", "done", "")
+
+
+def _wait(process: subprocess.Popen, stop) -> None:
+    """Waits for a launch; one that must stop leaves no process behind.
+
+    Raises:
+      RuntimeError: it failed; the end of what it said.
+    """
+    try:
+        while process.poll() is None:
+            stop.check()
+            time.sleep(0.05)
+    finally:
+        if process.poll() is None:
+            process.kill()
+        said = process.communicate()[1].decode(errors="replace")
+    if process.returncode:
+        raise RuntimeError(f"a launch that times steps ended with code {process.returncode}: {said[-2000:]}")
+
+
+def main(workdir: Workdir, launch: int, names: list[str]) -> None:
+    """One launch: the median step time of one replica, and its program's bytes, for each cell and path."""
+    import jax
+
+    from train import compile_cache, data, grid, packs
+    from train.config import freeze
+    from train.program import Program
+
+    compile_cache.use(lambda text: None)
+    config = freeze(workdir.record()["config"])
+    jax.config.update("jax_enable_x64", config.model.dtype == "float64")
+    corpus = data.open_corpus(workdir.data)
+    cells = {cell.name: cell for cell in grid.cells_of(config, data.VOCAB_SIZE)}
+    programs, states = {}, {}
+    for name in names:
+        cell = cells[name]
+        for path in PATHS:
+            model = dataclasses.replace(cell.model, attention=path)
+            model, replica_map = packs.resolve(dataclasses.replace(cell, model=model), config)
+            pack = packs.Pack(0, model, cell.replicas[:1], replica_map, packs.environment(config))
+            before = [program for (other, _), program in programs.items() if other == name]
+            programs[name, path] = program = Program(pack, config, corpus, before)
+            states[name, path] = jax.block_until_ready(program.init())
+    counts, taken = dict.fromkeys(programs, 1), {key: [] for key in programs}
+    order, draw = list(programs), random.Random(launch)
+    for round_ in range(ROUNDS + 1):
+        draw.shuffle(order)
+        for key in order:
+            began = time.perf_counter()
+            states[key], metrics = programs[key].run(states[key], 0, counts[key])
+            jax.block_until_ready(metrics)
+            seconds = (time.perf_counter() - began) / counts[key]
+            if round_ == 0:
+                counts[key] = max(1, min(16, round(SECONDS / seconds)))
+            else:
+                taken[key].append(seconds)
+    rows = [
+        {
+            "launch": launch,
+            "cell": name,
+            "path": path,
+            "attention": programs[name, path].pack.model.attention,
+            "step_ms": 1e3 * statistics.median(taken[name, path]),
+            "memory_bytes": programs[name, path].bytes,
+        }
+        for name, path in programs
+    ]
+    write_json(workdir.price(launch), {"rows": rows, "device": jax.devices()[0].device_kind})
+
+
+if __name__ == "__main__":
+    xla_flags.use()
+    main(Workdir(pathlib.Path(sys.argv[1])), int(sys.argv[2]), sys.argv[3:])
