@@ -36,9 +36,7 @@ class MadeUp:
     curve: object = lambda model: 2 + 0.01 * (math.log2(model.num_heads) - 2) ** 2 - 0.002 * model.d_model
 
 
-def build(
-    folder, only=None, claims=(), lost=(), files=1, timing=True, curves=True, noise=0.005, curve=MadeUp.curve, **changes
-):
+def build(folder, only=None, claims=(), **changes):
     """(workdir, cells table) of a study with tuning seeds or, by default, without.
 
     Args:
@@ -77,7 +75,8 @@ def _finish(workdir: Workdir, cell: grid.Cell, config: StudyConfig, corpus, rand
         chosen = tuning.read(config, workdir, (cell,), corpus).chosen[cell.name]
         fresh = grid.replicas((chosen,), grid.judged_seeds(config))
         _train(folder, cell, fresh, ("tune", "test"), corpus, random, shared, made_up)
-    folder.write_status("done")
+    stopped = [step for record in folder.packs() for step in record["trained"]["diverged_at"]]
+    folder.write_status("diverged" if all(step >= 0 for step in stopped) else "done")
     model = cell.model
     if made_up.timing:
         write_json(folder.timing, {"step_ms": 8.0 + model.d_model / 16 + model.num_heads, "tokens_per_second": 1e5})

@@ -19,7 +19,7 @@ def study(tmp_path):
     text = tmp_path / "text.txt"
     text.write_text("".join(np.random.default_rng(0).choice(list("abcd\n"), 60_000)))
     config = smoke.get_config()
-    config.grid.d_model, config.grid.tuning_seeds, config.grid.extensions = (16,), (7, 8), 2
+    config.grid.num_heads, config.grid.tuning_seeds, config.grid.extensions = (1, 16), (7, 8), 2
     config.grid.learning_rates, config.data.source = (0.02, 0.01), f"file:{text}"
     config = freeze(config.to_dict())
     corpus = data.write_corpus(config.data, tmp_path / "run" / "data")
