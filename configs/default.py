@@ -24,6 +24,9 @@ def get_config() -> ConfigDict:
     grid.data_seeds = ()  # data order; () = equal to init_seeds
     grid.seeds = "paired"  # paired: seed i sets init and data order; crossed: init_seeds x data_seeds
     grid.match = "params"  # what every cell has alike, by d_ff: params (non-embedding) | flops | none
+    grid.flops_per_exp = 0.0  # FLOPs that one exp of the softmax counts as, under match = flops
+    grid.num_layers = ()  # () = model.num_layers, which sets the budget; else every one of these, at that budget
+    grid.logit_scales = ("sqrt",)  # sqrt | inverse | learned | qk_norm (mha/attention.py): each tuned, the best judged
 
     config.model = model = ConfigDict()
     model.num_layers = 2

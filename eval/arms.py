@@ -60,7 +60,7 @@ def _kind(theirs: dict, changed: list[str]) -> str:
     fields = {line.split(":")[0] for line in changed}
     if fields <= {"train.steps"}:
         return "tokens"
-    if fields <= {"grid.logit_scales", "grid.steelman"}:
+    if fields <= {"grid.logit_scales"}:
         return "scaling"
     if fields <= {"grid.num_heads", "grid.d_k", "grid.d_model"} and len(theirs["grid"]["num_heads"]) == 1:
         return "d_k"

@@ -10,6 +10,7 @@ from eval import arms, evidence, intervals, rules, stats
 from eval.evidence import SEED, Evidence
 from train import grid
 from train.config import StudyConfig
+from train.data import VOCAB_SIZE
 from train.workdir import Workdir
 
 FIXED_HEADS = 4  # a number of heads that no data chose, printed beside the best one
@@ -205,9 +206,11 @@ def _missing(comparison, found: Evidence, workdir: Workdir, config: StudyConfig,
         said.append(
             "grid.tuning_seeds is empty, so rates and the best h were chosen on the very seeds that would be judged."
         )
-    here = set(found.cells.cell)
-    for cell in grid.cells_of(config, 257):
-        if cell.name not in here:
+    judged = set(found.cells.cell)
+    cells = grid.cells_of(config, VOCAB_SIZE)
+    here = {cell.shape for cell in cells if cell.name in judged}  # of several logit scales one is judged
+    for cell in cells:
+        if cell.shape not in here:
             said.append(f"{cell.name} has no result ({workdir.cell(cell.name).status()['state']}).")
     planned = set(grid.judged_seeds(config))
     for row in found.cells.itertuples():

@@ -165,6 +165,7 @@ def _shape(cell: Cell) -> dict:
         "num_heads": model.num_heads,
         "d_k": model.d_k,
         "num_layers": model.num_layers,
+        "logit_scale": model.logit_scale,
         "d_ff": " ".join(str(width) for width in model.d_ff),
         "params": params.total,
         "params_non_embedding": params.non_embedding,

@@ -11,6 +11,8 @@ import jax.numpy as jnp
 
 from mha.kernels import dispatch, reference
 
+LOGIT_SCALES = ("sqrt", "inverse", "learned", "qk_norm")
+
 
 class MultiHeadAttention(nn.Module):
     """Multi-head attention (Vaswani et al. 2017, section 3.2.2), without biases and with an explicit head axis.
@@ -25,6 +27,9 @@ class MultiHeadAttention(nn.Module):
       attention: path of `mha.kernels.dispatch`, `auto` to let it choose.
       dtype: dtype of the matmuls; weights are kept in promote_types(dtype, float32).
       out_scale: initial scale of w_o, for a residual stream of many blocks.
+      logit_scale: what multiplies query . key. `sqrt`: 1/sqrt(d_k). `inverse`: 1/d_k (Yang et al. 2022, definition
+        4.1). `learned`: 1/sqrt(d_k) times a learned factor a head, 1 at first. `qk_norm`: 1/sqrt(d_k) after an RMSNorm
+        of query and key (Henry et al. 2020), over the features of all heads: one a head would leave a sign at d_k=1.
     """
 
     num_heads: int
@@ -33,6 +38,7 @@ class MultiHeadAttention(nn.Module):
     attention: str = "auto"
     dtype: jnp.dtype = jnp.float32
     out_scale: float = 1.0
+    logit_scale: str = "sqrt"
 
     @nn.compact
     def __call__(
@@ -66,7 +72,14 @@ class MultiHeadAttention(nn.Module):
         q_BTHK, k_BSHK, v_BSHK = (
             jnp.einsum("BTD,DHK->BTHK", x_BTD, w_DHK.astype(self.dtype)) for w_DHK in (w_q_DHK, w_k_DHK, w_v_DHK)
         )
-        mask = dict(scale=self.d_k**-0.5, causal=self.causal, segments_BT=segments_BT)
+        if self.logit_scale == "learned":
+            factor_H = self.param("logit_scale", nn.initializers.ones, (self.num_heads,), kept)
+            q_BTHK = q_BTHK * factor_H.astype(self.dtype)[:, None]
+        if self.logit_scale == "qk_norm":
+            q_BTHK = self._normed(q_BTHK, "norm_q", kept)
+            k_BSHK = self._normed(k_BSHK, "norm_k", kept)
+        scale = 1 / self.d_k if self.logit_scale == "inverse" else self.d_k**-0.5
+        mask = dict(scale=scale, causal=self.causal, segments_BT=segments_BT)
         out_BTHK = dispatch.attend(q_BTHK, k_BSHK, v_BSHK, **mask, path=self.attention)
         seen = {"heads": out_BTHK}
         if want_weights:
@@ -74,6 +87,11 @@ class MultiHeadAttention(nn.Module):
         if gate_H is not None:
             out_BTHK = out_BTHK * gate_H.astype(self.dtype)[None, None, :, None]
         return jnp.einsum("BTHK,HKD->BTD", out_BTHK, w_o_HKD.astype(self.dtype)), seen
+
+    def _normed(self, x_BTHK: jax.Array, name: str, kept) -> jax.Array:
+        """RMSNorm over the features of all heads."""
+        flat = x_BTHK.reshape(*x_BTHK.shape[:2], -1)
+        return nn.RMSNorm(param_dtype=kept, name=name)(flat).astype(self.dtype).reshape(x_BTHK.shape)
 
 
 def _initial(key: jax.Array, shape: tuple[int, ...], num_in: int, dtype, scale: float = 1.0) -> jax.Array:

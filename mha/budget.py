@@ -22,7 +22,8 @@ def parameters(config: ModelConfig) -> Parameters:
     d_model, layers = config.d_model, config.num_layers
     attention = layers * 4 * d_model * config.num_heads * config.d_k
     norms = (2 * layers + 1) * d_model
-    non_embedding = attention + norms + 2 * d_model * sum(config.d_ff)
+    scales = {"learned": config.num_heads, "qk_norm": 2 * config.num_heads * config.d_k}.get(config.logit_scale, 0)
+    non_embedding = attention + norms + layers * scales + 2 * d_model * sum(config.d_ff)
     embedding = d_model * (2 * config.vocab_size + config.seq_len)
     return Parameters(non_embedding + embedding, non_embedding, attention)
 
@@ -43,13 +44,15 @@ def exps_per_token(config: ModelConfig) -> int:
     return config.num_layers * config.num_heads * config.seq_len
 
 
-def with_d_ff_for(config: ModelConfig, *, params: int | None = None, flops: int | None = None) -> ModelConfig:
+def with_d_ff_for(
+    config: ModelConfig, *, params: int | None = None, flops: float | None = None, flops_per_exp: float = 0
+) -> ModelConfig:
     """`config` with the d_ff of each layer solved for a budget; layers differ by at most one unit.
 
     Args:
       config: the shape; its d_ff gives the number of layers only.
       params: non-embedding parameters to meet, or
-      flops: forward FLOPs a token to meet.
+      flops: forward FLOPs a token to meet, in which an exp of the softmax counts as `flops_per_exp`.
 
     Raises:
       ValueError: no d_ff of at least 1 in every layer meets the budget to TOLERANCE.
@@ -58,7 +61,8 @@ def with_d_ff_for(config: ModelConfig, *, params: int | None = None, flops: int 
     if params is not None:
         name, budget, used = "non-embedding parameters", params, lambda c: parameters(c).non_embedding
     else:
-        name, budget, used = "FLOPs a token", flops, flops_per_token
+        name, budget = "FLOPs a token", flops
+        used = lambda c: flops_per_token(c) + flops_per_exp * exps_per_token(c)  # noqa: E731
     unit = used(dataclasses.replace(bare, d_ff=(1,) + (0,) * (config.num_layers - 1))) - used(bare)
     units = round((budget - used(bare)) / unit)
     each, rest = divmod(max(units, config.num_layers), config.num_layers)

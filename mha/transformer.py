@@ -27,6 +27,7 @@ class ModelConfig:
     causal: bool = True
     attention: str = "auto"
     dtype: str = "float32"
+    logit_scale: str = "sqrt"
 
     @property
     def num_layers(self) -> int:
@@ -49,7 +50,14 @@ class Block(nn.Module):
         kept = jnp.promote_types(dtype, jnp.float32)
         scale = (2 * config.num_layers) ** -0.5
         attention = MultiHeadAttention(
-            config.num_heads, config.d_k, config.causal, config.attention, dtype, scale, name="attention"
+            config.num_heads,
+            config.d_k,
+            config.causal,
+            config.attention,
+            dtype,
+            out_scale=scale,
+            logit_scale=config.logit_scale,
+            name="attention",
         )
         normed_BTD = nn.RMSNorm(param_dtype=kept, name="norm_attention")(x_BTD)
         delta_BTD, seen = attention(normed_BTD, segments_BT, gate_H, want_weights)

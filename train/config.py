@@ -26,6 +26,9 @@ class GridConfig:
     extensions: int
     seeds: str
     match: str
+    flops_per_exp: float
+    num_layers: tuple[int, ...]
+    logit_scales: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,17 +94,18 @@ class StudyConfig:
 
 
 # The fields that may grow in a workdir: what is new trains alone, what is done stays.
-GROWING = ("d_model", "num_heads", "d_k", "learning_rates", "init_seeds", "data_seeds")
+GROWING = ("d_model", "num_heads", "d_k", "num_layers", "logit_scales", "learning_rates", "init_seeds", "data_seeds")
 
 CHOICES = {
     "grid.seeds": ("paired", "crossed"),
     "grid.match": ("params", "flops", "none"),
+    "grid.logit_scales": ("sqrt", "inverse", "learned", "qk_norm"),
     "model.dtype": ("float32", "bfloat16", "float64"),
     "data.tokenizer": ("bytes",),
     "train.schedule": ("cosine", "constant"),
     "train.replica_map": ("auto", "vmap", "scan"),
 }
-MAY_BE_EMPTY = ("grid.num_heads", "grid.d_k", "grid.data_seeds", "grid.tuning_seeds")
+MAY_BE_EMPTY = ("grid.num_heads", "grid.d_k", "grid.num_layers", "grid.data_seeds", "grid.tuning_seeds")
 LARGEST = 2**31 - 1  # of a whole number, as XLA counts; except:
 LARGEST_SEED = 2**32 - 1
 LARGER = {f"grid.{name}_seeds": LARGEST_SEED for name in ("init", "data", "tuning")} | {"data.max_bytes": 2**63 - 1}
@@ -110,6 +114,7 @@ MAY_BE_ZERO = (
     "grid.data_seeds",
     "grid.tuning_seeds",
     "grid.extensions",
+    "grid.flops_per_exp",
     "claims.launches",
     "model.d_ff",
     "data.max_bytes",
@@ -226,6 +231,11 @@ def _check_values(config: StudyConfig) -> None:
         )
     if grid.seeds == "crossed" and not grid.data_seeds:
         raise InputError("grid.seeds=crossed needs grid.data_seeds, such as --config.grid.data_seeds=0,1.")
+    if grid.flops_per_exp and grid.match != "flops":
+        raise InputError(
+            f"grid.flops_per_exp={grid.flops_per_exp:g} counts under grid.match=flops alone, and grid.match="
+            f"{grid.match}; set the one or drop the other."
+        )
     judged = {*grid.init_seeds, *grid.data_seeds} & {*grid.tuning_seeds}
     if judged:
         raise InputError(
@@ -257,9 +267,10 @@ def _check_values(config: StudyConfig) -> None:
 
 
 def _check_value(name: str, value) -> None:
-    if name in CHOICES and value not in CHOICES[name]:
-        why = " (its softmax would overflow at logits of 65504)" if value == "float16" else ""
-        raise InputError(f"config.{name}={value!r} is not one of {', '.join(CHOICES[name])}{why}.")
+    for each in value if isinstance(value, tuple) else (value,):
+        if name in CHOICES and each not in CHOICES[name]:
+            why = " (its softmax would overflow at logits of 65504)" if each == "float16" else ""
+            raise InputError(f"config.{name}={each!r} is not one of {', '.join(CHOICES[name])}{why}.")
     if value == () and name not in MAY_BE_EMPTY:
         example = _example(_fields()[name])
         raise InputError(f"config.{name} is empty; give at least one value, such as --config.{name}={example}.")

@@ -29,11 +29,19 @@ class Cell:
     model: ModelConfig
     replicas: tuple[Replica, ...]
 
+    depth_in_name: bool = False  # whether the grid has several numbers of layers
+
     @property
-    def name(self) -> str:
+    def shape(self) -> str:
+        """The name less the logit scale."""
         model = self.model
         name = f"d{model.d_model:03d}_h{model.num_heads:03d}"
-        return name if model.num_heads * model.d_k == model.d_model else f"{name}_dk{model.d_k:02d}"
+        name += "" if model.num_heads * model.d_k == model.d_model else f"_dk{model.d_k:02d}"
+        return name + (f"_L{model.num_layers:02d}" if self.depth_in_name else "")
+
+    @property
+    def name(self) -> str:
+        return self.shape if self.model.logit_scale == "sqrt" else f"{self.shape}_{self.model.logit_scale}"
 
 
 def judged_seeds(config: StudyConfig) -> tuple[tuple[int, int], ...]:
@@ -60,29 +68,34 @@ def replicas(rates: Iterable[float], seeds: Iterable[tuple[int, int]]) -> tuple[
 
 
 def cells_of(config: StudyConfig, vocab_size: int) -> tuple[Cell, ...]:
-    """All cells of the grid, in the order d_model, num_heads, d_k, each with the replicas that it trains first.
+    """All cells of the grid, in the order d_model, num_heads, d_k, layers, logit scale, each with the replicas that it
+    trains first.
 
-    Without `grid.match=none` every cell's d_ff is solved for one budget: that of the largest d_model at h*d_k = d_model
-    with d_ff = model.d_ff (0: 4*d_model).
+    Without `grid.match=none` every cell's d_ff is solved for one budget: that of the largest d_model at h = 1,
+    d_k = d_model and model.num_layers, with d_ff = model.d_ff (0: 4*d_model).
 
     Raises:
       InputError: a num_heads that divides no d_model it meets, or cells that cannot meet the budget (all are named).
     """
+    depths = config.grid.num_layers or (config.model.num_layers,)
     shapes = [shape for d_model in config.grid.d_model for shape in _shapes(config, d_model)]
     largest = max(config.grid.d_model)
-    reference = _model(config, vocab_size, largest, 1, largest)
+    reference = _model(config, vocab_size, largest, 1, largest, config.model.num_layers)
     if config.grid.match == "params":
         target = {"params": budget.parameters(reference).non_embedding}
     elif config.grid.match == "flops":
-        target = {"flops": budget.flops_per_token(reference)}
+        per_exp = config.grid.flops_per_exp
+        flops = budget.flops_per_token(reference) + per_exp * budget.exps_per_token(reference)
+        target = {"flops": flops, "flops_per_exp": per_exp}
     cells, unmet = [], []
-    for shape in shapes:
-        model = _model(config, vocab_size, *shape)
+    for shape, layers, scale in itertools.product(shapes, depths, config.grid.logit_scales):
+        model = _model(config, vocab_size, *shape, layers, scale)
         try:
             model = model if config.grid.match == "none" else budget.with_d_ff_for(model, **target)
         except ValueError as error:
             unmet.append(str(error))
-        cells.append(Cell(model, replicas(config.grid.learning_rates, choosing_seeds(config))))
+        runs = replicas(config.grid.learning_rates, choosing_seeds(config))
+        cells.append(Cell(model, runs, bool(config.grid.num_layers)))
     if unmet:
         raise InputError(" ".join(unmet))
     return tuple(cells)
@@ -107,7 +120,9 @@ def _shapes(config: StudyConfig, d_model: int) -> list[tuple[int, int, int]]:
     return [(d_model, num_heads, d_model // num_heads) for num_heads in heads]
 
 
-def _model(config: StudyConfig, vocab_size: int, d_model: int, num_heads: int, d_k: int) -> ModelConfig:
+def _model(
+    config: StudyConfig, vocab_size: int, d_model: int, num_heads: int, d_k: int, layers: int, scale: str = "sqrt"
+) -> ModelConfig:
     shape = config.model
     return ModelConfig(
         vocab_size=vocab_size,
@@ -115,7 +130,8 @@ def _model(config: StudyConfig, vocab_size: int, d_model: int, num_heads: int, d
         d_model=d_model,
         num_heads=num_heads,
         d_k=d_k,
-        d_ff=(shape.d_ff or 4 * d_model,) * shape.num_layers,
+        d_ff=(shape.d_ff or 4 * d_model,) * layers,
         attention=shape.attention,
         dtype=shape.dtype,
+        logit_scale=scale,
     )

@@ -93,7 +93,7 @@ def evaluate_cells(study: Study, cells: tuple[Cell, ...]) -> None:
                     _evaluate_or_forget(study, cell, folder, packs.from_json(record))
             if records and all(record["trained"] is not None for record in records):
                 state = folder.status()["state"]
-                folder.write_status(*_outcome(folder, state if state == "tuned" else "done"))
+                folder.write_status(*_outcome(folder, state if state in ("tuned", "passed_over") else "done"))
 
 
 @contextlib.contextmanager

@@ -1,4 +1,5 @@
 """The stages of a study: every cell tries every rate with the tuning seeds, keeps its best, and trains the fresh seeds.
+Of several logit scales a shape keeps the best alone.
 
 Each stage is what the cells lack, so a study stopped anywhere goes on from there.
 """
@@ -28,11 +29,13 @@ def train(study: Study, every_cell: tuple[Cell, ...], cells: tuple[Cell, ...], e
             f"the same command without --cells trains them."
         )
         return
-    fresh = grid.judged_seeds(study.config)
+    fresh, passed_over = grid.judged_seeds(study.config), tuning.passed_over(tuned, every_cell)
+    for name, winner in passed_over.items():
+        study.workdir.cell(name).write_status("passed_over", f"{winner} has the lower tune loss and is judged")
     final = [
         dataclasses.replace(cell, replicas=grid.replicas([tuned.chosen[cell.name]], fresh))
         for cell in cells
-        if cell.name not in tuned.lacking
+        if cell.name not in tuned.lacking and cell.name not in passed_over
     ]
     launch.train_cells(study, tuple(final), evaluate)
 

@@ -57,7 +57,7 @@ def read(config: StudyConfig, workdir: Workdir, cells: tuple[Cell, ...], corpus:
             losses[name] = {rate: sum(loss for loss, _ in found) / most for rate, found in whole.items()}
             finished = [rate for rate, found in whole.items() if not all(diverged for _, diverged in found)]
             if whole:
-                chosen[name] = min(finished or whole, key=lambda rate: (losses[name][rate], rate))
+                chosen[name] = best_rate({rate: losses[name][rate] for rate in finished or whole})
             if most < len(seeds) or len(whole) < len(rates):
                 lacking.append(name)
         tuning = Tuning(rates, losses, chosen, tuple(lacking))
@@ -70,6 +70,22 @@ def read(config: StudyConfig, workdir: Workdir, cells: tuple[Cell, ...], corpus:
         for end in ends:
             added[end] += 1
             rates = _extended(rates, end)
+
+
+def best_rate(losses: dict[float, float]) -> float:
+    """The rate of lowest mean tune loss, the smaller of two that tie."""
+    return min(losses, key=lambda rate: (losses[rate], rate))
+
+
+def passed_over(tuned: Tuning, cells: Iterable[Cell]) -> dict[str, str]:
+    """The cells that another logit scale of the same shape beats on the tune loss, each with the one that does."""
+    best: dict[str, str] = {}
+    tried = [cell for cell in cells if cell.name in tuned.chosen]
+    lowest = {cell.name: tuned.losses[cell.name][tuned.chosen[cell.name]] for cell in tried}
+    for cell in tried:
+        if cell.shape not in best or lowest[cell.name] < lowest[best[cell.shape]]:
+            best[cell.shape] = cell.name
+    return {cell.name: best[cell.shape] for cell in tried if best[cell.shape] != cell.name}
 
 
 def _tried(folder: CellFolder, seeds: Iterable, unigram: float, tokens: float) -> dict[float, list[tuple[float, bool]]]:

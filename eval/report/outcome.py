@@ -16,6 +16,7 @@ WORDS = {
     "pending": "pending",
     "partial": "partly evaluated",
     "tuned": "tuned, fresh seeds to come",
+    "passed_over": "passed over for another logit scale",
     "done": "done",
 }
 
