@@ -31,7 +31,6 @@ def write(workdir: Workdir, table: pd.DataFrame) -> pathlib.Path:
     """
     found = facts.load(workdir, table)
     drawn = _draw(found) if len(table) else {}
-    readings = facts.readings(found)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
     )
@@ -43,13 +42,11 @@ def write(workdir: Workdir, table: pd.DataFrame) -> pathlib.Path:
         theme=style.THEME,
         figures={name: style.inline(*parts) for name, parts in drawn.items()},
         has_curves=any(name.startswith("curves_") for name in drawn),
-        readings=readings,
         verdicts=verdicts.rows(found),
         prospect=claims.prospect(freeze(found.record["config"])),
         prices=_prices(workdir) if len(table) else [],
         rate_costs=facts.rate_costs(found) if len(table) else [],
         may_be_best=facts.may_be_best(found) if len(table) else {},
-        lead=facts.lead(readings),
         budget_notes=facts.budget_notes(found.cells) if len(table) else [],
         rate_notes=facts.rate_notes(found) if len(table) else [],
         single_ms=_single_ms(found.cells),
