@@ -40,7 +40,9 @@ def parse(argv: list[str]) -> tuple[dict, str, pathlib.Path, list[str], list[str
         check_field(field)
     loaded, file = config_file.load("configs/default.py" if name is None else name, HERE)
     found = flags.FlagValues()
-    flags.DEFINE_string("workdir", f"runs/{file.stem}", "where the study lives", flag_values=found)
+    argument = (name or "").partition(":")[2]
+    study = f"{file.stem}_{argument}" if argument.isidentifier() else file.stem
+    flags.DEFINE_string("workdir", f"runs/{study}", "where the study lives", flag_values=found)
     flags.DEFINE_string("mode", "study", "what to do; study = train, eval and report", flag_values=found)
     flags.DEFINE_list("cells", None, "only these, such as d064_h001,d064_h008; default all", flag_values=found)
     flags.DEFINE_list("arms", [], "workdirs of other studies that the verdicts cite", flag_values=found)

@@ -6,7 +6,7 @@ import math
 import pandas as pd
 
 from eval import intervals, rules
-from eval.claims import CLAIMS, Verdict
+from eval.comparison import CLAIMS, Verdict, best
 from eval.evidence import Evidence
 from eval.tables import training_curve
 from train.config import StudyConfig
@@ -20,7 +20,7 @@ LAST = 5  # logged steps that a training loss is averaged over
 def to_measure(found: Evidence) -> dict[str, tuple[str, str]]:
     """By group, the two cells whose price is compared: h = 1, and the h* of C1."""
     return {
-        name: tuple(rules.best(dict(zip(side.cell, side.tune_loss, strict=True))) for side in pair)
+        name: tuple(best(side) for side in pair)
         for name, pair in CLAIMS[0].sides(found.cells).items()
         if len(pair[0]) and len(pair[1])
     }

@@ -81,6 +81,6 @@ def judge_pooled(
     return pooled._replace(verdict=verdict, negative=negative), each
 
 
-def best(tune_losses: dict[str, float]) -> str:
-    """The name of the lowest tune loss; the first of those that tie."""
+def best(tune_losses: dict):
+    """The key of the lowest tune loss; the first of those that tie."""
     return min(tune_losses, key=tune_losses.get)

@@ -7,7 +7,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from eval.claims import Verdict
+from eval.comparison import Verdict
 from eval.tables import training_curve
 from train.grid import Cell
 from train.workdir import Workdir

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from eval import arms, claims, evidence, price
-from eval.claims import Verdict
+from eval.comparison import CLAIMS, Verdict
 from eval.tables import training_curve
 from train import grid
 from train.config import StudyConfig
@@ -35,9 +35,7 @@ def write(
     """
     found = evidence.load(workdir, table, corpus)
     looks = _looks(workdir, found, config)
-    verdicts = [
-        claims.judge(comparison, found, workdir, config, corpus.source, looks, beside) for comparison in claims.CLAIMS
-    ]
+    verdicts = [claims.judge(comparison, found, workdir, config, corpus.source, looks, beside) for comparison in CLAIMS]
     verdicts = [*verdicts, price.judge(found, workdir, config)]
     verdicts[0].details["margin_in_tokens"] = gain_of_more_tokens(workdir, found)
     write_json(workdir.results / "claims.json", [dataclasses.asdict(verdict) for verdict in verdicts])

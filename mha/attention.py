@@ -74,7 +74,7 @@ class MultiHeadAttention(nn.Module):
         )
         if self.logit_scale == "learned":
             factor_H = self.param("logit_scale", nn.initializers.ones, (self.num_heads,), kept)
-            q_BTHK = q_BTHK * factor_H.astype(self.dtype)[:, None]
+            q_BTHK = q_BTHK * factor_H.astype(self.dtype)[None, None, :, None]
         if self.logit_scale == "qk_norm":
             q_BTHK = self._normed(q_BTHK, "norm_q", kept)
             k_BSHK = self._normed(k_BSHK, "norm_k", kept)

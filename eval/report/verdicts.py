@@ -1,6 +1,6 @@
 """The verdicts as the page shows them: a row a claim, and the rows of each forest plot."""
 
-from eval import claims, rules
+from eval import asides, claims, rules
 from eval.report.facts import Facts, signed
 
 
@@ -11,6 +11,7 @@ def rows(facts: Facts) -> list[dict]:
             **verdict,
             "words": ("exploratory, " if verdict["exploratory"] else "") + verdict["verdict"],
             "number": _number(verdict),
+            "unit": "times the step time of h = 1" if verdict["id"] == "C3" else "nats/token",
             "more": _more(verdict),
         }
         for verdict in facts.verdicts
@@ -43,7 +44,9 @@ def _more(verdict: dict) -> list[str]:
         )
     if details["fixed_heads"]:
         fixed = details["fixed_heads"]
-        said.append(f"Against h = {claims.FIXED_HEADS}, which no data chose: {_ends(fixed)}, {fixed['verdict']}.")
+        said.append(f"Against h = {asides.FIXED_HEADS}, which no data chose: {_ends(fixed)}, {fixed['verdict']}.")
+    for name, depth in details["depth"].items():
+        said.append(f"{name}, {depth['cells'][0]} less {depth['cells'][1]}: {_ends(depth)}, {depth['verdict']}.")
     if details["shared_rate"]:
         shared = details["shared_rate"]
         said.append(
@@ -91,7 +94,7 @@ def forest(verdict: dict) -> list[dict]:
         low, high = details["bootstrap"]
         found.append({"label": "bootstrap", "effect": verdict["effect"], "low": low, "high": high})
     if details["fixed_heads"]:
-        found.append({"label": f"against h = {claims.FIXED_HEADS}", **_pick(details["fixed_heads"])})
+        found.append({"label": f"against h = {asides.FIXED_HEADS}", **_pick(details["fixed_heads"])})
     if details["survivors"] and details["survivors"].get("low") is not None:
         found.append({"label": "survivors alone", **_pick(details["survivors"])})
     if details["shared_rate"]:

@@ -183,6 +183,17 @@ def test_d_k_can_vary_at_one_number_of_heads(tmp_path):
     assert found["C1"].verdict == "undecided"
 
 
+def test_depth_against_heads(tmp_path):
+    """Four layers of one head are .1 worse than one layer of several."""
+    curve = lambda model: 2.0 + 0.1 * (model.num_layers == 4 and model.num_heads == 1)  # noqa: E731
+    found, _ = judged(tmp_path, curve=curve, num_heads=(1, 4), num_layers=(1, 4))
+    depth = found["C1"].details["depth"]["d_model 32"]
+    assert depth["cells"][0] == "d032_h001_L04" and depth["cells"][1] == "d032_h004_L01"
+    assert depth["effect"] == pytest.approx(0.1, abs=0.01) and depth["verdict"] == "supported"
+    assert [part["name"] for part in found["C1"].parts] == ["d_model 32, 1 layers", "d_model 32, 4 layers"]
+    assert judged(tmp_path, curve=curve)[0]["C1"].details["depth"] == {}
+
+
 def launches(workdir, slower: float, more: float = 1.0, count: int = 4, spread: float = 0.01):
     for launch in range(count):
         rows = [

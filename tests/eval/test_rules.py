@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eval import intervals, rules, stats
+from train import tuning
 
 MARGIN = 0.01
 MAIN, DOCUMENT, REST = 0.008, 0.03, 0.03  # standard deviations of seed, document and their interaction
@@ -116,9 +117,8 @@ class Simulated:
         """Loss of h = 1 less that of h*, each at its chosen rate: (seeds, documents). The rates and h* come from the
         tuning seeds on `tune`, whatever is judged."""
         tune = self.losses["tune"][:, :, : self.TUNING].mean(axis=(2, 3))
-        rate = tune.argmin(axis=1)
-        losses = {f"{cell}": tune[cell, rate[cell]] for cell in range(1, self.CELLS)}
-        best = int(rules.best(losses))
+        rate = [tuning.best_rate(dict(enumerate(losses))) for losses in tune]
+        best = rules.best({cell: tune[cell, rate[cell]] for cell in range(1, self.CELLS)})
         which = slice(self.TUNING, None) if seeds == "fresh" else slice(0, self.TUNING)
         at = lambda cell: self.losses[split][cell, rate[cell], which]  # noqa: E731
         return at(0) - at(best)

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mha.attention import MultiHeadAttention
+from mha.attention import LOGIT_SCALES, MultiHeadAttention
 
 B, T, D = 2, 7, 12
 HEADS = [1, 2, 3, 4, 6, 12]
@@ -77,6 +77,45 @@ def test_every_h_equals_flax(num_heads, causal):
     close(ours(params, x), flax(params, x))
     gradients = [jax.grad(lambda p, x, f=f: jnp.sum(f(p, x) ** 3), argnums=(0, 1))(params, x) for f in (ours, flax)]
     close(*gradients)
+
+
+@pytest.mark.parametrize("num_heads", [1, 3, 12])
+@pytest.mark.parametrize("logit_scale", LOGIT_SCALES)
+def test_logit_scales_are_what_they_say(num_heads, logit_scale):
+    """Against softmax attention written out, with scales and gains that are not what they begin with."""
+    module, x, d_k = block(num_heads, logit_scale=logit_scale), inputs(11), D // num_heads
+    params = params_of(module)
+    bent = lambda w: w if w.ndim > 1 else 1 + 0.5 * jnp.cos(jnp.arange(w.size))  # noqa: E731
+    params = jax.tree.map(bent, params)
+
+    def normed(y, gain):
+        flat = y.reshape(B, T, D)
+        flat = flat / jnp.sqrt(jnp.mean(flat**2, axis=-1, keepdims=True) + 1e-6) * gain[None, None]
+        return flat.reshape(y.shape)
+
+    def written_out(params, x):
+        q, k, v = (jnp.einsum("BTD,DHK->BHTK", x, params[name]) for name in ("w_q", "w_k", "w_v"))
+        if logit_scale == "qk_norm":
+            q, k = (
+                normed(y.swapaxes(1, 2), params[name]["scale"]).swapaxes(1, 2)
+                for y, name in ((q, "norm_q"), (k, "norm_k"))
+            )
+        logits = q @ k.swapaxes(2, 3) / (d_k if logit_scale == "inverse" else jnp.sqrt(d_k))
+        if logit_scale == "learned":
+            logits = logits * params["logit_scale"][None, :, None, None]
+        logits = jnp.where(jnp.tril(jnp.ones((T, T), bool))[None, None], logits, -jnp.inf)
+        return jnp.einsum("BHTK,HKD->BTD", jax.nn.softmax(logits, axis=-1) @ v, params["w_o"])
+
+    def ours(params, x):
+        return module.apply({"params": params}, x)[0]
+
+    close(ours(params, x), written_out(params, x))
+    found = gradients(ours, params, x)
+    close(found, gradients(written_out, params, x), 1e-11)
+    assert all(jnp.all(jnp.abs(leaf) > 0) for leaf in jax.tree.leaves(found[0]) if leaf.ndim == 1)
+    plain = {name: params[name] for name in ("w_q", "w_k", "w_v", "w_o")}
+    same = jnp.allclose(ours(params, x), block(num_heads).apply({"params": plain}, x)[0], atol=1e-6)
+    assert same == (logit_scale == "sqrt" or (logit_scale == "inverse" and d_k == 1))
 
 
 def test_causality_by_gradient():

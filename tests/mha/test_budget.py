@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import pytest
 
 from mha import budget
+from mha.attention import LOGIT_SCALES
 from mha.transformer import ModelConfig, Transformer
 
 
@@ -15,7 +16,11 @@ def config(d_model=64, num_heads=4, d_k=None, d_ff=(256, 256), **changes):
     return ModelConfig(257, 32, d_model, num_heads, d_k or d_model // num_heads, d_ff, attention="reference", **changes)
 
 
-@pytest.mark.parametrize("shape", [config(), config(32, 32), config(64, 1, 8, (5, 7, 9)), config(48, 3, 32)])
+SHAPES = [config(), config(32, 32), config(64, 1, 8, (5, 7, 9)), config(48, 3, 32)]
+SHAPES += [config(32, 8, logit_scale=scale) for scale in LOGIT_SCALES]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
 def test_parameters_are_those_of_the_tree(shape):
     tree = jax.eval_shape(lambda: Transformer(shape).init(jax.random.key(0), jnp.zeros((1, 1), jnp.int32)))["params"]
     sizes = {jax.tree_util.keystr(path): leaf.size for path, leaf in jax.tree.leaves_with_path(tree)}
@@ -62,6 +67,16 @@ def test_d_ff_meets_a_flop_budget():
     wanted = budget.flops_per_token(config())
     solved = budget.with_d_ff_for(config(32, 4), flops=wanted)
     assert abs(budget.flops_per_token(solved) - wanted) <= budget.TOLERANCE * wanted
+
+
+def test_an_exp_can_count_as_flops():
+    """h = 16 pays for its exps with a smaller d_ff; counted as nothing, it has the d_ff of h = 1."""
+    single, many = config(64, 1), config(64, 16)
+    wanted = budget.flops_per_token(single) + 10 * budget.exps_per_token(single)
+    solved = budget.with_d_ff_for(many, flops=wanted, flops_per_exp=10)
+    spent = budget.flops_per_token(solved) + 10 * budget.exps_per_token(solved)
+    assert abs(spent - wanted) <= budget.TOLERANCE * wanted and solved.d_ff < single.d_ff
+    assert budget.with_d_ff_for(many, flops=budget.flops_per_token(single)).d_ff == single.d_ff
 
 
 def test_a_budget_out_of_reach_is_refused_with_its_numbers():

@@ -8,7 +8,9 @@ import sys
 import pytest
 
 import main
+from configs import full
 from tests.study.tiny import HERE
+from train.config import InputError
 from train.preemption import Notice, Preempted
 
 SMOKE = "--config=configs/smoke.py"
@@ -57,6 +59,14 @@ def test_a_config_is_found_from_any_folder(tmp_path, monkeypatch):
     own = (HERE.parents[1] / "configs" / "smoke.py").read_text().replace("200_000", "100_000")
     (tmp_path / "configs" / "smoke.py").write_text(own)
     assert main.parse([SMOKE])[0]["data"]["max_bytes"] == 100_000  # the current folder comes first
+
+
+def test_an_arm_has_a_workdir_of_its_own():
+    config, _, workdir, *_ = main.parse(["--config=configs/arms.py:tokens4"])
+    assert config["train"]["steps"] == 4 * full.get_config().train.steps
+    assert workdir == pathlib.Path("runs/arms_tokens4")
+    with pytest.raises(InputError, match="name an arm, .* with tokens2, tokens4"):
+        main.parse(["--config=configs/arms.py:longer"])
 
 
 def test_an_argument_of_get_config(text):

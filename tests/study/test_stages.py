@@ -52,6 +52,23 @@ def test_a_study_in_stages(study, monkeypatch, capsys):
     )
 
 
+def test_fresh_seeds_train_with_the_better_scale_alone(study, monkeypatch):
+    calls = training_calls(monkeypatch)
+    scales = ("--config.grid.tuning_seeds=7", "--config.grid.extensions=0", "--config.grid.logit_scales=sqrt,qk_norm")
+    assert study.run(*scales) == 0
+    assert len(calls) == 4 + 2 and {size for _, size in calls[:4]} == {1} and {size for _, size in calls[4:]} == {2}
+    rows = study.rows()
+    tune = rows[rows.stage == "tuning"].astype({"loss": float}).set_index("cell").loss
+    for shape in CELLS:
+        winner = tune[[shape, f"{shape}_qk_norm"]].idxmin()
+        judged = rows[(rows.stage == "fresh") & rows.cell.str.startswith(shape)]
+        assert set(judged.cell) == {winner} and study.state(winner) == "done"
+        (loser,) = {shape, f"{shape}_qk_norm"} - {winner}
+        assert study.state(loser) == "passed_over" and winner in study.reason(loser)
+    calls.clear()
+    assert study.run(*scales) == 0 and calls == []
+
+
 def test_a_tuning_seed_cannot_become_a_fresh_one(study, capsys):
     assert study.run(*PROTOCOL, "--config.grid.init_seeds=0,7") == 2
     assert "share [7]" in capsys.readouterr().err

@@ -48,6 +48,41 @@ def test_every_config_has_one_budget_and_both_extremes(module):
     assert {1} <= {cell.model.num_heads for cell in cells} and {1} <= {cell.model.d_k for cell in cells}
 
 
+def test_depth_against_heads_at_one_budget():
+    cells = grid.cells_of(config(grid__d_model=(64,), grid__num_heads=(1, 8), grid__num_layers=(1, 2, 4)), 257)
+    assert names(cells)[:3] == ["d064_h001_L01", "d064_h001_L02", "d064_h001_L04"]
+    assert [cell.model.num_layers for cell in cells] == [1, 2, 4] * 2
+    sizes = [budget.parameters(cell.model).non_embedding for cell in cells]
+    assert max(sizes) - min(sizes) <= budget.TOLERANCE * min(sizes)
+
+
+def test_every_logit_scale_is_a_cell_of_the_same_shape_and_budget():
+    scales = ("sqrt", "inverse", "learned", "qk_norm")
+    cells = grid.cells_of(config(grid__d_model=(64,), grid__num_heads=(1, 64), grid__logit_scales=scales), 257)
+    assert names(cells)[:4] == ["d064_h001", "d064_h001_inverse", "d064_h001_learned", "d064_h001_qk_norm"]
+    assert [cell.shape for cell in cells] == ["d064_h001"] * 4 + ["d064_h064"] * 4
+    assert tuple(cell.model.logit_scale for cell in cells[:4]) == scales
+    sizes = [budget.parameters(cell.model).non_embedding for cell in cells]
+    assert max(sizes) - min(sizes) <= budget.TOLERANCE * min(sizes)
+    with pytest.raises(InputError, match="config.grid.logit_scales='cosine' is not one of sqrt, inverse"):
+        config(grid__logit_scales=("sqrt", "cosine"))
+
+
+def test_equal_flops_differ_from_equal_parameters_only_if_an_exp_counts():
+    shape = {"grid__d_model": (64,), "grid__num_heads": (1, 8)}
+    widths = [
+        [cell.model.d_ff for cell in grid.cells_of(config(**shape, **more), 257)]
+        for more in (
+            {},
+            {"grid__match": "flops"},
+            {"grid__match": "flops", "grid__flops_per_exp": 20.0},
+        )
+    ]
+    assert widths[0] == widths[1] and widths[2][0] == widths[0][0] and widths[2][1] < widths[0][1]
+    with pytest.raises(InputError, match="counts under grid.match=flops alone"):
+        config(grid__flops_per_exp=20.0)
+
+
 def test_d_k_apart_from_num_heads():
     cells = grid.cells_of(config(grid__d_model=(64,), grid__num_heads=(4,), grid__d_k=(1, 4, 16)), 257)
     assert names(cells) == ["d064_h004_dk01", "d064_h004_dk04", "d064_h004"]

@@ -1,5 +1,6 @@
 """Which rate a cell keeps, and when the rates of all extend."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -24,6 +25,20 @@ def study(tmp_path):
     config = freeze(config.to_dict())
     corpus = data.write_corpus(config.data, tmp_path / "run" / "data")
     return config, Workdir(tmp_path / "run"), grid.cells_of(config, data.VOCAB_SIZE), corpus
+
+
+def test_of_several_scales_the_best_goes_on(study):
+    config, workdir, _, corpus = study
+    wider = dataclasses.replace(config, grid=dataclasses.replace(config.grid, logit_scales=("sqrt", "learned")))
+    cells = grid.cells_of(wider, data.VOCAB_SIZE)
+    wider_study = (wider, workdir, cells, corpus)
+    for name, best in (("d016_h001", 0.01), ("d016_h001_learned", 0.014), ("d016_h016", 0.014)):
+        try_rates(wider_study, name, (0.01, 0.02), best=best)
+    tuned = tuning.read(wider, workdir, cells, corpus)
+    assert tuning.passed_over(tuned, cells) == {"d016_h001_learned": "d016_h001"}, "the last cell is not tried yet"
+    try_rates(wider_study, "d016_h016_learned", (0.01, 0.02), best=0.02)
+    tuned = tuning.read(wider, workdir, cells, corpus)
+    assert tuning.passed_over(tuned, cells) == {"d016_h001_learned": "d016_h001", "d016_h016": "d016_h016_learned"}
 
 
 def try_rates(study, name, rates, best=None, diverged=(), seeds=(7, 8)):

@@ -1,0 +1,100 @@
+"""What a claim is: the two sides that it compares, and a verdict's form."""
+
+import dataclasses
+
+import pandas as pd
+
+from eval import rules
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """A claim as decided; losses in nats/token, None where there is no number.
+
+    Attributes:
+      id, claim: as in CLAIMS.
+      verdict: `supported`, `refuted` or `undecided`.
+      sentence: the outcome in words, naming the corpus.
+      rule: what decides.
+      effect, low, high: the deciding difference and its interval at `confidence`.
+      n, files: fresh seeds, and effective number of source files.
+      about: `new documents` or `these documents`.
+      exploratory: seeds were added after a verdict had been read more often than claims.looks allows.
+      missing: what keeps the claim from being judged at all.
+      parts: of each d_model: name, the two cells, effect, low, high, verdict.
+      notes: what a reader must know beside the sentence.
+      details: everything else that was computed, by name.
+    """
+
+    id: str
+    claim: str
+    verdict: str
+    sentence: str
+    rule: str
+    margin: float
+    confidence: float
+    effect: float | None = None
+    low: float | None = None
+    high: float | None = None
+    n: int = 0
+    files: float | None = None
+    about: str = ""
+    exploratory: bool = False
+    missing: tuple[str, ...] = ()
+    parts: tuple[dict, ...] = ()
+    notes: tuple[str, ...] = ()
+    details: dict = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """What a claim compares within each group of cells: the loss of the best of `left` less that of the best of
+    `right`, each side's best chosen on the tune documents with the choosing seeds."""
+
+    id: str
+    claim: str
+    left: str
+    right: str
+    supported: str
+    refuted: str
+    open: str
+
+    def sides(self, cells: pd.DataFrame) -> dict[str, tuple[pd.DataFrame, pd.DataFrame]]:
+        """(left, right) cells of each group that one claim may compare: all else is equal within it."""
+        own_width = (cells.num_heads * cells.d_k == cells.d_model).all()
+        by_heads = self.id == "C2" and not own_width  # d_k varies at one number of heads
+        keys = ["d_model", "num_layers", "num_heads" if by_heads else "series"]
+        found = {}
+        for (d_model, layers, third), group in cells.groupby(keys):
+            of_left = group.num_heads == 1 if self.id == "C1" else group.d_k == 1
+            name = f"d_model {d_model}" + (f", h = {third}" if by_heads else f", {third}" if third else "")
+            name += f", {layers} layers" if cells.num_layers.nunique() > 1 else ""
+            found[name] = (group[of_left], group[~of_left])
+        return found
+
+
+CLAIMS = (
+    Comparison(
+        "C1",
+        "Several heads beat one at the same size",
+        "h = 1",
+        "the best h > 1",
+        "several heads {faster} one",
+        "several heads do not {faster} one",
+        "it is open whether several heads {faster} one",
+    ),
+    Comparison(
+        "C2",
+        "Heads can be too many: at d_k = 1 the loss is higher",
+        "d_k = 1",
+        "the best d_k > 1",
+        "heads can be too many",
+        "heads of width 1 are not worse",
+        "it is open whether heads of width 1 are worse",
+    ),
+)
+
+
+def best(side: pd.DataFrame) -> str:
+    """The cell of lowest tune loss among rows of the cells table."""
+    return rules.best(dict(zip(side.cell, side.tune_loss, strict=True)))
