@@ -36,7 +36,8 @@ class Program:
             seed: Batches(corpus.num_windows("train", self.seq_len), self.batch_size, self.seq_len, seed)
             for seed in {replica.data_seed for replica in pack.replicas}
         }
-        self._rows = max(len(pack.replicas), grid.most_replicas(config) if pack.replica_map == "scan" else 0)
+        stage = pack.rows or grid.most_replicas(config) if pack.replica_map == "scan" else 0
+        self._rows = max(len(pack.replicas), stage)
         began = time.perf_counter()
         rates = [replica.learning_rate for replica in pack.replicas]
         self._rates = jax.device_put(np.resize(np.asarray(rates, np.float32), self._rows), whole)
