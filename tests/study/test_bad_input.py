@@ -88,6 +88,8 @@ def no_training(monkeypatch):
         ("--config.train.steps=3000000000", "it may be 2,147,483,647 at most"),
         ("--config.grid.num_heads=1,1", "names a value twice"),
         ("--config.train.warmup_steps=24", "train.warmup_steps=24 must be below train.steps=24"),
+        ("--config.train.profile_steps=10", "must be the first and the last step to trace"),
+        ("--config.train.profile_steps=20,24", "both below train.steps=24"),
         ("--config.eval.stride=17", "exceeds data.seq_len=16"),
         ("--config.data.tune_fraction=0.96", "leave nothing to train on"),
         ("--config.grid.seeds=crossed", "needs grid.data_seeds"),

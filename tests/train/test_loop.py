@@ -147,6 +147,35 @@ def test_stopped_and_continued(asked_at, trained, program, config, tmp_path, mon
     assert lines(tmp_path) == lines(trained[1])
 
 
+def test_a_trace_of_some_steps(trained, program, config, tmp_path, monkeypatch):
+    """The bits are those without it, and it holds the dispatches of these steps alone."""
+    calls, run = [], program.run
+    monkeypatch.setattr(
+        program, "run", lambda state, step, count: calls.append((step, count)) or run(state, step, count)
+    )
+    started, start = [], jax.profiler.start_trace
+    monkeypatch.setattr(jax.profiler, "start_trace", lambda folder: started.append(len(calls)) or start(folder))
+    stop = jax.profiler.stop_trace
+    monkeypatch.setattr(jax.profiler, "stop_trace", lambda: started.append(len(calls)) or stop())
+    traced = dataclasses.replace(config, train=dataclasses.replace(config.train, profile_steps=(5, 9)))
+    assert bits(train(program, traced, tmp_path)) == bits(trained[0])
+    steps = [step + index for step, count in calls[slice(*started)] for index in range(count)]
+    assert len(started) == 2 and steps == [5, 6, 7, 8, 9]
+    (found,) = CellFolder(tmp_path).profile(0).rglob("*.xplane.pb")
+    assert found.stat().st_size > 1000
+
+
+def test_a_trace_that_is_cut_short_is_written(program, config, tmp_path, monkeypatch):
+    stop = Notice()
+    monkeypatch.setattr(loop, "read_back", lambda values, real=loop.read_back: stop._received() or real(values))
+    traced = dataclasses.replace(config, train=dataclasses.replace(config.train, profile_steps=(0, 9)))
+    with pytest.raises(Preempted):
+        train(program, traced, tmp_path, stop)
+    assert list(CellFolder(tmp_path).profile(0).rglob("*.xplane.pb"))
+    jax.profiler.start_trace(tmp_path / "another")  # would raise if one still ran
+    jax.profiler.stop_trace()
+
+
 def test_continued_when_nothing_is_left_to_do(trained, program, config):
     state, folder = trained
     before = lines(folder)
