@@ -94,6 +94,7 @@ class Program:
             starts[row, :num_steps] = drawn[replica.data_seed]
         starts = jax.device_put(starts, sharding.batch(self._mesh))
         numbers = np.int32(first_step), np.int32(num_steps), np.int32(replicas)
+        numbers = jax.device_put(numbers, sharding.replicated(self._mesh))
         if replicas == self._rows:
             return self._compiled(state, self._tokens, starts, self._rates, *numbers)
         found = self._compiled(_resized(state, self._rows), self._tokens, starts, self._rates, *numbers)
