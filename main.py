@@ -2,6 +2,7 @@
 
 python main.py [--config=configs/docs.py] [--config.grid.num_heads=1,8] [--workdir=runs/mine]
                [--mode=study|train|eval|report|status] [--cells=d064_h001,d064_h008] [--arms=runs/longer]
+               [--launcher=here|processes] [--workers=2]
 
 Trains the grid of a config, restores every cell from its checkpoint, and writes results/ and report/index.html into the
 workdir. The same command again continues where it stopped. Modes eval, report and status take the config from the
@@ -16,19 +17,20 @@ import sys
 from absl import flags
 from ml_collections import config_flags
 
-from train import config_file, xla_flags
+from train import config_file, slots, xla_flags
 from train.config import InputError, check_field, freeze, nearest, wrong_type
 from train.preemption import Notice, Preempted
 
 HERE = pathlib.Path(__file__).resolve().parent
 MODES = ("study", "train", "eval", "report", "status")
 FROM_WORKDIR = ("eval", "report", "status")
-NAMES = ("config", "workdir", "mode", "cells", "arms", "help")
+NAMES = ("config", "workdir", "mode", "cells", "arms", "launcher", "workers", "help")
+WORKER = (sys.executable, str(HERE / "main.py"), "worker")  # what starts one
 DONE, FAULT, BAD_INPUT, SOME_CELL_FAILED, RUN_AGAIN = 0, 1, 2, 3, 75
 
 
-def parse(argv: list[str]) -> tuple[dict, str, pathlib.Path, list[str], list[str]]:
-    """(config, mode, workdir, cells, arms) of a command line.
+def parse(argv: list[str]) -> tuple[dict, str, pathlib.Path, list[str], list[str], slots.Launcher]:
+    """(config, mode, workdir, cells, arms, launcher) of a command line.
 
     Raises:
       InputError: an unknown flag, mode or field, a value of the wrong type, a config that does not load, or a stray
@@ -46,6 +48,8 @@ def parse(argv: list[str]) -> tuple[dict, str, pathlib.Path, list[str], list[str
     flags.DEFINE_string("mode", "study", "what to do; study = train, eval and report", flag_values=found)
     flags.DEFINE_list("cells", None, "only these, such as d064_h001,d064_h008; default all", flag_values=found)
     flags.DEFINE_list("arms", [], "workdirs of other studies that the verdicts cite", flag_values=found)
+    flags.DEFINE_string("launcher", "", "here or processes; default as begun, or what is faster", flag_values=found)
+    flags.DEFINE_integer("workers", 0, "processes side by side; default one a slot", flag_values=found)
     try:
         config_flags.DEFINE_config_dict("config", loaded, "the study", flag_values=found, sys_argv=["main.py", *argv])
         stray = found(["main.py", *argv])[1:]
@@ -71,7 +75,12 @@ def parse(argv: list[str]) -> tuple[dict, str, pathlib.Path, list[str], list[str
         raise InputError(
             "--cells= has an empty name; write names such as --cells=d064_h001,d064_h008, or leave it out."
         )
-    return found.config.to_dict(), found.mode, pathlib.Path(found.workdir), found.cells or [], found.arms
+    if found["launcher"].present and found.launcher not in slots.LAUNCHERS:
+        raise InputError(f"--launcher={found.launcher} is no launcher; {nearest(found.launcher, slots.LAUNCHERS)}")
+    if found["workers"].present and found.workers < 1:
+        raise InputError(f"--workers={found.workers} must be at least 1; leave it out for one worker a core or GPU.")
+    launcher = slots.Launcher(found.launcher, found.workers, WORKER)
+    return found.config.to_dict(), found.mode, pathlib.Path(found.workdir), found.cells or [], found.arms, launcher
 
 
 def _config_flag(argv: list[str]) -> tuple[str | None, list[str]]:
@@ -89,7 +98,46 @@ def _config_flag(argv: list[str]) -> tuple[str | None, list[str]]:
 def _illegal(said: str) -> str:
     """The sentence for what absl said of a value, 'flag --NAME=VALUE: why'."""
     field = re.match(r"flag --config\.([\w.]+)=(.*?): ", said, re.DOTALL)
-    return wrong_type(*field.groups()) if field else f"{said.rstrip('.')}."
+    if field:
+        return wrong_type(*field.groups())
+    workers = re.match(r"flag --workers=(.*?): ", said, re.DOTALL)
+    return f"--workers={workers[1]} must be a whole number, such as --workers=2." if workers else f"{said.rstrip('.')}."
+
+
+def _evaluation():
+    """What a study calls of eval/ (train.study.Evaluation)."""
+    from eval import arms as arms_beside
+    from eval import claims, loss, summary, tables, verdicts
+    from eval.report import page
+    from train import study
+
+    return study.Evaluation(
+        document_losses=loss.document_losses,
+        prospect=claims.prospect,
+        evaluate_pack=tables.evaluate_pack,
+        write_tables=tables.write_tables,
+        load_arms=arms_beside.load,
+        cells_to_price=verdicts.cells_to_price,
+        write_verdicts=verdicts.write,
+        write_report=page.write,
+        show_cells=summary.show_cells,
+        show_verdicts=summary.show_verdicts,
+        show_status=summary.show_status,
+    )
+
+
+def _work(workdir: str, slot: str, platform: str) -> int:
+    """A worker of a study, started by another process of it (train/workers.py)."""
+    slots.take(int(slot), platform)
+    stop = Notice(patient=True)
+    with stop.installed():
+        try:
+            with stop.at_once():
+                evaluation = _evaluation()
+                from train import worker
+        except Preempted:
+            return RUN_AGAIN
+        return worker.main(workdir, evaluation, stop)
 
 
 def main(argv: list[str]) -> int:
@@ -97,31 +145,20 @@ def main(argv: list[str]) -> int:
         print(__doc__ + "\nconfigs/default.py explains every config field; README.md the rest.")
         return DONE
     xla_flags.use()
+    if argv[:1] == [WORKER[-1]]:
+        return _work(*argv[1:])
     stop = Notice()
     try:
         with stop.installed():
             with stop.at_once():  # imports take seconds
-                config, mode, workdir, cells, arms = parse(argv)
+                config, mode, workdir, cells, arms, launcher = parse(argv)
                 frozen = freeze(config)
-                from eval import arms as arms_beside
-                from eval import claims, loss, summary, tables, verdicts
-                from eval.report import page
+                if launcher.name == "processes":
+                    slots.leave_gpus_to_workers()
                 from train import study
 
-            evaluation = study.Evaluation(
-                document_losses=loss.document_losses,
-                prospect=claims.prospect,
-                evaluate_pack=tables.evaluate_pack,
-                write_tables=tables.write_tables,
-                load_arms=arms_beside.load,
-                cells_to_price=verdicts.cells_to_price,
-                write_verdicts=verdicts.write,
-                write_report=page.write,
-                show_cells=summary.show_cells,
-                show_verdicts=summary.show_verdicts,
-                show_status=summary.show_status,
-            )
-            return study.run(frozen, mode, workdir, cells, arms, evaluation, stop)
+                evaluation = _evaluation()
+            return study.run(frozen, mode, workdir, cells, arms, evaluation, stop, launcher)
     except InputError as error:
         print(f"Error: {error}", file=sys.stderr)
         return BAD_INPUT

@@ -52,6 +52,7 @@ def get_config() -> ConfigDict:
     train.log_every = 10  # steps
     train.checkpoint_every = 250  # steps
     train.replica_map = "auto"  # replicas of a cell: vmap (at once) | scan (in turn) | auto (scan on CPU)
+    train.profile_steps = ()  # first and last step that jax.profiler traces in every cell; () = none
     train.memory_limit_gb = 0.0  # GiB a cell's program may take; 0 = what the device has
 
     config.eval = ConfigDict()

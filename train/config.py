@@ -61,6 +61,7 @@ class TrainConfig:
     checkpoint_every: int
     replica_map: str
     memory_limit_gb: float
+    profile_steps: tuple[int, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,6 +107,7 @@ CHOICES = {
     "train.replica_map": ("auto", "vmap", "scan"),
 }
 MAY_BE_EMPTY = ("grid.num_heads", "grid.d_k", "grid.num_layers", "grid.data_seeds", "grid.tuning_seeds")
+MAY_BE_EMPTY += ("train.profile_steps",)
 LARGEST = 2**31 - 1  # of a whole number, as XLA counts; except:
 LARGEST_SEED = 2**32 - 1
 LARGER = {f"grid.{name}_seeds": LARGEST_SEED for name in ("init", "data", "tuning")} | {"data.max_bytes": 2**63 - 1}
@@ -121,6 +123,7 @@ MAY_BE_ZERO = (
     "train.warmup_steps",
     "train.weight_decay",
     "train.memory_limit_gb",
+    "train.profile_steps",
     "eval.stride",
 )
 
@@ -254,6 +257,11 @@ def _check_values(config: StudyConfig) -> None:
         )
     if train.warmup_steps >= train.steps:
         raise InputError(f"train.warmup_steps={train.warmup_steps} must be below train.steps={train.steps}.")
+    if train.profile_steps and not (len(train.profile_steps) == 2 and max(train.profile_steps) < train.steps):
+        raise InputError(
+            f"train.profile_steps={train.profile_steps} must be the first and the last step to trace, both below "
+            f"train.steps={train.steps}, such as --config.train.profile_steps=10,15."
+        )
     if config.eval.stride > data.seq_len:
         raise InputError(
             f"eval.stride={config.eval.stride} exceeds data.seq_len={data.seq_len}, so tokens would go uncounted; "

@@ -19,12 +19,29 @@ from train.progress import StudyProgress
 from train.workdir import CellFolder, Workdir, disk_is_full, write_table
 
 
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What is done with a cell: `train` (see `train_cells`) or `evaluate`."""
+
+    what: str
+    cell: Cell
+    evaluate: bool = False
+    end: str = ""
+
+    def run(self, study: "Study") -> None:
+        if self.what == "train":
+            train_cell(study, self.cell, self.evaluate, self.end)
+        else:
+            evaluate_cell(study, self.cell)
+
+
 @dataclasses.dataclass
 class Study:
     """What every part of a running study needs.
 
     Attributes:
       evaluation: what eval/ offers (train.study.Evaluation).
+      workers: processes that cells run in (train.workers.Workers); None: they run in this one.
       programs: compiled programs by (cell name, pack index), kept for the timing pass.
     """
 
@@ -34,29 +51,39 @@ class Study:
     evaluation: object
     stop: Notice
     progress: StudyProgress
+    workers: object = None
     programs: dict = dataclasses.field(default_factory=dict)
 
 
-def check(config: StudyConfig, workdir: Workdir, cells: tuple[Cell, ...], corpus_tokens: int) -> None:
+def check(config: StudyConfig, workdir: Workdir, cells: tuple[Cell, ...], workers: int, corpus_tokens: int) -> None:
     """All that can be known before anything is compiled.
+
+    Args:
+      workers: processes that cells train in side by side; 0: one after another in this one.
 
     Raises:
       InputError: too few devices, an attention path that cannot serve a cell, a cell that was trained with another
-        shape, or cells (all are named) whose estimated memory exceeds the limit.
+        shape, or cells (all are named) whose estimated memory exceeds the limit, or that do not fit side by side.
     """
     sharding.make_mesh(config.mesh.data)
-    allowed, too_large = memory.limit(config.train), []
+    allowed, sizes = memory.limit(config.train), {}
     for cell in cells:
         packs.check_shape(cell, workdir.cell(cell.name), config)
         model, replica_map = packs.resolve(cell, config)
         replicas, batch_size = max(len(cell.replicas), most_replicas(config)), config.train.batch_size
-        needed = memory.estimate(model, replicas, replica_map, batch_size, corpus_tokens)
-        if needed > allowed:
-            too_large.append(f"{cell.name} {memory.gigabytes(needed)}")
+        sizes[cell.name] = memory.estimate(model, replicas, replica_map, batch_size, corpus_tokens)
+    too_large = [f"{name} {memory.gigabytes(needed)}" for name, needed in sizes.items() if needed > allowed]
     if too_large:
         raise InputError(
             f"estimated memory exceeds the {memory.gigabytes(allowed)} available: {', '.join(too_large)}; lower "
             f"train.batch_size or data.seq_len, drop these cells with --cells, or raise train.memory_limit_gb."
+        )
+    largest = sorted(sizes, key=sizes.get, reverse=True)[:workers]
+    together = sum(sizes[name] for name in largest)
+    if jax.default_backend() == "cpu" and together > allowed:
+        raise InputError(
+            f"{', '.join(largest)} side by side need an estimated {memory.gigabytes(together)}, and "
+            f"{memory.gigabytes(allowed)} are available; lower --workers, or use --launcher=here."
         )
 
 
@@ -67,33 +94,63 @@ def train_cells(study: Study, cells: tuple[Cell, ...], evaluate: bool, end: str 
     be kept.
     """
     study.progress.expect(len(cells))
+    lacking = [cell for cell in cells if study.workers and _lacks_something(study, cell, evaluate)]
     for cell in cells:
-        folder = study.workdir.cell(cell.name)
-        planned = packs.plan(cell, folder, study.config, study.progress.say)
-        with _faults_stay_in(study, cell):
-            if not all(trained for _, trained in planned):
-                folder.write_status("running")
-            for pack, trained in planned:
-                if not trained:
-                    _train_pack(study, cell, folder, pack)
-                if evaluate and not folder.documents(pack.index).exists():
-                    _evaluate_or_train_again(study, cell, folder, pack)
-            folder.write_status(*_outcome(folder, end))
+        if cell not in lacking:
+            train_cell(study, cell, evaluate, end)
+    if lacking:
+        study.workers.run([Job("train", cell, evaluate, end) for cell in lacking], study.progress)
+
+
+def train_cell(study: Study, cell: Cell, evaluate: bool, end: str) -> None:
+    """What `train_cells` does with one cell."""
+    folder = study.workdir.cell(cell.name)
+    planned = packs.plan(cell, folder, study.config, study.progress.say)
+    with _faults_stay_in(study, cell):
+        if not all(trained for _, trained in planned):
+            folder.write_status("running")
+        for pack, trained in planned:
+            if not trained:
+                _train_pack(study, cell, folder, pack)
+            if evaluate and not folder.documents(pack.index).exists():
+                _evaluate_or_train_again(study, cell, folder, pack)
+        folder.write_status(*_outcome(folder, end))
 
 
 def evaluate_cells(study: Study, cells: tuple[Cell, ...]) -> None:
     """Evaluates the restored checkpoint of every trained cell once more."""
     study.progress.expect(len(cells))
+    if study.workers:
+        study.workers.run([Job("evaluate", cell) for cell in cells], study.progress)
+        return
     for cell in cells:
-        folder = study.workdir.cell(cell.name)
-        with _faults_stay_in(study, cell):
-            records = folder.packs()
-            for record in records:
-                if record["trained"] is not None:
-                    _evaluate_or_forget(study, cell, folder, packs.from_json(record))
-            if records and all(record["trained"] is not None for record in records):
-                state = folder.status()["state"]
-                folder.write_status(*_outcome(folder, state if state in ("tuned", "passed_over") else "done"))
+        evaluate_cell(study, cell)
+
+
+def evaluate_cell(study: Study, cell: Cell) -> None:
+    """What `evaluate_cells` does with one cell."""
+    folder = study.workdir.cell(cell.name)
+    with _faults_stay_in(study, cell):
+        records = folder.packs()
+        for record in records:
+            if record["trained"] is not None:
+                _evaluate_or_forget(study, cell, folder, packs.from_json(record))
+        if records and all(record["trained"] is not None for record in records):
+            state = folder.status()["state"]
+            folder.write_status(*_outcome(folder, state if state in ("tuned", "passed_over") else "done"))
+
+
+def _lacks_something(study: Study, cell: Cell, evaluate: bool) -> bool:
+    """Whether there is more to do for `cell` than to note its outcome."""
+    folder = study.workdir.cell(cell.name)
+    done = [packs.from_json(record) for record in folder.packs() if record["trained"] is not None]
+    trained = {replica for pack in done for replica in pack.replicas}
+    return (
+        len(done) < len(folder.packs())
+        or not trained.issuperset(cell.replicas)
+        or evaluate
+        and not all(folder.documents(pack.index).exists() for pack in done)
+    )
 
 
 @contextlib.contextmanager

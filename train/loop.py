@@ -14,6 +14,7 @@ from train.packs import Pack
 from train.preemption import Notice, Preempted
 from train.program import STEPS_PER_DISPATCH, Program
 from train.step import State
+from train.trace import Trace
 from train.workdir import CellFolder
 
 DISPATCH_SECONDS = 1.0  # aimed at, so that a signal is answered soon
@@ -37,16 +38,18 @@ def train(program: Program, folder: CellFolder, config: StudyConfig, fingerprint
     log = MetricsLog(folder.metrics, pack.index, step)
     description = describe(pack, config, fingerprint)
     dispatch, unread = 1, None
-    with checkpoint.Saver(store) as saver:
+    with checkpoint.Saver(store) as saver, Trace(config.train.profile_steps, folder.profile(pack.index)) as trace:
         while step < steps:
             next_save = min(steps, (step // config.train.checkpoint_every + 1) * config.train.checkpoint_every)
-            count = min(dispatch, next_save - step)
+            count = trace.shortened(step, min(dispatch, next_save - step))
+            trace.before(step)
             began = time.perf_counter()
             state, metrics = program.run(state, step, count)
             if unread is not None:
                 _record(log, pack, config, progress, *unread)
             unread = (step, count, metrics)
             step += count
+            trace.after(step, metrics)
             if step == next_save or stop.requested:
                 _record(log, pack, config, progress, *unread)
                 unread = None

@@ -1,12 +1,12 @@
 """How much memory a cell takes: an estimate before anything is compiled, and the compiled program's own account."""
 
 import os
-import pathlib
 
 import jax
 
 from mha import budget
 from mha.transformer import ModelConfig
+from train import cgroup
 from train.config import TrainConfig
 
 
@@ -21,10 +21,7 @@ def limit(config: TrainConfig) -> int:
     stats = jax.local_devices()[0].memory_stats() or {}
     if "bytes_limit" in stats:
         return stats["bytes_limit"]
-    host = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    cgroup = pathlib.Path("/sys/fs/cgroup/memory.max")
-    quota = cgroup.read_text().strip() if cgroup.exists() else "max"
-    return min(host, int(quota)) if quota.isdecimal() else host
+    return min(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), cgroup.memory_limit())
 
 
 def estimate(model: ModelConfig, replicas: int, replica_map: str, batch_size: int, corpus_tokens: int) -> int:

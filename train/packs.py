@@ -16,6 +16,7 @@ import jaxlib
 
 from mha.kernels import dispatch
 from mha.transformer import ModelConfig
+from train import slots
 from train.config import InputError, StudyConfig
 from train.grid import Cell, Replica
 from train.workdir import CellFolder
@@ -30,6 +31,8 @@ class Pack:
       model: the shape, its attention path resolved.
       replicas: what trains side by side.
       replica_map: `vmap` or `scan`.
+      rows: of its program under `scan`; 0 = as many as the larger stage of the study needs, so that one program serves
+        both.
       environment: threads, XLA flags, versions and device; the same bits need the same ones.
     """
 
@@ -38,6 +41,7 @@ class Pack:
     replicas: tuple[Replica, ...]
     replica_map: str
     environment: dict
+    rows: int = 0
 
     def as_json(self) -> dict:
         return dataclasses.asdict(self)
@@ -46,13 +50,13 @@ class Pack:
 def from_json(value: dict) -> Pack:
     model = ModelConfig(**{**value["model"], "d_ff": tuple(value["model"]["d_ff"])})
     replicas = tuple(Replica(**replica) for replica in value["replicas"])
-    return Pack(value["index"], model, replicas, value["replica_map"], value["environment"])
+    return Pack(value["index"], model, replicas, value["replica_map"], value["environment"], value.get("rows", 0))
 
 
 def environment(config: StudyConfig) -> dict:
     """Everything outside the config that shapes the bits of a training run."""
     return {
-        "threads": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "threads": slots.threads(),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "jaxlib": jaxlib.__version__,
         "device": jax.devices()[0].device_kind,
@@ -138,6 +142,22 @@ def plan(cell: Cell, folder: CellFolder, config: StudyConfig, say) -> list[tuple
     if records != before:
         folder.write_packs(records)
     return [(from_json(record), record["trained"] is not None) for record in records]
+
+
+def halve(folder: CellFolder) -> bool:
+    """Cuts each pack that is not trained in two, which start again from step 0; whether there was one to cut."""
+    records = folder.packs()
+    whole = [from_json(record) for record in records if record["trained"] is None and len(record["replicas"]) > 1]
+    for pack in whole:
+        rows = (len(pack.replicas) + 1) // 2
+        halves = pack.replicas[:rows], pack.replicas[rows:]
+        for index, replicas in zip((pack.index, len(records)), halves, strict=True):
+            half = dataclasses.replace(pack, index=index, replicas=replicas, rows=rows)
+            records[index : index + 1] = [{**half.as_json(), "trained": None}]
+        shutil.rmtree(folder.checkpoints(pack.index), ignore_errors=True)
+    if whole:
+        folder.write_packs(records)
+    return bool(whole)
 
 
 def mark_trained(folder: CellFolder, pack: Pack, trained: dict | None) -> None:

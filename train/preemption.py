@@ -18,9 +18,13 @@ class Notice:
     is the one handler of a process.
     """
 
-    def __init__(self):
+    def __init__(self, patient: bool = False):
+        """Args:
+        patient: a second signal changes nothing (a worker may have one from its parent and one from the host); else
+          it raises Preempted wherever the process is, since a person asked again.
+        """
         self._asked = threading.Event()
-        self._at_once = False
+        self._at_once, self._patient = False, patient
 
     @contextlib.contextmanager
     def installed(self):
@@ -38,7 +42,7 @@ class Notice:
     def _received(self, *_):
         again = self._asked.is_set()
         self._asked.set()
-        if self._at_once or again:
+        if self._at_once or again and not self._patient:
             raise Preempted
 
     @property

@@ -36,7 +36,8 @@ class Program:
             seed: Batches(corpus.num_windows("train", self.seq_len), self.batch_size, self.seq_len, seed)
             for seed in {replica.data_seed for replica in pack.replicas}
         }
-        self._rows = max(len(pack.replicas), grid.most_replicas(config) if pack.replica_map == "scan" else 0)
+        stage = pack.rows or grid.most_replicas(config) if pack.replica_map == "scan" else 0
+        self._rows = max(len(pack.replicas), stage)
         began = time.perf_counter()
         rates = [replica.learning_rate for replica in pack.replicas]
         self._rates = jax.device_put(np.resize(np.asarray(rates, np.float32), self._rows), whole)
@@ -93,6 +94,7 @@ class Program:
             starts[row, :num_steps] = drawn[replica.data_seed]
         starts = jax.device_put(starts, sharding.batch(self._mesh))
         numbers = np.int32(first_step), np.int32(num_steps), np.int32(replicas)
+        numbers = jax.device_put(numbers, sharding.replicated(self._mesh))
         if replicas == self._rows:
             return self._compiled(state, self._tokens, starts, self._rates, *numbers)
         found = self._compiled(_resized(state, self._rows), self._tokens, starts, self._rates, *numbers)

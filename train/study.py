@@ -10,12 +10,14 @@ from collections.abc import Callable
 
 from rich.console import Console
 
-from train import data, grid
+from train import data, grid, placement
 from train.config import InputError, StudyConfig, freeze, nearest
 from train.grid import Cell
 from train.preemption import Notice, Preempted
 from train.progress import StudyProgress
+from train.slots import Launcher
 from train.workdir import Workdir, disk_is_full
+from train.workers import Workers
 
 DONE, FAULT, SOME_CELL_FAILED, RUN_AGAIN = 0, 1, 3, 75
 TRAINING = ("study", "train")  # the modes that train
@@ -60,6 +62,7 @@ def run(
     arms: list[str],
     evaluation: Evaluation,
     stop: Notice,
+    launcher: Launcher,
 ) -> int:
     """Runs `mode` in the workdir at `path`; returns the exit code.
 
@@ -67,6 +70,7 @@ def run(
       config: of the study; modes eval, report and status read the workdir's own instead.
       names: cells to train or evaluate; empty for all. Tables and report always hold every evaluated cell.
       arms: workdirs of studies beside this one, which the verdicts cite.
+      launcher: where cells train and are evaluated.
 
     Raises:
       InputError: bad input, before anything is trained.
@@ -82,13 +86,15 @@ def run(
     beside = evaluation.load_arms(arms, json.loads(json.dumps(dataclasses.asdict(config))))
     try:
         workdir.make_writable()
-        with workdir.lock():
+        with workdir.lock() as lock:
             console.print(f"Headroom: {len(cells)} cells in {path}", highlight=False)
             if mode in TRAINING:
                 console.print(evaluation.prospect(config), highlight=False)
             with stop.at_once():
-                corpus = _corpus(config, mode, workdir, cells)
-            return _write(config, mode, workdir, corpus, every_cell, cells, beside, evaluation, console, stop)
+                workers = placement.workers_for(launcher, config, workdir, every_cell)
+                corpus = _corpus(config, mode, workdir, cells, workers)
+            with Workers(launcher.command, workers, workdir, lock, stop) as pool:
+                return _write(config, mode, workdir, corpus, every_cell, cells, beside, evaluation, console, stop, pool)
     except Preempted:
         console.print("Stopped as asked; what is done is saved. Run the same command again to continue.")
         sys.stdout.flush()
@@ -122,7 +128,7 @@ def _chosen(cells: tuple[Cell, ...], names: list[str]) -> tuple[Cell, ...]:
     return tuple(known[name] for name in known if not names or name in names)
 
 
-def _corpus(config: StudyConfig, mode: str, workdir: Workdir, cells: tuple[Cell, ...]) -> data.Corpus:
+def _corpus(config: StudyConfig, mode: str, workdir: Workdir, cells: tuple[Cell, ...], workers: int) -> data.Corpus:
     """The workdir's corpus, written first if no study has begun here and nothing speaks against it."""
     import jax
 
@@ -131,7 +137,7 @@ def _corpus(config: StudyConfig, mode: str, workdir: Workdir, cells: tuple[Cell,
     workdir.check_continues(config)
     jax.config.update("jax_enable_x64", config.model.dtype == "float64")
     if mode in TRAINING:
-        launch.check(config, workdir, cells, corpus_tokens=0)
+        launch.check(config, workdir, cells, workers, corpus_tokens=0)
     record = workdir.record()
     if record is None:
         shutil.rmtree(workdir.data, ignore_errors=True)
@@ -145,23 +151,24 @@ def _corpus(config: StudyConfig, mode: str, workdir: Workdir, cells: tuple[Cell,
     return corpus
 
 
-def _write(config, mode, workdir, corpus, every_cell, cells, beside, evaluation, console, stop) -> int:
+def _write(config, mode, workdir, corpus, every_cell, cells, beside, evaluation, console, stop, pool) -> int:
     import jax
 
     from train import compile_cache, launch, prices, stages, timing
 
     compile_cache.use(console.print)
     if mode in TRAINING:
-        launch.check(config, workdir, cells, len(corpus.tokens))
+        launch.check(config, workdir, cells, pool.count, len(corpus.tokens))
         workdir.write_record(config, jax.devices()[0].device_kind, corpus.fingerprint)
     with StudyProgress(console, config.train.steps) as progress:
-        study = launch.Study(config, workdir, corpus, evaluation, stop, progress)
+        study = launch.Study(config, workdir, corpus, evaluation, stop, progress, pool if pool.count else None)
         if mode in TRAINING:
             stages.train(study, every_cell, cells, evaluate=mode == "study")
-        if mode == "study":
-            timing.measure(study, cells)
         if mode == "eval":
             launch.evaluate_cells(study, cells)
+        pool.leave()
+        if mode == "study":
+            timing.measure(study, cells)
         progress.begin("results", "writing tables")
         with stop.at_once():
             table = evaluation.write_tables(workdir, every_cell, config, corpus)

@@ -94,6 +94,9 @@ class CellFolder:
     def documents(self, pack: int) -> pathlib.Path:
         return self.path / f"documents_{pack}.parquet"
 
+    def profile(self, pack: int) -> pathlib.Path:
+        return self.path / "profile" / f"pack_{pack}"
+
     @property
     def metrics(self) -> pathlib.Path:
         return self.path / "metrics.jsonl"

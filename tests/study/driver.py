@@ -1,4 +1,7 @@
-"""main.py with one fault in it: driver.py FAULT ARGUMENTS, where FAULT is the JSON of tests.study.tiny.Fault."""
+"""main.py with one fault in it: driver.py FAULT ARGUMENTS, where FAULT is the JSON of tests.study.tiny.Fault.
+
+The workers of such a study have the fault too, and with `worker` they alone.
+"""
 
 import errno
 import importlib
@@ -12,7 +15,7 @@ import time
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 
 
-def inject(module: str, name: str, call: int, after: bool, act: str) -> None:
+def inject(module: str, name: str, call: int, after: bool, act: str, worker: str) -> None:
     """From its `call`-th call on, the function `name` of `module` meets with `act`."""
     *path, last = name.split(".")
     owner = importlib.import_module(module)
@@ -23,8 +26,11 @@ def inject(module: str, name: str, call: int, after: bool, act: str) -> None:
     def faulty(*args, **kwargs):
         nonlocal calls
         calls += 1
-        result = original(*args, **kwargs) if after or calls != call else None
-        if calls == call:
+        now = calls == call and not (worker and pathlib.Path(worker).exists())
+        result = original(*args, **kwargs) if after or not now else None
+        if now:
+            if worker and pathlib.Path(worker).parent.is_dir():
+                pathlib.Path(worker).touch()
             happen(act)
             result = result if after else original(*args, **kwargs)
         return result
@@ -42,6 +48,13 @@ def happen(act: str) -> None:
         print("terminated", time.time(), file=sys.stderr, flush=True)
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(60)
+    elif act in ("kill parent", "terminate parent"):
+        print("terminated", time.time(), file=sys.stderr, flush=True)
+        os.kill(os.getppid(), signal.SIGKILL if act == "kill parent" else signal.SIGTERM)
+    elif act == "take all memory":
+        taken = []
+        while True:
+            taken.append(bytearray(os.urandom(1 << 20)) * 64)
     elif act == "disk full":
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -49,5 +62,8 @@ def happen(act: str) -> None:
 if __name__ == "__main__":
     import main
 
-    inject(**json.loads(sys.argv[1]))
+    main.WORKER = (sys.executable, __file__, sys.argv[1], "worker")
+    fault = json.loads(sys.argv[1])
+    if sys.argv[2] == "worker" or not fault["worker"]:
+        inject(**fault)
     sys.exit(main.main(sys.argv[2:]))

@@ -9,6 +9,7 @@ import pytest
 
 import main
 from tests.study.tiny import HERE
+from train import slots
 from train import study as train_study
 
 SECONDS = 10
@@ -39,7 +40,7 @@ def no_training(monkeypatch):
     [
         # Unknown names, with the nearest ones.
         ("--confg=configs/smoke.py", "did you mean config?"),
-        ("--wordkir=x", "did you mean workdir?"),
+        ("--wordkir=x", "did you mean workdir or workers?"),
         ("--config.grid.num_head=3", "did you mean grid.num_heads"),
         ("--config.gird.num_heads=3", "did you mean grid.num_heads"),
         ("--config.num_heads=3", "did you mean grid.num_heads"),
@@ -47,6 +48,11 @@ def no_training(monkeypatch):
         ("--mode=", "known: eval, report, status, study, train"),
         ("--cells=d016_h002", "did you mean d016_h001"),
         ("--cells=d016_h001,d16_h16", "'d16_h16', which is not in the grid; did you mean d016_h016"),
+        ("--launcher=", "known: here, processes"),
+        ("--launcher=proceses", "did you mean processes?"),
+        ("--workers=2", "--workers=2 needs --launcher=processes"),
+        ("--workers=0", "--workers=0 must be at least 1"),
+        ("--workers=two", "--workers=two must be a whole number"),
         ("eval", "did you mean --mode=eval?"),
         ("d016_h001", "stray argument; write --NAME=VALUE"),
         # Nothing where something is needed.
@@ -82,6 +88,8 @@ def no_training(monkeypatch):
         ("--config.train.steps=3000000000", "it may be 2,147,483,647 at most"),
         ("--config.grid.num_heads=1,1", "names a value twice"),
         ("--config.train.warmup_steps=24", "train.warmup_steps=24 must be below train.steps=24"),
+        ("--config.train.profile_steps=10", "must be the first and the last step to trace"),
+        ("--config.train.profile_steps=20,24", "both below train.steps=24"),
         ("--config.eval.stride=17", "exceeds data.seq_len=16"),
         ("--config.data.tune_fraction=0.96", "leave nothing to train on"),
         ("--config.grid.seeds=crossed", "needs grid.data_seeds"),
@@ -206,6 +214,19 @@ def test_a_garbled_record(content, done, capsys):
 def test_a_garbled_cell_is_named_before_training(done, capsys):
     (done.cell("d016_h016") / "packs.json").write_text("[{")
     assert "d016_h016/packs.json is not readable" in refused(capsys, *done.arguments())
+
+
+def test_more_workers_than_slots(study, capsys, monkeypatch):
+    monkeypatch.setattr(slots, "count", lambda platform, devices: 2)
+    processes = ["--launcher=processes", "--workers=3"]
+    assert "this host has 2 slots (a core or a GPU each); ask for 2 at most" in refused(
+        capsys, *study.arguments(*processes)
+    )
+    split = ["--launcher=processes", "--config.mesh.data=2"]
+    assert "mesh.data=2 splits a batch" in refused(capsys, *study.arguments(*split))
+    together = ["--launcher=processes", "--config.train.memory_limit_gb=0.001"]
+    assert "d016_h001, d016_h016 side by side need" in refused(capsys, *study.arguments(*together))
+    assert not (study.workdir / "config.json").exists()
 
 
 def test_the_exit_code_of_the_process(study, tmp_path):

@@ -17,13 +17,13 @@ SMOKE = "--config=configs/smoke.py"
 
 
 def test_defaults():
-    config, mode, workdir, cells, _ = main.parse([])
+    config, mode, workdir, cells, *_ = main.parse([])
     assert (mode, workdir, cells) == ("study", pathlib.Path("runs/default"), [])
     assert config["grid"]["num_heads"] == ()
 
 
 def test_config_and_fields():
-    config, mode, workdir, cells, _ = main.parse(
+    config, mode, workdir, cells, *_ = main.parse(
         [SMOKE, "--config.grid.num_heads=1,8", "--config.train.steps=9", "--mode=train", "--cells=d016_h001, d016_h008"]
     )
     assert config["grid"]["num_heads"] == (1, 8) and config["train"]["steps"] == 9

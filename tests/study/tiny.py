@@ -18,25 +18,30 @@ CELLS = ("d016_h001", "d016_h016")
 
 @dataclasses.dataclass(frozen=True)
 class Fault:
-    """At the `call`-th call of `module`.`name`, before it or after, `act` happens (see driver.py)."""
+    """At the `call`-th call of `module`.`name`, before it or after, `act` happens (see driver.py): in every process of
+    a study, or with `worker`, a path, in its workers until that file exists, which the first to meet it writes.
+    """
 
     module: str
     name: str
     call: int = 1
     after: bool = False
     act: str = "kill"
+    worker: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """A text and a workdir."""
+    """A text, a workdir, and where cells run if the call does not say so; '' leaves that to the study."""
 
     text: pathlib.Path
     workdir: pathlib.Path
+    launcher: str = "here"
 
     def arguments(self, *more: str) -> list[str]:
         config = [] if {"--mode=eval", "--mode=report", "--mode=status"} & {*more} else [self.config]
-        return [*config, f"--workdir={self.workdir}", *more]
+        launcher = [f"--launcher={self.launcher}"] if self.launcher else []
+        return [*config, f"--workdir={self.workdir}", *launcher, *more]
 
     @property
     def config(self) -> str:

@@ -10,6 +10,7 @@ def get_config(text: str):
     config.grid.learning_rates = (0.01,)
     config.grid.tuning_seeds, config.grid.extensions = (), 0
     config.grid.init_seeds = (0, 1)
+    config.claims.launches = 0
     config.model.num_layers = 1
     config.data.source = f"file:{text}"
     config.data.seq_len = 16

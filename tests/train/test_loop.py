@@ -147,6 +147,109 @@ def test_stopped_and_continued(asked_at, trained, program, config, tmp_path, mon
     assert lines(tmp_path) == lines(trained[1])
 
 
+def test_a_trace_of_some_steps(trained, program, config, tmp_path, monkeypatch):
+    """The bits are those without it, and it holds the dispatches of these steps alone."""
+    calls, run = [], program.run
+    monkeypatch.setattr(
+        program, "run", lambda state, step, count: calls.append((step, count)) or run(state, step, count)
+    )
+    started, start = [], jax.profiler.start_trace
+    monkeypatch.setattr(jax.profiler, "start_trace", lambda folder: started.append(len(calls)) or start(folder))
+    stop = jax.profiler.stop_trace
+    monkeypatch.setattr(jax.profiler, "stop_trace", lambda: started.append(len(calls)) or stop())
+    traced = dataclasses.replace(config, train=dataclasses.replace(config.train, profile_steps=(5, 9)))
+    assert bits(train(program, traced, tmp_path)) == bits(trained[0])
+    steps = [step + index for step, count in calls[slice(*started)] for index in range(count)]
+    assert len(started) == 2 and steps == [5, 6, 7, 8, 9]
+    (found,) = CellFolder(tmp_path).profile(0).rglob("*.xplane.pb")
+    assert found.stat().st_size > 1000
+
+
+def test_a_trace_that_is_cut_short_is_written(program, config, tmp_path, monkeypatch):
+    stop = Notice()
+    monkeypatch.setattr(loop, "read_back", lambda values, real=loop.read_back: stop._received() or real(values))
+    traced = dataclasses.replace(config, train=dataclasses.replace(config.train, profile_steps=(0, 9)))
+    with pytest.raises(Preempted):
+        train(program, traced, tmp_path, stop)
+    assert list(CellFolder(tmp_path).profile(0).rglob("*.xplane.pb"))
+    jax.profiler.start_trace(tmp_path / "another")  # would raise if one still ran
+    jax.profiler.stop_trace()
+
+
+class Sealed:
+    """A value on the device that nobody may look at: no attribute, item, number or array of it can be had."""
+
+    def __init__(self, value):
+        self._open = lambda: value
+
+    def __getattr__(self, name):
+        raise AssertionError(f"{name} of a device value was looked at")
+
+    def __array__(self, *_, **__):
+        raise AssertionError("a device value was read")
+
+
+@pytest.fixture
+def compilations():
+    """The compiles, cached ones too, as they happen."""
+    found = []
+
+    def listen(event, seconds, **_):
+        if event == "/jax/core/compile/backend_compile_duration":
+            found.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield found
+    jax.monitoring.unregister_event_duration_listener(listen)
+
+
+def test_ten_steady_dispatches(program, config, tmp_path, monkeypatch, compilations):
+    """No compile, no implicit transfer, and no look at a device value but through `read_back`, a dispatch late.
+
+    A transfer guard alone proves nothing on CPU, where NumPy reads device memory as its own: so the loop gets sealed
+    values, which only `read_back` and the next dispatch open.
+    """
+    train_config = dataclasses.replace(config.train, steps=12, checkpoint_every=12)
+    steady = dataclasses.replace(config, train=train_config)
+    monkeypatch.setattr(loop, "_next_dispatch", lambda *_: 1)
+    order, run, read_back = [], program.run, loop.read_back
+
+    def dispatched(state, step, count):
+        order.append(f"dispatch {step}")
+        if step == 2:  # whatever a process does only once has been done
+            compilations.clear()
+            jax.config.update("jax_transfer_guard", "disallow")
+        state, metrics = run(state._open() if isinstance(state, Sealed) else state, step, count)
+        if step + count < train_config.steps:
+            return Sealed(state), Sealed(metrics)
+        jax.config.update("jax_transfer_guard", "allow")
+        order.append(f"{len(compilations)} compiles")
+        return state, Sealed(metrics)
+
+    def read(metrics):
+        order.append("read back")
+        return read_back(metrics._open())
+
+    monkeypatch.setattr(program, "run", dispatched)
+    monkeypatch.setattr(loop, "read_back", read)
+    try:
+        train(program, steady, tmp_path)
+    finally:
+        jax.config.update("jax_transfer_guard", "allow")
+    late = [line for step in range(1, 12) for line in (f"dispatch {step}", "read back")]
+    assert order == ["dispatch 0", *late[:-1], "0 compiles", "read back", "read back"]
+
+
+def test_the_checks_of_steady_dispatches_are_on(program, compilations):
+    with jax.transfer_guard("disallow"), pytest.raises(jax.errors.JaxRuntimeError, match="Disallowed host-to-device"):
+        jax.jit(lambda x: x + 1)(np.float32(1))
+    jax.jit(lambda x: x - len(compilations))(1.0)
+    assert compilations
+    for look in (np.asarray, jax.device_get, jax.block_until_ready, lambda sealed: sealed.params):
+        with pytest.raises(AssertionError, match="device value was"):
+            look(Sealed(jax.numpy.ones(3)))
+
+
 def test_continued_when_nothing_is_left_to_do(trained, program, config):
     state, folder = trained
     before = lines(folder)

@@ -1,0 +1,113 @@
+"""Where cells run if nobody says, and the slots that there are."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from configs import default
+from train import cgroup, data, grid, placement, slots
+from train.config import InputError, freeze
+from train.slots import Launcher
+from train.workdir import Workdir, write_json
+
+NOBODY = Launcher("", 0, ())
+
+
+@pytest.fixture
+def config():
+    return freeze(default.get_config().to_dict())
+
+
+@pytest.fixture
+def cores(monkeypatch):
+    """Sets how many there are."""
+
+    def give(number: int) -> None:
+        monkeypatch.setattr(slots, "threads", lambda: number)
+        monkeypatch.setattr(slots, "count", lambda platform, devices: number)
+
+    return give
+
+
+def workers(config, workdir, launcher=NOBODY) -> int:
+    return placement.workers_for(launcher, config, Workdir(workdir), grid.cells_of(config, data.VOCAB_SIZE))
+
+
+def test_small_steps_run_in_workers_and_large_ones_where_a_cell_fills_each_core(config, cores, tmp_path):
+    large = dataclasses.replace(config, train=dataclasses.replace(config.train, batch_size=256))
+    for number, small_steps, large_steps in ((1, 0, 0), (2, 2, 2), (6, 6, 6), (8, 6, 0)):
+        cores(number)
+        assert workers(config, tmp_path) == small_steps
+        assert workers(large, tmp_path) == large_steps
+    one_cell = dataclasses.replace(config, grid=dataclasses.replace(config.grid, num_heads=(8,), d_model=(64,)))
+    assert workers(one_cell, tmp_path) == 0
+
+
+def test_a_study_goes_on_as_it_began(config, cores, tmp_path):
+    cores(2)
+    packs = tmp_path / "cells" / "d064_h008" / "packs.json"
+    for threads, expected in ((2, 0), (1, 2), (16, 2)):
+        write_json(packs, [{"environment": {"threads": threads}}])
+        assert workers(config, tmp_path) == expected
+    write_json(packs, [{"environment": {"threads": 1}}])
+    assert workers(config, tmp_path, Launcher("here", 0, ())) == 0
+    assert workers(config, tmp_path, Launcher("processes", 1, ())) == 1
+    with pytest.raises(InputError, match="this host has 2 slots"):
+        workers(config, tmp_path, Launcher("processes", 3, ()))
+
+
+FIRST = {"cgroup": "5:cpu,cpuacct:/a\n4:memory:/a/b\n0::/\n", "memory/a/b/memory.oom_control": "x 1\noom_kill 3\n",
+         "memory/a/b/memory.limit_in_bytes": "1000\n", "cpu/cpu.cfs_quota_us": "150000\n",
+         "cpu/cpu.cfs_period_us": "100000\n"}  # fmt: skip
+SECOND = {"cgroup": "0::/a\n", "a/memory.events": "oom 7\noom_kill 2\n", "a/memory.max": "2000\n",
+          "a/cpu.max": "50000 100000\n"}  # fmt: skip
+NO_LIMIT = {"cgroup": "0::/hidden\n", "memory.max": "max\n", "cpu.max": "max 100000\n"}
+
+
+@pytest.mark.parametrize(
+    ("files", "kills", "memory", "time"),
+    [(FIRST, 3, 1000, 1.5), (SECOND, 2, 2000, 0.5), (NO_LIMIT, 0, float("inf"), float("inf"))],
+)
+def test_control_groups_of_both_versions(files, kills, memory, time, tmp_path, monkeypatch):
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(content)
+    monkeypatch.setattr(cgroup, "ROOT", tmp_path)
+    monkeypatch.setattr(cgroup, "ABOUT", tmp_path / "cgroup")
+    assert (cgroup.oom_kills(), cgroup.memory_limit(), cgroup.cores()) == (kills, memory, time)
+
+
+def test_slots_are_cores_within_the_quota_or_devices(monkeypatch):
+    monkeypatch.setattr(slots, "threads", lambda: 8)
+    for quota, expected in ((float("inf"), 8), (1.5, 2), (0.1, 1)):
+        monkeypatch.setattr(cgroup, "cores", lambda quota=quota: quota)
+        if hasattr(os, "sched_setaffinity"):
+            assert slots.count("cpu", 1) == expected
+        assert slots.count("gpu", 4) == 4
+
+
+def test_a_worker_takes_its_slot_before_jax_counts_threads():
+    """In processes of their own, each of which keeps what it took."""
+    script = """
+        import json, os, sys
+        from train import slots
+        slots.take(int(sys.argv[1]), sys.argv[2])
+        assert "jax" not in sys.modules and "numpy" not in sys.modules
+        cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+        print(json.dumps([cores, os.environ.get("CUDA_VISIBLE_DEVICES")]))
+    """
+    script = "\n".join(line.strip() for line in script.splitlines())
+
+    def taken(slot: int, platform: str, **environment):
+        command = [sys.executable, "-c", script, str(slot), platform]
+        done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment}, check=True)
+        return json.loads(done.stdout)
+
+    if hasattr(os, "sched_getaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        assert taken(len(cores) - 1, "cpu")[0] == cores[-1:]
+    assert taken(1, "gpu")[1] == "1" and taken(1, "gpu", CUDA_VISIBLE_DEVICES="4,6")[1] == "6"

@@ -1,0 +1,63 @@
+"""Where the cells of a study run: in this process, or each in a worker that has a core or a GPU to itself."""
+
+import jax
+
+from mha import budget
+from train import slots
+from train.config import InputError, StudyConfig
+from train.grid import Cell
+from train.slots import Launcher
+from train.workdir import Workdir
+
+# Forward FLOPs of one step below which a second core saves less than half of its time.
+SMALL_STEP = 2e9
+
+
+def workers_for(launcher: Launcher, config: StudyConfig, workdir: Workdir, cells: tuple[Cell, ...]) -> int:
+    """Worker processes that train `cells`, all of the grid; 0: they train in this process.
+
+    Raises:
+      InputError: more workers than slots, or settings that contradict each other.
+    """
+    platform = jax.default_backend()
+    count = slots.count(platform, jax.local_device_count())
+    name = launcher.name or _as_begun(workdir, cells) or _faster(config, cells, count if platform == "cpu" else 0)
+    if name == "here":
+        if launcher.workers:
+            raise InputError(f"--workers={launcher.workers} needs --launcher=processes; add it, or drop --workers.")
+        return 0
+    if platform not in ("cpu", "gpu"):
+        raise InputError(
+            f"--launcher=processes needs cores or GPUs, and JAX runs on {platform}, whose devices belong to one "
+            f"process; use --launcher=here."
+        )
+    if config.mesh.data > 1:
+        raise InputError(
+            f"--launcher=processes gives each worker one device, and mesh.data={config.mesh.data} splits a batch over "
+            f"several; set config.mesh.data=1, or --launcher=here."
+        )
+    if launcher.workers > count:
+        raise InputError(
+            f"--workers={launcher.workers}, but this host has {count} slot{'s' * (count > 1)} (a core or a GPU each); "
+            f"ask for {count} at most, or leave --workers out."
+        )
+    return launcher.workers or min(count, len(cells))
+
+
+def _as_begun(workdir: Workdir, cells: tuple[Cell, ...]) -> str:
+    """How the study in `workdir` was launched, as far as its bits depend on it; '' for a new one, or one from a host
+    with other cores."""
+    begun = {record["environment"]["threads"] for cell in cells for record in workdir.cell(cell.name).packs()}
+    here = slots.threads()
+    if here == 1 or len(begun) != 1:
+        return ""
+    return {1: "processes", here: "here"}.get(begun.pop(), "")
+
+
+def _faster(config: StudyConfig, cells: tuple[Cell, ...], cores: int) -> str:
+    """By measurement on CPU: the threads of one process do not fill the cores at small steps, and workers fill all of
+    them where there is a cell for each. Unmeasured elsewhere, so `here`."""
+    if min(cores, len(cells)) < 2 or config.mesh.data > 1:
+        return "here"
+    step = max(budget.flops_per_token(cell.model) for cell in cells) * config.train.batch_size * config.data.seq_len
+    return "processes" if step < SMALL_STEP or len(cells) >= cores else "here"
