@@ -44,6 +44,17 @@ class DataConfig:
     max_bytes: int = 4_000_000
     tune_fraction: float = 0.05
     test_fraction: float = 0.05
+    vocab_size: int = 0
+    relations: str = "6"
+    demand: str = "joint"
+    sources: str = "exchangeable"
+    language_seed: int = 0
+    offsets: tuple[int, ...] = (1, 2, 3, 5, 7, 11)
+    frame_tokens: int = 12
+    most_fillers: int = 3
+    document_tokens: int = 64
+    distractors: float = 1.0
+    noise: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,13 +109,16 @@ CHOICES = {
     "grid.match": ("params", "flops", "none"),
     "model.dtype": ("float32", "bfloat16", "float64"),
     "data.tokenizer": ("bytes",),
+    "data.demand": ("joint", "switch"),
+    "data.sources": ("exchangeable", "tagged"),
     "train.schedule": ("cosine", "constant"),
     "train.replica_map": ("auto", "vmap", "scan"),
 }
 MAY_BE_EMPTY = ("grid.num_heads", "grid.d_k", "grid.data_seeds", "grid.tuning_seeds")
 LARGEST = 2**31 - 1  # of a whole number, as XLA counts; except:
 LARGEST_SEED = 2**32 - 1
-LARGER = {f"grid.{name}_seeds": LARGEST_SEED for name in ("init", "data", "tuning")} | {"data.max_bytes": 2**63 - 1}
+LARGER = {f"grid.{name}_seeds": LARGEST_SEED for name in ("init", "data", "tuning")}
+LARGER |= {"data.max_bytes": 2**63 - 1, "data.language_seed": LARGEST_SEED}
 MAY_BE_ZERO = (
     "grid.init_seeds",
     "grid.data_seeds",
@@ -113,6 +127,11 @@ MAY_BE_ZERO = (
     "claims.launches",
     "model.d_ff",
     "data.max_bytes",
+    "data.vocab_size",
+    "data.language_seed",
+    "data.most_fillers",
+    "data.distractors",
+    "data.noise",
     "train.warmup_steps",
     "train.weight_decay",
     "train.memory_limit_gb",
