@@ -1,7 +1,7 @@
 """Headroom: what do attention heads buy, and what do they do?
 
 python main.py [--config=configs/docs.py] [--config.grid.num_heads=1,8] [--workdir=runs/mine]
-               [--mode=study|train|eval|report|status] [--cells=d064_h001,d064_h008] [--arms=runs/longer]
+               [--mode=study|train|eval|report|status|data] [--cells=d064_h001,d064_h008] [--arms=runs/longer]
 
 Trains the grid of a config, restores every cell from its checkpoint, and writes results/ and report/index.html into the
 workdir. The same command again continues where it stopped. Modes eval, report and status take the config from the
@@ -21,7 +21,7 @@ from train.config import InputError, check_field, freeze, nearest, wrong_type
 from train.preemption import Notice, Preempted
 
 HERE = pathlib.Path(__file__).resolve().parent
-MODES = ("study", "train", "eval", "report", "status")
+MODES = ("study", "train", "eval", "report", "status", "data")
 FROM_WORKDIR = ("eval", "report", "status")
 NAMES = ("config", "workdir", "mode", "cells", "arms", "help")
 DONE, FAULT, BAD_INPUT, SOME_CELL_FAILED, RUN_AGAIN = 0, 1, 2, 3, 75

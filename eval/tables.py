@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pandas as pd
 
-from eval import intervals, loss, restore
+from eval import intervals, loss, relations, restore
 from mha import budget
 from train import packs, tuning
 from train.checkpoint import CorruptCheckpoint
@@ -26,7 +26,8 @@ class NotReproduced(Exception):
 
 def evaluate_pack(folder: CellFolder, index: int, trained: dict, config: StudyConfig, corpus: Corpus) -> pd.DataFrame:
     """The loss of every document for each replica of a pack, from its restored checkpoint: of tune and test, or of tune
-    alone where all its runs are of tuning seeds, whose test losses nothing may depend on.
+    alone where all its runs are of tuning seeds, whose test losses nothing may depend on. Where the corpus has a floor
+    the losses by relation are written beside.
 
     Args:
       trained: what training recorded at its end.
@@ -40,13 +41,18 @@ def evaluate_pack(folder: CellFolder, index: int, trained: dict, config: StudyCo
         raise CorruptCheckpoint(
             f"{folder.path} was trained to step {trained['step']}, its checkpoint is of {restored.step}."
         )
-    frames = []
+    frames, by_relation = [], []
     only_tuning = all(stage_of(replica, config) == "tuning" for replica in restored.pack.replicas)
     for split in SPLITS[:1] if only_tuning else SPLITS:
         losses = loss.document_losses(restored.pack, restored.params, corpus, split, config.eval)
         if split == "tune" and restored.pack.environment == packs.environment(config):
             _check_reproduced(folder.path.name, losses.sum(axis=1), trained["tune_losses"])
         frames.extend(_documents(restored.pack, corpus, split, losses))
+        if corpus.has_floor:
+            found = relations.losses(restored.pack, restored.params, corpus, split, config.eval, losses)
+            by_relation.append(found)
+    if by_relation:
+        write_table(folder.relations(index), pd.concat(by_relation, ignore_index=True))
     return pd.concat(frames, ignore_index=True)
 
 
@@ -89,7 +95,7 @@ def _documents(pack: packs.Pack, corpus: Corpus, split: str, losses: np.ndarray)
 def write_tables(workdir: Workdir, cells: tuple[Cell, ...], config: StudyConfig, corpus: Corpus) -> pd.DataFrame:
     """Writes replicas, cells and documents, as CSV and Parquet, from what is evaluated so far; returns the cells, those
     alone that have a judged run at their chosen rate."""
-    documents, replicas = [], []
+    documents, replicas, by_relation = [], [], []
     for cell in cells:
         folder = workdir.cell(cell.name)
         for record in folder.packs():
@@ -97,12 +103,16 @@ def write_tables(workdir: Workdir, cells: tuple[Cell, ...], config: StudyConfig,
                 found = pd.read_parquet(folder.documents(record["index"]))
                 documents.append(found.assign(cell=cell.name))
                 replicas.extend(_replica_rows(cell, folder, record, found, config))
+                if corpus.has_floor:
+                    of_pack = pd.read_parquet(folder.relations(record["index"]))
+                    by_relation.append(pd.DataFrame({"cell": cell.name, **of_pack}))
     if not documents:
         return pd.DataFrame()
     replicas = pd.DataFrame(replicas)
     table = _cell_rows(replicas, tuning.read(config, workdir, cells, corpus), corpus)
     write_table(workdir.results / "documents.parquet", pd.concat(documents, ignore_index=True))
-    for name, frame in (("replicas", replicas), ("cells", table)):
+    every_relation = pd.concat(by_relation, ignore_index=True) if by_relation else pd.DataFrame()
+    for name, frame in (("replicas", replicas), ("cells", table), ("relations", every_relation)):
         for path in (workdir.results / f"{name}.parquet", workdir.results / f"{name}.csv"):
             if frame.empty:
                 path.unlink(missing_ok=True)

@@ -1,7 +1,8 @@
 """The tokens of a study: written once into the workdir, opened by every run, cut into training and evaluation windows.
 
-A document is BOS (token 256) and then the bytes of its UTF-8 text. The documents of the train split come first, then
-those of tune, then those of test, so that each split is one run of tokens.
+A document is BOS and then its tokens: the bytes of its UTF-8 text (BOS is token 256), or the words of a relations
+language. The documents of the train split come first, then those of tune, then those of test, so that each split is
+one run of tokens.
 """
 
 import contextlib
@@ -16,10 +17,11 @@ from typing import BinaryIO
 
 import numpy as np
 
+from train import gold, sources
 from train.config import DataConfig, InputError
+from train.gold import Gold
+from train.sources import BOS, VOCAB_SIZE
 
-BOS = 256
-VOCAB_SIZE = 257
 # Add-alpha smoothing of the bigram model; on megabytes of English its loss moves by .3 % from .01 to 1.
 BIGRAM_ALPHA = 0.1
 
@@ -37,11 +39,22 @@ class Corpus:
     fingerprint: str  # sha256 over tokens, offsets, names and splits
     vocab_size: int = VOCAB_SIZE
     bos: int = BOS
+    gold: Gold | None = None
 
     @property
     def num_bytes(self) -> np.ndarray:
         """Bytes of each document's text, which is the number of its targets: int64 (documents,)."""
         return np.diff(self.offsets) - 1
+
+    @property
+    def has_floor(self) -> bool:
+        """Whether a language wrote the text, so that the least possible loss of tune and test is known."""
+        return self.gold is not None and len(self.gold.log_p) > 0
+
+    @property
+    def token(self) -> str:
+        """What a token is, in words."""
+        return "word of the language" if self.has_floor else "byte"
 
     def offsets_of(self, split: str) -> np.ndarray:
         """Offsets into `tokens` of the split's documents, and the end of the last: int64 (documents of it + 1,)."""
@@ -66,42 +79,28 @@ def load_or_write(config: DataConfig, folder: str | os.PathLike) -> Corpus:
 
 
 def write_corpus(config: DataConfig, folder: str | os.PathLike) -> Corpus:
-    """Reads config.source and writes tokens.npy, offsets.npy and corpus.json, the last one last.
+    """Reads config.source and writes tokens.npy, offsets.npy, gold.npz where there are labels, and corpus.json last.
 
     Raises:
       InputError: the source is unknown, unreadable, too short, or has more tokens than an int32 can count.
     """
-    from train import documents  # slow, and only the first run needs the sources
-
-    if config.tokenizer != "bytes":
-        raise InputError(f"data.tokenizer={config.tokenizer!r} is not known; the only tokenizer is bytes.")
-    splits, unit = documents.read(config)
-    chosen = [document for split in documents.SPLITS for document in splits[split]]
-    offsets = np.cumsum([0] + [len(document.text) + 1 for document in chosen], dtype=np.int64)
-    if offsets[-1] >= 2**31:
-        raise InputError(
-            f"data.source={config.source} makes {offsets[-1]:,} tokens and 2,147,483,647 is the most; set "
-            "data.max_bytes=2_000_000_000 or less."
-        )
+    contents = sources.read(config)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    tokens = np.empty(offsets[-1], np.uint16)
-    for document, first, last in zip(chosen, offsets[:-1], offsets[1:], strict=True):
-        tokens[first] = BOS
-        tokens[first + 1 : last] = np.frombuffer(document.text, np.uint8)
+    recorded = {"names": contents.names, "splits": contents.splits}
     # Not through a memory map: on a full disk that ends the process without a word.
-    with _replacing(folder / "tokens.npy") as file:
-        np.save(file, tokens)
-    with _replacing(folder / "offsets.npy") as file:
-        np.save(file, offsets)
-    ends = np.cumsum([0] + [len(splits[split]) for split in documents.SPLITS]).tolist()
-    recorded = {
-        "tokens.npy": _sha256(tokens),
-        "offsets.npy": _sha256(offsets),
-        "names": [document.name for document in chosen],
-        "splits": dict(zip(documents.SPLITS, zip(ends[:-1], ends[1:], strict=True), strict=True)),
-    }
-    about = {"source": config.source, "unit": unit, "fingerprint": _fingerprint(recorded), **recorded}
+    for name, array in (("tokens.npy", contents.tokens), ("offsets.npy", contents.offsets)):
+        with _replacing(folder / name) as file:
+            np.save(file, array)
+        recorded[name] = _sha256(array)
+    if (contents.vocab_size, contents.bos) != (VOCAB_SIZE, BOS):
+        recorded |= {"vocab_size": contents.vocab_size, "bos": contents.bos}
+    if contents.gold:
+        labels = contents.gold.as_bytes()
+        with _replacing(folder / "gold.npz") as file:
+            file.write(labels)
+        recorded["gold.npz"] = hashlib.sha256(labels).hexdigest()
+    about = {"source": config.source, "unit": contents.unit, "fingerprint": _fingerprint(recorded), **recorded}
     with _replacing(folder / "corpus.json") as file:
         file.write(json.dumps(about, indent=1).encode())
     return open_corpus(folder)
@@ -115,10 +114,10 @@ def open_corpus(folder: str | os.PathLike) -> Corpus:
     """
     folder = Path(folder)
     try:
-        about = json.loads((folder / "corpus.json").read_text(encoding="utf-8"))
-        recorded = {key: about[key] for key in ("tokens.npy", "offsets.npy", "names", "splits")}
-        whole = about["fingerprint"] == _fingerprint(recorded)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        recorded = json.loads((folder / "corpus.json").read_text(encoding="utf-8"))
+        source, unit, fingerprint = (recorded.pop(key) for key in ("source", "unit", "fingerprint"))
+        whole = fingerprint == _fingerprint(recorded)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise _damaged(folder / "corpus.json") from error
     if not whole:
         raise _damaged(folder / "corpus.json")
@@ -132,7 +131,25 @@ def open_corpus(folder: str | os.PathLike) -> Corpus:
             raise _damaged(folder / name)
     splits = {split: tuple(bounds) for split, bounds in recorded["splits"].items()}
     names, offsets = tuple(recorded["names"]), np.array(arrays[1])
-    return Corpus(arrays[0], offsets, names, splits, about["source"], about["unit"], about["fingerprint"])
+    return Corpus(
+        arrays[0],
+        offsets,
+        names,
+        splits,
+        source,
+        unit,
+        fingerprint,
+        vocab_size=recorded.get("vocab_size", VOCAB_SIZE),
+        bos=recorded.get("bos", BOS),
+        gold=_open_gold(folder / "gold.npz", recorded["gold.npz"]) if "gold.npz" in recorded else None,
+    )
+
+
+def _open_gold(path: Path, digest: str) -> Gold:
+    content = path.read_bytes() if path.exists() else b""
+    if hashlib.sha256(content).hexdigest() != digest:
+        raise _damaged(path)
+    return gold.from_bytes(content)
 
 
 def _damaged(path: Path) -> InputError:
@@ -163,20 +180,21 @@ def _fingerprint(recorded: dict) -> str:
 
 
 def unigram_entropy(corpus: Corpus) -> float:
-    """Entropy in nats/token of the bytes of the train split: what a model scores that knows their frequencies only."""
-    tokens = corpus.tokens_of("train")
-    counts = np.bincount(tokens, minlength=VOCAB_SIZE)[:BOS]
+    """Entropy in nats/token of the tokens of the train split: what a model scores that knows their frequencies only."""
+    counts = np.bincount(corpus.tokens_of("train"))
+    counts[corpus.bos] = 0
     shares = counts[counts > 0] / counts.sum()
     return float(-np.sum(shares * np.log(shares)))
 
 
 def bigram_loss(corpus: Corpus, split: str) -> float:
-    """Loss in nats/token, on every byte of every document of `split`, of a bigram model fitted to the train split."""
+    """Loss in nats/token, on every token of every document of `split`, of a bigram model fitted to the train split."""
+    size = corpus.vocab_size
 
     def pairs(split: str) -> np.ndarray:
         tokens = corpus.tokens_of(split).astype(np.int64)
-        counts = np.bincount(tokens[:-1] * VOCAB_SIZE + tokens[1:], minlength=VOCAB_SIZE**2)
-        return counts.reshape(VOCAB_SIZE, VOCAB_SIZE)[:, :BOS]  # a BOS is never a target
+        counts = np.bincount(tokens[:-1] * size + tokens[1:], minlength=size**2)
+        return np.delete(counts.reshape(size, size), corpus.bos, axis=1)  # a BOS is never a target
 
     smoothed = pairs("train") + BIGRAM_ALPHA
     observed = pairs(split)
@@ -237,6 +255,7 @@ class EvalWindows:
     first: np.ndarray  # int32 (windows,): the targets first <= t < last count; those before are context only
     last: np.ndarray  # int32 (windows,)
     document: np.ndarray  # int32 (windows,): index into Corpus.names
+    begin: np.ndarray  # int32 (windows,): place of the window's first token in its document
 
 
 def eval_windows(corpus: Corpus, split: str, seq_len: int, stride: int | None = None) -> EvalWindows:
@@ -263,4 +282,5 @@ def eval_windows(corpus: Corpus, split: str, seq_len: int, stride: int | None = 
     index = np.minimum(begin[:, None] + column, len(corpus.tokens) - 1)
     tokens = np.where(column <= length[:, None], corpus.tokens[index], 0).astype(np.uint16)
     document = document + first_document
-    return EvalWindows(tokens, *(array.astype(np.int32) for array in (length, first, length, document)))
+    columns = length, first, length, document, place * stride
+    return EvalWindows(tokens, *(array.astype(np.int32) for array in columns))

@@ -9,7 +9,7 @@ from train import docs, text_files, tfds_text
 from train.config import DataConfig, InputError
 
 SPLITS = ("train", "tune", "test")
-SOURCES = "docs, file:PATH-or-glob, tfds:NAME"
+SOURCES = "docs, file:PATH-or-glob, tfds:NAME, relations"
 # With fewer records than this a split would have one or two of them: they are cut into blocks, and flagged.
 FEW_RECORDS = 30
 BLOCK_BYTES = 4_096

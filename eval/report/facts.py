@@ -8,7 +8,7 @@ import pandas as pd
 
 from eval import evidence, intervals, stats
 from eval.evidence import SEED, Evidence
-from train import data, grid, metrics
+from train import data, grid, metrics, sources
 from train.config import freeze
 from train.workdir import Workdir, read_json
 
@@ -87,7 +87,8 @@ def load(workdir: Workdir, table: pd.DataFrame) -> Facts:
     """The facts of `workdir`, restricted to the cells in `table` where they are results."""
     record, corpus = workdir.record(), data.open_corpus(workdir.data)
     found = evidence.load(workdir, table, corpus) if len(table) else None
-    planned = grid.cells_of(freeze(record["config"]), data.VOCAB_SIZE)
+    config = freeze(record["config"])
+    planned = grid.cells_of(config, sources.vocab_size(config.data))
     verdicts = read_json(workdir.results / "claims.json") or []
     return Facts(workdir, found, planned, verdicts, record, corpus, data.unigram_entropy(corpus))
 
