@@ -32,13 +32,14 @@ def get_config() -> ConfigDict:
     model.attention = "auto"  # path of mha/kernels; auto = its dispatcher decides
 
     config.data = data = ConfigDict()
-    data.source = "docs"  # docs | file:PATH-or-glob | tfds:NAME | relations
-    data.tokenizer = "bytes"
+    data.source = "docs"  # docs | file:PATH-or-glob | tfds:NAME | conllu:PATH-or-glob | relations
+    data.tokenizer = "bytes"  # bytes | bpe, trained on the train split
     data.seq_len = 64  # tokens
     data.max_bytes = 3_000_000  # of text, all splits together; 0 = all there is
     data.tune_fraction = 0.05  # of the documents
     data.test_fraction = 0.05
-    data.vocab_size = 0  # words of the model; 0 = as many as the text has
+    data.vocab_size = 0  # tokens of the model; 0 = 257 for bytes, 1,024 for bpe, as many as a language has
+    data.piece = "last"  # of source=conllu: the token of a word that bears its labels, first | last | all
     # Of source=relations alone; train/relations/ describes the two families of languages.
     data.relations = "6"  # 1 ... 6: that many, family P; letters such as A,C,G: family K; both: each document of one
     data.demand = "joint"  # P: one answer carries all bits | switch: the query names one relation

@@ -14,9 +14,10 @@ import pandas as pd
 from eval.loss import BATCHES_PER_DISPATCH
 from mha.transformer import ModelConfig, Transformer
 from train.config import EvalConfig
-from train.data import Corpus, EvalWindows, eval_windows
+from train.data import Corpus, eval_windows
 from train.packs import Pack
 from train.step import over_replicas
+from train.windows import EvalWindows
 from train.workdir import Workdir
 
 TOKENS, ANSWERS, RELATIONAL = "every token", "answers", "relational bits"
@@ -56,8 +57,7 @@ def asked(corpus: Corpus, windows: EvalWindows) -> Asked:
     inside = (questions.document >= windows.document[0]) & (questions.document <= windows.document[-1])
     at = questions.document[inside].astype(np.int64) * span + questions.query[inside]
     answers, answer = np.unique(at, return_inverse=True)
-    begins = windows.document.astype(np.int64) * span + windows.begin
-    window = np.searchsorted(begins + windows.first, answers, side="right") - 1
+    window = windows.locate(*np.divmod(answers, span))
     # The earliest key of each question, against the first token of the window.
     count = len(gold.relations)
     of_links = (links.document.astype(np.int64) * span + links.query) * count + links.relation
@@ -109,7 +109,7 @@ def losses(
     rows = []
     for replica, summed, of_tokens in zip(pack.replicas, nats, token_losses.sum(axis=1), strict=True):
         of_questions = summed[found.answer, found.bit]
-        tokens = int(corpus.num_bytes[first:last].sum())
+        tokens = int(corpus.num_tokens[first:last].sum())
         parts = [
             (TOKENS, tokens, of_tokens, -gold.log_p[begin:end].sum(), 0),
             (ANSWERS, len(summed), summed[:, -1].sum(), found.floor.sum(), 0),

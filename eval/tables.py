@@ -74,7 +74,6 @@ def _check_reproduced(name: str, restored: np.ndarray, trained: list[float]) -> 
 
 def _documents(pack: packs.Pack, corpus: Corpus, split: str, losses: np.ndarray) -> list[pd.DataFrame]:
     first, last = corpus.splits[split]
-    num_bytes = corpus.num_bytes[first:last]
     return [
         pd.DataFrame(
             {
@@ -83,8 +82,8 @@ def _documents(pack: packs.Pack, corpus: Corpus, split: str, losses: np.ndarray)
                 "data_seed": replica.data_seed,
                 "split": split,
                 "document": corpus.names[first:last],
-                "tokens": num_bytes,
-                "bytes": num_bytes,
+                "tokens": corpus.num_tokens[first:last],
+                "bytes": corpus.num_bytes[first:last],
                 "loss_sum": row,
             }
         )
@@ -188,6 +187,7 @@ def _cell_rows(replicas: pd.DataFrame, tuned: tuning.Tuning, corpus: Corpus) -> 
     """One row a cell: the chosen rate (train.tuning), its mean `tune` loss in the runs that chose it, and the mean
     `test` loss of the judged runs at that rate with a 95 % t interval over seeds."""
     bigram, unigram = bigram_loss(corpus, "test"), unigram_entropy(corpus)
+    per_token = corpus.bytes_per_token("test")
     counted = replicas.assign(counted=replicas.loss.where(replicas.status == "done", unigram))
     rows = []
     for name, cell in counted.groupby("cell", sort=False):
@@ -211,8 +211,8 @@ def _cell_rows(replicas: pd.DataFrame, tuned: tuning.Tuning, corpus: Corpus) -> 
                 "test_loss_low": low,
                 "test_loss_high": high,
                 "seeds": len(losses),
-                "test_bits_per_byte": losses.mean() / math.log(2),
-                "bigram_bits_per_byte": bigram / math.log(2),
+                "test_bits_per_byte": losses.mean() / math.log(2) / per_token,
+                "bigram_bits_per_byte": bigram / math.log(2) / per_token,
                 "below_bigram": 1 - losses.mean() / bigram,
                 "diverged_chosen": int((test.status == "diverged").sum()),
                 "diverged": int((tried.status == "diverged").sum()),

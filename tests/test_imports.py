@@ -16,6 +16,7 @@ EVAL_MAY_USE = {
     "sources",
     "step",
     "tuning",
+    "windows",
     "workdir",
 }
 

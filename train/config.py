@@ -45,6 +45,7 @@ class DataConfig:
     tune_fraction: float = 0.05
     test_fraction: float = 0.05
     vocab_size: int = 0
+    piece: str = "last"
     relations: str = "6"
     demand: str = "joint"
     sources: str = "exchangeable"
@@ -108,7 +109,8 @@ CHOICES = {
     "grid.seeds": ("paired", "crossed"),
     "grid.match": ("params", "flops", "none"),
     "model.dtype": ("float32", "bfloat16", "float64"),
-    "data.tokenizer": ("bytes",),
+    "data.tokenizer": ("bytes", "bpe"),
+    "data.piece": ("first", "last", "all"),
     "data.demand": ("joint", "switch"),
     "data.sources": ("exchangeable", "tagged"),
     "train.schedule": ("cosine", "constant"),

@@ -8,6 +8,9 @@ from rich.text import Text
 COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "red", "bright_cyan", "bright_magenta", "bright_green")
 
 
+LABEL = 14  # columns kept free for the names of links
+
+
 def colour_of(relation: int) -> str:
     return COLOURS[relation % len(COLOURS)]
 
@@ -28,22 +31,21 @@ def document(
     arcs = {}
     for query, key, relation in sorted(links):
         arcs.setdefault((query, relation), []).append(key)
-    begin = 0
-    for row in _rows(words, console.width, ends):
+    for row in _rows(words, console.width - LABEL, ends):
         places, column = {}, 0
         for position in row:
             places[position] = column + (len(words[position]) - 1) // 2
             column += len(words[position]) + 1
-        line = Text(no_wrap=True, overflow="crop")
+        line = Text()
         for position in row:
             styles = [colour_of(relation) for (query, relation), keys in arcs.items() if position in (query, *keys)]
             line.append(words[position] + " ", styles[0] if styles else "dim")
-        console.print(line)
+        console.print(line, no_wrap=True, overflow="crop")
         for (query, relation), keys in arcs.items():
             if query in places:
                 arc = _arc(places, query, keys, words)
-                console.print(Text(f"{arc} {relations[relation]}", colour_of(relation), no_wrap=True, overflow="crop"))
-        begin += len(row)
+                name = Text(f"{arc} {relations[relation]}", colour_of(relation))
+                console.print(name, no_wrap=True, overflow="crop")
 
 
 def _rows(words: list[str], width: int, ends: set[int]) -> Iterable[range]:

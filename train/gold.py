@@ -8,6 +8,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from train.relations.language import Links, Questions
+from train.windows import EvalWindows
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -51,6 +52,17 @@ def from_bytes(content: bytes) -> Gold:
         questions = Questions(*(arrays[f"questions_{name}"] for name in Questions._fields))
         names = tuple(arrays["relations"].tolist())
         return Gold(names, int(arrays["first"]), links, questions, arrays["answer_bits"], arrays["log_p"])
+
+
+def in_windows(links: Links, windows: EvalWindows) -> tuple[np.ndarray, Links]:
+    """The links whose query and key stand in one window, that which counts the query's target: the window of each, and
+    the links with positions in it. The others, cut by a window's edge or without a target, are left out."""
+    window = windows.locate(links.document, links.query)
+    begin = windows.begin[window]
+    kept = (window >= 0) & (links.key >= begin) & (links.key < begin + windows.length[window])
+    begin = begin[kept]
+    document, query, key, relation = (column[kept] for column in links)
+    return window[kept], Links(document, query - begin, key - begin, relation)
 
 
 def no_questions() -> Questions:

@@ -1,5 +1,6 @@
 """--mode=data: what a study would train on: documents, labels, floors, shortcuts, splits, fingerprint."""
 
+import re
 import tempfile
 
 import numpy as np
@@ -8,12 +9,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from train import data, draw
+from train import data, draw, gold
+from train.bpe import Bpe
 from train.config import DataConfig
 from train.data import Corpus
 
 DOCUMENTS = 3
-SNIPPET = 400  # bytes of a text that are shown
+WORDS = 40  # of a text that are shown
 
 
 def show(console: Console, config: DataConfig) -> None:
@@ -28,31 +30,52 @@ def show(console: Console, config: DataConfig) -> None:
         if config.source == "relations":
             _relations(console, config)
         _splits(console, config, corpus)
+        for note in corpus.notes:
+            console.print(note, highlight=False, markup=False)
+        _cut(console, config, corpus)
         console.print(f"Fingerprint: {corpus.fingerprint}", highlight=False, soft_wrap=True)
 
 
 def _documents(console: Console, config: DataConfig, corpus: Corpus) -> None:
     first, last = corpus.splits["tune"]
     for document in range(first, min(first + DOCUMENTS, last)):
+        console.print(Text(f"Document {corpus.names[document]}, {corpus.num_tokens[document]:,} tokens", "bold"))
         tokens = np.asarray(corpus.tokens[corpus.offsets[document] : corpus.offsets[document + 1]])
-        console.print(Text(f"Document {corpus.names[document]}, {len(tokens) - 1:,} tokens", "bold"))
         if config.source == "relations":
-            _language_document(console, config, corpus, document, tokens)
+            words, ends, word_of = _language_words(config, tokens)
         else:
-            text = bytes(tokens[1 : SNIPPET + 1].astype(np.uint8)).decode(errors="ignore")
-            console.print(Text(text + (" ..." if len(tokens) > SNIPPET + 1 else "")))
+            words, word_of = _text_words(corpus, tokens[1:])
+            words, ends = words[:WORDS], frozenset()
+        rows = set()
+        if corpus.gold:
+            mine = corpus.gold.links.document == document
+            query, key, relation = (column[mine] for column in corpus.gold.links[1:])
+            rows = set(zip(word_of[query].tolist(), word_of[key].tolist(), relation.tolist(), strict=True))
+        shown = [row for row in rows if row[0] != row[1] and max(row[:2]) < len(words)]
+        draw.document(console, words, shown, corpus.gold.relations if corpus.gold else (), ends)
         console.print()
 
 
-def _language_document(console: Console, config: DataConfig, corpus: Corpus, document: int, tokens) -> None:
+def _language_words(config: DataConfig, tokens: np.ndarray) -> tuple[list[str], set[int], np.ndarray]:
+    """The words, those that end a row (answers), and the word of each token, which is itself."""
     from train.relations import parse
 
     vocabulary = parse.language(config).vocabulary
-    links = corpus.gold.links
-    mine = links.document == document
-    rows = zip(*(column[mine].tolist() for column in links[1:]), strict=True)
     ends = set(np.flatnonzero(vocabulary.answer_bits[tokens, 0] >= 0).tolist())
-    draw.document(console, [vocabulary.words[token] for token in tokens], rows, corpus.gold.relations, ends)
+    return [vocabulary.words[token] for token in tokens], ends, np.arange(len(tokens))
+
+
+def _text_words(corpus: Corpus, tokens: np.ndarray) -> tuple[list[str], np.ndarray]:
+    """What stands between blanks, and the word of BOS (none: the number of words) and of each token, by its last
+    byte."""
+    if corpus.tokenizer:
+        bpe = Bpe(corpus.tokenizer)
+        text, ends = bpe.decode(tokens).encode(), bpe.ends(tokens)
+    else:
+        text, ends = bytes(tokens.astype(np.uint8)), np.arange(1, len(tokens) + 1)
+    found = list(re.finditer(rb"\S+", text))
+    word_of = np.searchsorted([match.end() for match in found], ends - 1, side="right")
+    return [match[0].decode(errors="replace") for match in found], np.concatenate([[len(found)], word_of])
 
 
 def _relations(console: Console, config: DataConfig) -> None:
@@ -79,6 +102,22 @@ def _relations(console: Console, config: DataConfig) -> None:
 
 def _short(value: float) -> str:
     return f"{value:.3f}".removeprefix("0")
+
+
+def _cut(console: Console, config: DataConfig, corpus: Corpus) -> None:
+    """How many links the windows of evaluation cut."""
+    if corpus.gold is None:
+        return
+    for split in ("tune", "test"):
+        first, last = corpus.splits[split]
+        document = corpus.gold.links.document
+        total = int(((document >= first) & (document < last)).sum())
+        kept = len(gold.in_windows(corpus.gold.links, data.eval_windows(corpus, split, config.seq_len))[0])
+        console.print(
+            f"{split}: {total:,} links; {total - kept:,} dropped, since a window of {config.seq_len} tokens does not "
+            f"hold both ends with what follows.",
+            highlight=False,
+        )
 
 
 def _splits(console: Console, config: DataConfig, corpus: Corpus) -> None:

@@ -94,6 +94,8 @@ def run(
                 console.print(evaluation.prospect(config), highlight=False)
             with stop.at_once():
                 corpus = _corpus(config, mode, workdir, cells)
+            for note in corpus.notes:
+                console.print(note, highlight=False, markup=False)
             return _write(config, mode, workdir, corpus, every_cell, cells, beside, evaluation, console, stop)
     except Preempted:
         console.print("Stopped as asked; what is done is saved. Run the same command again to continue.")

@@ -43,7 +43,7 @@ class Facts:
 
     @property
     def bigram(self) -> float:
-        return float(self.cells.bigram_bits_per_byte.iloc[0] * math.log(2))
+        return float(self.cells.bigram_bits_per_byte.iloc[0] * math.log(2) * self.corpus.bytes_per_token("test"))
 
     def curves(self) -> pd.DataFrame:
         """Training loss at each cell's chosen rate, averaged over its seeds: cell, d_model, num_heads, series, step,

@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 
 import main
+from tests.train.test_conllu import many
 from train import data, draw, preview
 from train.config import DataConfig
 from train.relations import parse, shortcuts
@@ -63,7 +64,23 @@ def test_text_sources(tmp_path):
     (tmp_path / "text.txt").write_text("A sentence that is shown. " * 4000)
     text = printed(DataConfig(source=f"file:{tmp_path}/text.txt"))
     corpus = data.write_corpus(DataConfig(source=f"file:{tmp_path}/text.txt"), tmp_path / "data")
-    assert "A sentence that is shown." in text and "a token is a byte" in text and corpus.fingerprint in text
+    assert "A sentence that is shown. A sentence" in text and "a token is a byte" in text and corpus.fingerprint in text
+
+
+@pytest.mark.parametrize("tokenizer", ["bytes", "bpe"])
+def test_gold_text(tokenizer, tmp_path):
+    """The arcs of a document's first words, what the source said, and how many links the windows cut."""
+    (tmp_path / "gold.conllu").write_text(many() + "1\tbroken\n\n")
+    config = DataConfig(source=f"conllu:{tmp_path}/gold.conllu", tokenizer=tokenizer, seq_len=48, vocab_size=300)
+    corpus, text = data.write_corpus(config, tmp_path / "data"), printed(config)
+    assert all(note in " ".join(text.split()) for note in corpus.notes)
+    # 40 words are five sentences of eight, each with seven heads; the fifth and sixth words stand without a space.
+    document = corpus.splits["tune"][0]
+    of_first = text.split("Document ")[1]
+    assert len(re.findall(r"[┘▲]", of_first)) > 25 and corpus.names[document] in of_first
+    total = ((corpus.gold.links.document >= document) & (corpus.gold.links.document < corpus.splits["tune"][1])).sum()
+    dropped = re.search(rf"tune: {total} links; (\d+) dropped", text)
+    assert 0 < int(dropped[1]) < total
 
 
 def test_the_mode_writes_nothing(tmp_path, capsys, monkeypatch):
