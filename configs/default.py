@@ -53,6 +53,8 @@ def get_config() -> ConfigDict:
     data.noise = 0.0  # probability that a bit of an answer is wrong; below .5
 
     config.train = train = ConfigDict()
+    train.objective = "causal"  # causal: predict the next token | masked: hidden ones, from both sides
+    train.mask_fraction = 0.15  # of the tokens, hidden by objective=masked; at most .5
     train.steps = 500
     train.batch_size = 16  # windows of seq_len tokens
     train.schedule = "cosine"  # after the warm-up: cosine to 0 | constant

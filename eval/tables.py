@@ -48,7 +48,7 @@ def evaluate_pack(folder: CellFolder, index: int, trained: dict, config: StudyCo
         if split == "tune" and restored.pack.environment == packs.environment(config):
             _check_reproduced(folder.path.name, losses.sum(axis=1), trained["tune_losses"])
         frames.extend(_documents(restored.pack, corpus, split, losses))
-        if corpus.has_floor:
+        if corpus.has_floor and restored.pack.model.causal:  # a floor is that of who sees the past alone
             found = relations.losses(restored.pack, restored.params, corpus, split, config.eval, losses)
             by_relation.append(found)
     if by_relation:
@@ -102,7 +102,7 @@ def write_tables(workdir: Workdir, cells: tuple[Cell, ...], config: StudyConfig,
                 found = pd.read_parquet(folder.documents(record["index"]))
                 documents.append(found.assign(cell=cell.name))
                 replicas.extend(_replica_rows(cell, folder, record, found, config))
-                if corpus.has_floor:
+                if folder.relations(record["index"]).exists():
                     of_pack = pd.read_parquet(folder.relations(record["index"]))
                     by_relation.append(pd.DataFrame({"cell": cell.name, **of_pack}))
     if not documents:

@@ -10,6 +10,7 @@ EVAL_MAY_USE = {
     "config",
     "data",
     "grid",
+    "masked",
     "metrics",
     "packs",
     "sharding",

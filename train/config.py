@@ -60,6 +60,8 @@ class DataConfig:
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
+    objective: str
+    mask_fraction: float
     steps: int
     batch_size: int
     schedule: str
@@ -113,6 +115,7 @@ CHOICES = {
     "data.piece": ("first", "last", "all"),
     "data.demand": ("joint", "switch"),
     "data.sources": ("exchangeable", "tagged"),
+    "train.objective": ("causal", "masked"),
     "train.schedule": ("cosine", "constant"),
     "train.replica_map": ("auto", "vmap", "scan"),
 }
@@ -263,6 +266,12 @@ def _check_values(config: StudyConfig) -> None:
             f"data.tune_fraction={data.tune_fraction} and data.test_fraction={data.test_fraction} leave nothing to "
             f"train on; their sum must be below 1."
         )
+    if train.mask_fraction > 0.5:
+        raise InputError(
+            f"train.mask_fraction={train.mask_fraction} hides more than it shows; give a number from above 0 to .5."
+        )
+    if train.objective == "masked" and data.seq_len < 2:
+        raise InputError("train.objective=masked with data.seq_len=1 shows a model nothing; give at least 2.")
     if train.warmup_steps >= train.steps:
         raise InputError(f"train.warmup_steps={train.warmup_steps} must be below train.steps={train.steps}.")
     if config.eval.stride > data.seq_len:

@@ -62,6 +62,8 @@ def replicas(rates: Iterable[float], seeds: Iterable[tuple[int, int]]) -> tuple[
 def cells_of(config: StudyConfig, vocab_size: int) -> tuple[Cell, ...]:
     """All cells of the grid, in the order d_model, num_heads, d_k, each with the replicas that it trains first.
 
+    `vocab_size` is the corpus's; a model that is trained on hidden tokens has a word more, which stands for them.
+
     Without `grid.match=none` every cell's d_ff is solved for one budget: that of the largest d_model at h*d_k = d_model
     with d_ff = model.d_ff (0: 4*d_model).
 
@@ -110,12 +112,13 @@ def _shapes(config: StudyConfig, d_model: int) -> list[tuple[int, int, int]]:
 def _model(config: StudyConfig, vocab_size: int, d_model: int, num_heads: int, d_k: int) -> ModelConfig:
     shape = config.model
     return ModelConfig(
-        vocab_size=vocab_size,
+        vocab_size=vocab_size + (config.train.objective == "masked"),  # the word for a hidden token
         seq_len=config.data.seq_len,
         d_model=d_model,
         num_heads=num_heads,
         d_k=d_k,
         d_ff=(shape.d_ff or 4 * d_model,) * shape.num_layers,
+        causal=config.train.objective == "causal",
         attention=shape.attention,
         dtype=shape.dtype,
     )
