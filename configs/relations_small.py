@@ -1,9 +1,9 @@
 """Six relations at once, one head against eight: the loss on each relation beside its floor (train/relations/dose.py).
 
 Command: python main.py --config=configs/relations_small.py
-Time:    not measured yet.
-Expect:  after these 1,500 steps eight heads have learnt all six relations (a few hundredths of a nat a bit above the
-         floor) and one head has not; one head gets there some thousands of steps later.
+Time:    5.4 minutes of processor time (9 minutes on 2 cores that did other work beside).
+Expect:  after these 1,500 steps the relational bits of eight heads lie .01 nats a bit above the floor, those of one head
+         .52, with the three farthest relations not begun (.70 each, ln 2 = .69); one head learns them later.
 """
 
 from configs import default

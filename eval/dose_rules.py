@@ -5,7 +5,6 @@ get there counts as the cap. Every array has one entry a fresh seed, in the same
 """
 
 import math
-import statistics
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +18,6 @@ CONTROL = math.log(2)  # the gap at one relation must lie within
 SLOWER = math.log(1.5)  # a gap at six relations that matters
 FAR = 10  # a cap this many times the median T(8, 6) is far enough to speak of capacity
 HAND_BUILT, HOLDS = 6, 4  # runs from hand-built weights, and how many must hold
-RATIO = 3.0  # between learning rates of the primary cell, about
 NOT_TESTABLE = "not testable here"
 CAP_TOO_NEAR = "cap too near"
 NEEDS_HAND_BUILT = "runs from hand-built weights are lacking"
@@ -111,39 +109,3 @@ def cannot(
     if hand_built is None:
         return Judged(UNDECIDED, NEEDS_HAND_BUILT, found, None)
     return Judged(SUPPORTED, "", found, None)
-
-
-def hopeless(step: int, steps: dict[float, list[int | None]], rate: float) -> bool:
-    """Whether the median T of `rate` can no longer be the lowest, so that its runs may stop at `step`.
-
-    Args:
-      steps: by rate, T of each tuning run, None while it has not got there.
-    """
-
-    def least(of_rate: float) -> float:
-        return statistics.median(step if each is None else each for each in steps[of_rate])
-
-    whole = [statistics.median(runs) for other, runs in steps.items() if other != rate and None not in runs]
-    return any(median < least(rate) for median in whole)
-
-
-def best_rate(steps: dict[float, list[int]], losses: dict[float, float]) -> float:
-    """The rate of the lowest median T; of those that tie the one of the lower mean loss, then the smaller.
-
-    Args:
-      steps: by rate, T of each tuning run (the cap where it was not reached, the step where `hopeless` stopped it).
-      losses: by rate, its runs' mean relational loss at the last look that all of them had.
-    """
-    return min(steps, key=lambda rate: (statistics.median(steps[rate]), losses[rate], rate))
-
-
-def extension(rates: tuple[float, ...], best: float) -> float | None:
-    """The rate to try beyond the edge that `best` lies at, None inside: .0003 or .03 beside .001, .003 and .01."""
-    if len(rates) > 1 and min(rates) < best < max(rates):
-        return None
-    low = best == min(rates)
-    exponent = math.floor(math.log10(best) + 1e-9)
-    mantissa = round(best / 10**exponent)
-    if low:
-        return 3 * 10.0 ** (exponent - 1) if mantissa == 1 else 10.0**exponent
-    return 3 * 10.0**exponent if mantissa == 1 else 10.0 ** (exponent + 1)
