@@ -1,7 +1,7 @@
 """Headroom: what do attention heads buy, and what do they do?
 
 python main.py [--config=configs/docs.py] [--config.grid.num_heads=1,8] [--workdir=runs/mine]
-               [--mode=study|train|eval|report|status] [--cells=d064_h001,d064_h008] [--arms=runs/longer]
+               [--mode=study|train|eval|report|status|data] [--cells=d064_h001,d064_h008] [--arms=runs/longer]
                [--launcher=here|processes] [--workers=2]
 
 Trains the grid of a config, restores every cell from its checkpoint, and writes results/ and report/index.html into the
@@ -22,7 +22,7 @@ from train.config import InputError, check_field, freeze, nearest, wrong_type
 from train.preemption import Notice, Preempted
 
 HERE = pathlib.Path(__file__).resolve().parent
-MODES = ("study", "train", "eval", "report", "status")
+MODES = ("study", "train", "eval", "report", "status", "data")
 FROM_WORKDIR = ("eval", "report", "status")
 NAMES = ("config", "workdir", "mode", "cells", "arms", "launcher", "workers", "help")
 WORKER = (sys.executable, str(HERE / "main.py"), "worker")  # what starts one

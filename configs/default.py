@@ -35,14 +35,29 @@ def get_config() -> ConfigDict:
     model.attention = "auto"  # path of mha/kernels; auto = its dispatcher decides
 
     config.data = data = ConfigDict()
-    data.source = "docs"  # docs | file:PATH-or-glob | tfds:NAME
-    data.tokenizer = "bytes"
+    data.source = "docs"  # docs | file:PATH-or-glob | tfds:NAME | conllu:PATH-or-glob | relations
+    data.tokenizer = "bytes"  # bytes | bpe, trained on the train split
     data.seq_len = 64  # tokens
     data.max_bytes = 3_000_000  # of text, all splits together; 0 = all there is
     data.tune_fraction = 0.05  # of the documents
     data.test_fraction = 0.05
+    data.vocab_size = 0  # tokens of the model; 0 = 257 for bytes, 1,024 for bpe, as many as a language has
+    data.piece = "last"  # of source=conllu: the token of a word that bears its labels, first | last | all
+    # Of source=relations alone; train/relations/ describes the two families of languages.
+    data.relations = "6"  # 1 ... 6: that many, family P; letters such as A,C,G: family K; both: each document of one
+    data.demand = "joint"  # P: one answer carries all bits | switch: the query names one relation
+    data.sources = "exchangeable"  # P: every slot draws from all alphabets | tagged: a source slot has its own
+    data.language_seed = 0  # draws the documents; its remainder by 6 chooses P's relations, a row of a Latin square
+    data.offsets = (1, 2, 3, 5, 7, 11)  # P: tokens between a source and its query, a bit of the answer each
+    data.frame_tokens = 12  # before each query
+    data.most_fillers = 3  # before each frame
+    data.document_tokens = 64
+    data.distractors = 1.0  # P: share of the slots at no offset that hold a content token
+    data.noise = 0.0  # probability that a bit of an answer is wrong; below .5
 
     config.train = train = ConfigDict()
+    train.objective = "causal"  # causal: predict the next token | masked: hidden ones, from both sides
+    train.mask_fraction = 0.15  # of the tokens, hidden by objective=masked; at most .5
     train.steps = 500
     train.batch_size = 16  # windows of seq_len tokens
     train.schedule = "cosine"  # after the warm-up: cosine to 0 | constant

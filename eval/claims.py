@@ -7,9 +7,8 @@ import numpy as np
 from eval import arms, asides, evidence, intervals, rules, stats
 from eval.comparison import Comparison, Verdict, best
 from eval.evidence import SEED, Evidence
-from train import grid
+from train import grid, sources
 from train.config import StudyConfig
-from train.data import VOCAB_SIZE
 from train.workdir import Workdir
 
 
@@ -111,7 +110,7 @@ def _missing(comparison, found: Evidence, workdir: Workdir, config: StudyConfig,
             "grid.tuning_seeds is empty, so rates and the best h were chosen on the very seeds that would be judged."
         )
     judged = set(found.cells.cell)
-    cells = grid.cells_of(config, VOCAB_SIZE)
+    cells = grid.cells_of(config, sources.vocab_size(config.data))
     here = {cell.shape for cell in cells if cell.name in judged}  # of several logit scales one is judged
     for cell in cells:
         if cell.shape not in here:

@@ -7,6 +7,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from eval import relations
 from eval.comparison import Verdict
 from eval.tables import training_curve
 from train.grid import Cell
@@ -41,6 +42,21 @@ def show_cells(console: Console, workdir: Workdir, cells: tuple[Cell, ...], tabl
             f"{table.bigram_bits_per_byte.iloc[0]:.3f} bits/byte.",
             highlight=False,
         )
+        show_relations(console, workdir, table)
+
+
+def show_relations(console: Console, workdir: Workdir, table: pd.DataFrame) -> None:
+    """Nothing where the text has no known floor; else a row a relation and a column a cell."""
+    found = relations.excess(workdir, table)
+    if found.empty:
+        return
+    shown = Table(title="Test loss above its floor, nats a bit (a token)", box=SIMPLE_HEAD, padding=0)
+    shown.add_column("relation", no_wrap=True)
+    for name in found.index:
+        shown.add_column(name, justify="right", no_wrap=True)
+    for relation in found.columns:
+        shown.add_row(relation, *(f"{value:.3f}" for value in found[relation]))
+    console.print(shown)
 
 
 def show_verdicts(console: Console, verdicts: list[Verdict], page: pathlib.Path | None) -> None:

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pandas as pd
 
-from eval import intervals, loss, restore
+from eval import intervals, loss, relations, restore
 from mha import budget
 from train import packs, tuning
 from train.checkpoint import CorruptCheckpoint
@@ -26,7 +26,8 @@ class NotReproduced(Exception):
 
 def evaluate_pack(folder: CellFolder, index: int, trained: dict, config: StudyConfig, corpus: Corpus) -> pd.DataFrame:
     """The loss of every document for each replica of a pack, from its restored checkpoint: of tune and test, or of tune
-    alone where all its runs are of tuning seeds, whose test losses nothing may depend on.
+    alone where all its runs are of tuning seeds, whose test losses nothing may depend on. Where the corpus has a floor
+    the losses by relation are written beside.
 
     Args:
       trained: what training recorded at its end.
@@ -40,13 +41,18 @@ def evaluate_pack(folder: CellFolder, index: int, trained: dict, config: StudyCo
         raise CorruptCheckpoint(
             f"{folder.path} was trained to step {trained['step']}, its checkpoint is of {restored.step}."
         )
-    frames = []
+    frames, by_relation = [], []
     only_tuning = all(stage_of(replica, config) == "tuning" for replica in restored.pack.replicas)
     for split in SPLITS[:1] if only_tuning else SPLITS:
         losses = loss.document_losses(restored.pack, restored.params, corpus, split, config.eval)
         if split == "tune" and restored.pack.environment == packs.environment(config):
             _check_reproduced(folder.path.name, losses.sum(axis=1), trained["tune_losses"])
         frames.extend(_documents(restored.pack, corpus, split, losses))
+        if corpus.has_floor and restored.pack.model.causal:  # a floor is that of who sees the past alone
+            found = relations.losses(restored.pack, restored.params, corpus, split, config.eval, losses)
+            by_relation.append(found)
+    if by_relation:
+        write_table(folder.relations(index), pd.concat(by_relation, ignore_index=True))
     return pd.concat(frames, ignore_index=True)
 
 
@@ -68,7 +74,6 @@ def _check_reproduced(name: str, restored: np.ndarray, trained: list[float]) -> 
 
 def _documents(pack: packs.Pack, corpus: Corpus, split: str, losses: np.ndarray) -> list[pd.DataFrame]:
     first, last = corpus.splits[split]
-    num_bytes = corpus.num_bytes[first:last]
     return [
         pd.DataFrame(
             {
@@ -77,8 +82,8 @@ def _documents(pack: packs.Pack, corpus: Corpus, split: str, losses: np.ndarray)
                 "data_seed": replica.data_seed,
                 "split": split,
                 "document": corpus.names[first:last],
-                "tokens": num_bytes,
-                "bytes": num_bytes,
+                "tokens": corpus.num_tokens[first:last],
+                "bytes": corpus.num_bytes[first:last],
                 "loss_sum": row,
             }
         )
@@ -89,7 +94,7 @@ def _documents(pack: packs.Pack, corpus: Corpus, split: str, losses: np.ndarray)
 def write_tables(workdir: Workdir, cells: tuple[Cell, ...], config: StudyConfig, corpus: Corpus) -> pd.DataFrame:
     """Writes replicas, cells and documents, as CSV and Parquet, from what is evaluated so far; returns the cells, those
     alone that have a judged run at their chosen rate."""
-    documents, replicas = [], []
+    documents, replicas, by_relation = [], [], []
     for cell in cells:
         folder = workdir.cell(cell.name)
         for record in folder.packs():
@@ -97,12 +102,16 @@ def write_tables(workdir: Workdir, cells: tuple[Cell, ...], config: StudyConfig,
                 found = pd.read_parquet(folder.documents(record["index"]))
                 documents.append(found.assign(cell=cell.name))
                 replicas.extend(_replica_rows(cell, folder, record, found, config))
+                if folder.relations(record["index"]).exists():
+                    of_pack = pd.read_parquet(folder.relations(record["index"]))
+                    by_relation.append(pd.DataFrame({"cell": cell.name, **of_pack}))
     if not documents:
         return pd.DataFrame()
     replicas = pd.DataFrame(replicas)
     table = _cell_rows(replicas, tuning.read(config, workdir, cells, corpus), corpus)
     write_table(workdir.results / "documents.parquet", pd.concat(documents, ignore_index=True))
-    for name, frame in (("replicas", replicas), ("cells", table)):
+    every_relation = pd.concat(by_relation, ignore_index=True) if by_relation else pd.DataFrame()
+    for name, frame in (("replicas", replicas), ("cells", table), ("relations", every_relation)):
         for path in (workdir.results / f"{name}.parquet", workdir.results / f"{name}.csv"):
             if frame.empty:
                 path.unlink(missing_ok=True)
@@ -179,6 +188,7 @@ def _cell_rows(replicas: pd.DataFrame, tuned: tuning.Tuning, corpus: Corpus) -> 
     """One row a cell: the chosen rate (train.tuning), its mean `tune` loss in the runs that chose it, and the mean
     `test` loss of the judged runs at that rate with a 95 % t interval over seeds."""
     bigram, unigram = bigram_loss(corpus, "test"), unigram_entropy(corpus)
+    per_token = corpus.bytes_per_token("test")
     counted = replicas.assign(counted=replicas.loss.where(replicas.status == "done", unigram))
     rows = []
     for name, cell in counted.groupby("cell", sort=False):
@@ -202,8 +212,8 @@ def _cell_rows(replicas: pd.DataFrame, tuned: tuning.Tuning, corpus: Corpus) -> 
                 "test_loss_low": low,
                 "test_loss_high": high,
                 "seeds": len(losses),
-                "test_bits_per_byte": losses.mean() / math.log(2),
-                "bigram_bits_per_byte": bigram / math.log(2),
+                "test_bits_per_byte": losses.mean() / math.log(2) / per_token,
+                "bigram_bits_per_byte": bigram / math.log(2) / per_token,
                 "below_bigram": 1 - losses.mean() / bigram,
                 "diverged_chosen": int((test.status == "diverged").sum()),
                 "diverged": int((tried.status == "diverged").sum()),

@@ -5,7 +5,21 @@ import pathlib
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 OURS = ("configs", "mha", "train", "eval", "main")
-EVAL_MAY_USE = {"checkpoint", "config", "data", "grid", "metrics", "packs", "sharding", "step", "tuning", "workdir"}
+EVAL_MAY_USE = {
+    "checkpoint",
+    "config",
+    "data",
+    "grid",
+    "masked",
+    "metrics",
+    "packs",
+    "sharding",
+    "sources",
+    "step",
+    "tuning",
+    "windows",
+    "workdir",
+}
 
 
 def imports(text: str) -> set[str]:

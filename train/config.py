@@ -47,10 +47,24 @@ class DataConfig:
     max_bytes: int = 4_000_000
     tune_fraction: float = 0.05
     test_fraction: float = 0.05
+    vocab_size: int = 0
+    piece: str = "last"
+    relations: str = "6"
+    demand: str = "joint"
+    sources: str = "exchangeable"
+    language_seed: int = 0
+    offsets: tuple[int, ...] = (1, 2, 3, 5, 7, 11)
+    frame_tokens: int = 12
+    most_fillers: int = 3
+    document_tokens: int = 64
+    distractors: float = 1.0
+    noise: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
+    objective: str
+    mask_fraction: float
     steps: int
     batch_size: int
     schedule: str
@@ -102,7 +116,11 @@ CHOICES = {
     "grid.match": ("params", "flops", "none"),
     "grid.logit_scales": ("sqrt", "inverse", "learned", "qk_norm"),
     "model.dtype": ("float32", "bfloat16", "float64"),
-    "data.tokenizer": ("bytes",),
+    "data.tokenizer": ("bytes", "bpe"),
+    "data.piece": ("first", "last", "all"),
+    "data.demand": ("joint", "switch"),
+    "data.sources": ("exchangeable", "tagged"),
+    "train.objective": ("causal", "masked"),
     "train.schedule": ("cosine", "constant"),
     "train.replica_map": ("auto", "vmap", "scan"),
 }
@@ -110,7 +128,8 @@ MAY_BE_EMPTY = ("grid.num_heads", "grid.d_k", "grid.num_layers", "grid.data_seed
 MAY_BE_EMPTY += ("train.profile_steps",)
 LARGEST = 2**31 - 1  # of a whole number, as XLA counts; except:
 LARGEST_SEED = 2**32 - 1
-LARGER = {f"grid.{name}_seeds": LARGEST_SEED for name in ("init", "data", "tuning")} | {"data.max_bytes": 2**63 - 1}
+LARGER = {f"grid.{name}_seeds": LARGEST_SEED for name in ("init", "data", "tuning")}
+LARGER |= {"data.max_bytes": 2**63 - 1, "data.language_seed": LARGEST_SEED}
 MAY_BE_ZERO = (
     "grid.init_seeds",
     "grid.data_seeds",
@@ -120,6 +139,11 @@ MAY_BE_ZERO = (
     "claims.launches",
     "model.d_ff",
     "data.max_bytes",
+    "data.vocab_size",
+    "data.language_seed",
+    "data.most_fillers",
+    "data.distractors",
+    "data.noise",
     "train.warmup_steps",
     "train.weight_decay",
     "train.memory_limit_gb",
@@ -204,6 +228,8 @@ def _typed(name: str, kind, value):
     if isinstance(kind, types.GenericAlias):
         inner = kind.__args__[0]
         if isinstance(value, tuple | list) and all(_is(inner, item) for item in value):
+            if inner is str:  # a command line gives several words as one
+                value = [word.strip() for item in value for word in item.split(",") if word.strip()]
             return tuple(inner(item) for item in value)
     elif _is(kind, value):
         return kind(value)
@@ -255,6 +281,12 @@ def _check_values(config: StudyConfig) -> None:
             f"data.tune_fraction={data.tune_fraction} and data.test_fraction={data.test_fraction} leave nothing to "
             f"train on; their sum must be below 1."
         )
+    if train.mask_fraction > 0.5:
+        raise InputError(
+            f"train.mask_fraction={train.mask_fraction} hides more than it shows; give a number from above 0 to .5."
+        )
+    if train.objective == "masked" and data.seq_len < 2:
+        raise InputError("train.objective=masked with data.seq_len=1 shows a model nothing; give at least 2.")
     if train.warmup_steps >= train.steps:
         raise InputError(f"train.warmup_steps={train.warmup_steps} must be below train.steps={train.steps}.")
     if train.profile_steps and not (len(train.profile_steps) == 2 and max(train.profile_steps) < train.steps):

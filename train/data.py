@@ -1,7 +1,8 @@
 """The tokens of a study: written once into the workdir, opened by every run, cut into training and evaluation windows.
 
-A document is BOS (token 256) and then the bytes of its UTF-8 text. The documents of the train split come first, then
-those of tune, then those of test, so that each split is one run of tokens.
+A document is BOS and then its tokens: the bytes of its UTF-8 text (BOS is token 256), BPE pieces, or the words of a
+relations language. The documents of the train split come first, then those of tune, then those of test, so that each
+split is one run of tokens.
 """
 
 import contextlib
@@ -16,10 +17,12 @@ from typing import BinaryIO
 
 import numpy as np
 
+from train import gold, sources
 from train.config import DataConfig, InputError
+from train.gold import Gold
+from train.sources import BOS, VOCAB_SIZE
+from train.windows import EvalWindows
 
-BOS = 256
-VOCAB_SIZE = 257
 # Add-alpha smoothing of the bigram model; on megabytes of English its loss moves by .3 % from .01 to 1.
 BIGRAM_ALPHA = 0.1
 
@@ -37,11 +40,34 @@ class Corpus:
     fingerprint: str  # sha256 over tokens, offsets, names and splits
     vocab_size: int = VOCAB_SIZE
     bos: int = BOS
+    gold: Gold | None = None
+    bytes_of: np.ndarray | None = None  # int64 (documents,), where a token is not a byte
+    tokenizer: str | None = None  # JSON of the library tokenizers
+    notes: tuple[str, ...] = ()  # what reading the source found, in sentences
+
+    @property
+    def num_tokens(self) -> np.ndarray:
+        """Targets of each document, which are its tokens but BOS: int64 (documents,)."""
+        return np.diff(self.offsets) - 1
 
     @property
     def num_bytes(self) -> np.ndarray:
-        """Bytes of each document's text, which is the number of its targets: int64 (documents,)."""
-        return np.diff(self.offsets) - 1
+        """Bytes of each document's text, int64 (documents,); a word of a language counts as one."""
+        return self.num_tokens if self.bytes_of is None else self.bytes_of
+
+    def bytes_per_token(self, split: str) -> float:
+        first, last = self.splits[split]
+        return float(self.num_bytes[first:last].sum() / self.num_tokens[first:last].sum())
+
+    @property
+    def has_floor(self) -> bool:
+        """Whether a language wrote the text, so that the least possible loss of tune and test is known."""
+        return self.gold is not None and len(self.gold.log_p) > 0
+
+    @property
+    def token(self) -> str:
+        """What a token is, in words."""
+        return "word of the language" if self.has_floor else "byte" if self.tokenizer is None else "BPE piece"
 
     def offsets_of(self, split: str) -> np.ndarray:
         """Offsets into `tokens` of the split's documents, and the end of the last: int64 (documents of it + 1,)."""
@@ -66,42 +92,37 @@ def load_or_write(config: DataConfig, folder: str | os.PathLike) -> Corpus:
 
 
 def write_corpus(config: DataConfig, folder: str | os.PathLike) -> Corpus:
-    """Reads config.source and writes tokens.npy, offsets.npy and corpus.json, the last one last.
+    """Reads config.source and writes tokens.npy, offsets.npy, gold.npz where there are labels, tokenizer.json where one
+    was trained, and corpus.json last.
 
     Raises:
       InputError: the source is unknown, unreadable, too short, or has more tokens than an int32 can count.
     """
-    from train import documents  # slow, and only the first run needs the sources
-
-    if config.tokenizer != "bytes":
-        raise InputError(f"data.tokenizer={config.tokenizer!r} is not known; the only tokenizer is bytes.")
-    splits, unit = documents.read(config)
-    chosen = [document for split in documents.SPLITS for document in splits[split]]
-    offsets = np.cumsum([0] + [len(document.text) + 1 for document in chosen], dtype=np.int64)
-    if offsets[-1] >= 2**31:
-        raise InputError(
-            f"data.source={config.source} makes {offsets[-1]:,} tokens and 2,147,483,647 is the most; set "
-            "data.max_bytes=2_000_000_000 or less."
-        )
+    contents = sources.read(config)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    tokens = np.empty(offsets[-1], np.uint16)
-    for document, first, last in zip(chosen, offsets[:-1], offsets[1:], strict=True):
-        tokens[first] = BOS
-        tokens[first + 1 : last] = np.frombuffer(document.text, np.uint8)
+    recorded = {"names": contents.names, "splits": contents.splits}
     # Not through a memory map: on a full disk that ends the process without a word.
-    with _replacing(folder / "tokens.npy") as file:
-        np.save(file, tokens)
-    with _replacing(folder / "offsets.npy") as file:
-        np.save(file, offsets)
-    ends = np.cumsum([0] + [len(splits[split]) for split in documents.SPLITS]).tolist()
-    recorded = {
-        "tokens.npy": _sha256(tokens),
-        "offsets.npy": _sha256(offsets),
-        "names": [document.name for document in chosen],
-        "splits": dict(zip(documents.SPLITS, zip(ends[:-1], ends[1:], strict=True), strict=True)),
+    for name, array in (("tokens.npy", contents.tokens), ("offsets.npy", contents.offsets)):
+        with _replacing(folder / name) as file:
+            np.save(file, array)
+        recorded[name] = _sha256(array)
+    if (contents.vocab_size, contents.bos) != (VOCAB_SIZE, BOS):
+        recorded |= {"vocab_size": contents.vocab_size, "bos": contents.bos}
+    if contents.tokenizer:
+        recorded["bytes"] = contents.num_bytes.tolist()
+    if contents.notes:
+        recorded["notes"] = contents.notes
+    extra = {
+        "gold.npz": contents.gold.as_bytes() if contents.gold else None,
+        "tokenizer.json": contents.tokenizer.encode() if contents.tokenizer else None,
     }
-    about = {"source": config.source, "unit": unit, "fingerprint": _fingerprint(recorded), **recorded}
+    for name, content in extra.items():
+        if content is not None:
+            with _replacing(folder / name) as file:
+                file.write(content)
+            recorded[name] = hashlib.sha256(content).hexdigest()
+    about = {"source": config.source, "unit": contents.unit, "fingerprint": _fingerprint(recorded), **recorded}
     with _replacing(folder / "corpus.json") as file:
         file.write(json.dumps(about, indent=1).encode())
     return open_corpus(folder)
@@ -115,10 +136,10 @@ def open_corpus(folder: str | os.PathLike) -> Corpus:
     """
     folder = Path(folder)
     try:
-        about = json.loads((folder / "corpus.json").read_text(encoding="utf-8"))
-        recorded = {key: about[key] for key in ("tokens.npy", "offsets.npy", "names", "splits")}
-        whole = about["fingerprint"] == _fingerprint(recorded)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        recorded = json.loads((folder / "corpus.json").read_text(encoding="utf-8"))
+        source, unit, fingerprint = (recorded.pop(key) for key in ("source", "unit", "fingerprint"))
+        whole = fingerprint == _fingerprint(recorded)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise _damaged(folder / "corpus.json") from error
     if not whole:
         raise _damaged(folder / "corpus.json")
@@ -132,7 +153,28 @@ def open_corpus(folder: str | os.PathLike) -> Corpus:
             raise _damaged(folder / name)
     splits = {split: tuple(bounds) for split, bounds in recorded["splits"].items()}
     names, offsets = tuple(recorded["names"]), np.array(arrays[1])
-    return Corpus(arrays[0], offsets, names, splits, about["source"], about["unit"], about["fingerprint"])
+    return Corpus(
+        arrays[0],
+        offsets,
+        names,
+        splits,
+        source,
+        unit,
+        fingerprint,
+        vocab_size=recorded.get("vocab_size", VOCAB_SIZE),
+        bos=recorded.get("bos", BOS),
+        gold=gold.from_bytes(_open(folder / "gold.npz", recorded)) if "gold.npz" in recorded else None,
+        bytes_of=np.array(recorded["bytes"], np.int64) if "bytes" in recorded else None,
+        tokenizer=_open(folder / "tokenizer.json", recorded).decode() if "tokenizer.json" in recorded else None,
+        notes=tuple(recorded.get("notes", ())),
+    )
+
+
+def _open(path: Path, recorded: dict) -> bytes:
+    content = path.read_bytes() if path.exists() else b""
+    if hashlib.sha256(content).hexdigest() != recorded[path.name]:
+        raise _damaged(path)
+    return content
 
 
 def _damaged(path: Path) -> InputError:
@@ -163,24 +205,30 @@ def _fingerprint(recorded: dict) -> str:
 
 
 def unigram_entropy(corpus: Corpus) -> float:
-    """Entropy in nats/token of the bytes of the train split: what a model scores that knows their frequencies only."""
-    tokens = corpus.tokens_of("train")
-    counts = np.bincount(tokens, minlength=VOCAB_SIZE)[:BOS]
+    """Entropy in nats/token of the tokens of the train split: what a model scores that knows their frequencies only."""
+    counts = np.bincount(corpus.tokens_of("train"))
+    counts[corpus.bos] = 0
     shares = counts[counts > 0] / counts.sum()
     return float(-np.sum(shares * np.log(shares)))
 
 
 def bigram_loss(corpus: Corpus, split: str) -> float:
-    """Loss in nats/token, on every byte of every document of `split`, of a bigram model fitted to the train split."""
+    """Loss in nats/token, on every token of every document of `split`, of a bigram model fitted to the train split."""
+    size = corpus.vocab_size
 
-    def pairs(split: str) -> np.ndarray:
+    def pairs(split: str) -> tuple[np.ndarray, np.ndarray]:
+        """Each pair that occurs, as first * size + second, and how often."""
         tokens = corpus.tokens_of(split).astype(np.int64)
-        counts = np.bincount(tokens[:-1] * VOCAB_SIZE + tokens[1:], minlength=VOCAB_SIZE**2)
-        return counts.reshape(VOCAB_SIZE, VOCAB_SIZE)[:, :BOS]  # a BOS is never a target
+        inside = tokens[1:] != corpus.bos  # a BOS is never a target
+        return np.unique(tokens[:-1][inside] * size + tokens[1:][inside], return_counts=True)
 
-    smoothed = pairs("train") + BIGRAM_ALPHA
-    observed = pairs(split)
-    return float(-np.sum(observed * np.log(smoothed / smoothed.sum(1, keepdims=True))) / observed.sum())
+    known, counts = pairs("train")
+    observed, weights = pairs(split)
+    place = np.minimum(np.searchsorted(known, observed), len(known) - 1)
+    count = np.where(known[place] == observed, counts[place], 0)
+    after = np.bincount(known // size, counts, size)[observed // size]
+    smoothed = (count + BIGRAM_ALPHA) / (after + BIGRAM_ALPHA * (size - 1))
+    return float(-np.sum(weights * np.log(smoothed)) / weights.sum())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -228,22 +276,11 @@ def _epoch_order(num_windows: int, data_seed: int, epoch: int) -> np.ndarray:
     return epochs.random_map(lambda _, generator: generator.permutation(np.arange(num_windows, dtype=np.int32)))[epoch]
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class EvalWindows:
-    """Windows that count each byte of each document once; targets of window w are tokens[w, 1:]."""
-
-    tokens: np.ndarray  # uint16 (windows, seq_len + 1), zero beyond the document's end
-    length: np.ndarray  # int32 (windows,): inputs, and targets, that are there
-    first: np.ndarray  # int32 (windows,): the targets first <= t < last count; those before are context only
-    last: np.ndarray  # int32 (windows,)
-    document: np.ndarray  # int32 (windows,): index into Corpus.names
-
-
 def eval_windows(corpus: Corpus, split: str, seq_len: int, stride: int | None = None) -> EvalWindows:
     """The windows of seq_len inputs that begin every `stride` tokens (default seq_len) of each document of `split`.
 
     The first window of a document counts all its targets; a later one the last `stride`, or as many as there are. A
-    document of at most seq_len bytes is one window.
+    document of at most seq_len tokens is one window.
 
     Raises:
       InputError: stride is not in 1 ... seq_len.
@@ -252,15 +289,16 @@ def eval_windows(corpus: Corpus, split: str, seq_len: int, stride: int | None = 
     if not 1 <= stride <= seq_len:
         raise InputError(f"eval.stride={stride} must be from 1 to data.seq_len={seq_len}.")
     first_document, last_document = corpus.splits[split]
-    num_bytes = corpus.num_bytes[first_document:last_document]
-    windows = 1 + np.maximum(0, -(-(num_bytes - seq_len) // stride))  # of each document
+    num_tokens = corpus.num_tokens[first_document:last_document]
+    windows = 1 + np.maximum(0, -(-(num_tokens - seq_len) // stride))  # of each document
     document = np.repeat(np.arange(len(windows)), windows)
     place = np.arange(len(document)) - np.repeat(np.cumsum(windows) - windows, windows)  # of the window in its document
-    length = np.minimum(seq_len, num_bytes[document] - place * stride)
+    length = np.minimum(seq_len, num_tokens[document] - place * stride)
     first = np.where(place > 0, seq_len - stride, 0)
     begin = corpus.offsets_of(split)[document] + place * stride
     column = np.arange(seq_len + 1)
     index = np.minimum(begin[:, None] + column, len(corpus.tokens) - 1)
     tokens = np.where(column <= length[:, None], corpus.tokens[index], 0).astype(np.uint16)
     document = document + first_document
-    return EvalWindows(tokens, *(array.astype(np.int32) for array in (length, first, length, document)))
+    columns = length, first, length, document, place * stride
+    return EvalWindows(tokens, *(array.astype(np.int32) for array in columns))

@@ -9,7 +9,7 @@ from train import docs, text_files, tfds_text
 from train.config import DataConfig, InputError
 
 SPLITS = ("train", "tune", "test")
-SOURCES = "docs, file:PATH-or-glob, tfds:NAME"
+SOURCES = "docs, file:PATH-or-glob, tfds:NAME, conllu:PATH-or-glob, relations"
 # With fewer records than this a split would have one or two of them: they are cut into blocks, and flagged.
 FEW_RECORDS = 30
 BLOCK_BYTES = 4_096
@@ -47,6 +47,16 @@ def read(config: DataConfig) -> tuple[dict[str, list[Document]], str]:
         blocks = _distinct(block for document in documents for block in _blocks(document))
         documents = sorted(blocks, key=lambda block: block.digest[8:])
     return _checked(config, split(_below(documents, limit), config), unit), unit
+
+
+def of_labelled(records: list[tuple[str, bytes]], config: DataConfig, unit: str) -> dict[str, list[Document]]:
+    """The documents of each split of `records` that are cut already, and must stay so for their labels.
+
+    Raises:
+      InputError: they are too short.
+    """
+    documents = sorted(_distinct(records), key=lambda document: document.digest[8:])
+    return _checked(config, split(_below(documents, config.max_bytes or math.inf), config), unit)
 
 
 def split(documents: list[Document], config: DataConfig) -> dict[str, list[Document]]:

@@ -71,6 +71,8 @@ def cells_of(config: StudyConfig, vocab_size: int) -> tuple[Cell, ...]:
     """All cells of the grid, in the order d_model, num_heads, d_k, layers, logit scale, each with the replicas that it
     trains first.
 
+    `vocab_size` is the corpus's; a model that is trained on hidden tokens has a word more, which stands for them.
+
     Without `grid.match=none` every cell's d_ff is solved for one budget: that of the largest d_model at h = 1,
     d_k = d_model and model.num_layers, with d_ff = model.d_ff (0: 4*d_model).
 
@@ -125,12 +127,13 @@ def _model(
 ) -> ModelConfig:
     shape = config.model
     return ModelConfig(
-        vocab_size=vocab_size,
+        vocab_size=vocab_size + (config.train.objective == "masked"),  # the word for a hidden token
         seq_len=config.data.seq_len,
         d_model=d_model,
         num_heads=num_heads,
         d_k=d_k,
         d_ff=(shape.d_ff or 4 * d_model,) * layers,
+        causal=config.train.objective == "causal",
         attention=shape.attention,
         dtype=shape.dtype,
         logit_scale=scale,

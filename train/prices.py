@@ -57,7 +57,7 @@ def main(workdir: Workdir, launch: int, names: list[str]) -> None:
     """One launch: the median step time of one replica, and its program's bytes, for each cell and path."""
     import jax
 
-    from train import compile_cache, data, grid, packs
+    from train import compile_cache, data, grid, packs, sources
     from train.config import freeze
     from train.program import Program
 
@@ -65,7 +65,7 @@ def main(workdir: Workdir, launch: int, names: list[str]) -> None:
     config = freeze(workdir.record()["config"])
     jax.config.update("jax_enable_x64", config.model.dtype == "float64")
     corpus = data.open_corpus(workdir.data)
-    cells = {cell.name: cell for cell in grid.cells_of(config, data.VOCAB_SIZE)}
+    cells = {cell.name: cell for cell in grid.cells_of(config, sources.vocab_size(config.data))}
     programs, states = {}, {}
     for name in names:
         cell = cells[name]

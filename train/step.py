@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from mha.transformer import ModelConfig, Transformer
-from train import optimizer
+from train import masked, optimizer
 from train.config import TrainConfig
 
 
@@ -40,6 +40,14 @@ def batch_loss(model: ModelConfig, bos: int, params: dict, tokens_BT1: jax.Array
     losses_BT = token_losses(model, params, tokens_BT1, segments(tokens_BT1[:, :-1], bos))
     counted_BT = tokens_BT1[:, 1:] != bos
     return jnp.sum(losses_BT * counted_BT) / jnp.maximum(jnp.sum(counted_BT), 1)
+
+
+def masked_batch_loss(
+    model: ModelConfig, bos: int, params: dict, tokens_BT: jax.Array, hidden_BT: jax.Array
+) -> jax.Array:
+    """Mean loss (nats/token) over the hidden tokens of a packed batch."""
+    losses_BT = masked.losses(model, params, tokens_BT, segments(tokens_BT, bos), hidden_BT)
+    return jnp.sum(losses_BT * hidden_BT) / jnp.maximum(jnp.sum(hidden_BT), 1)
 
 
 def init(model: ModelConfig, config: TrainConfig, init_seeds_R: jax.Array) -> State:
@@ -107,7 +115,13 @@ def run(
             state, metrics = carry
             step = first_step + index
             tokens_BT1 = tokens_N[starts_KB[index][:, None] + offsets_1T].astype(jnp.int32)
-            loss, grads = jax.value_and_grad(lambda params: batch_loss(model, bos, params, tokens_BT1))(state.params)
+            if config.objective == "causal":
+                loss_of = lambda params: batch_loss(model, bos, params, tokens_BT1)  # noqa: E731
+            else:
+                tokens_BT, fraction = tokens_BT1[:, :-1], config.mask_fraction
+                hidden_BT = masked.hidden_in_training(tokens_BT, starts_KB[index], step, fraction, bos)
+                loss_of = lambda params: masked_batch_loss(model, bos, params, tokens_BT, hidden_BT)  # noqa: E731
+            loss, grads = jax.value_and_grad(loss_of)(state.params)
             norm, rate = optax.tree.norm(grads), peak_rate * schedule(step)
             updates, opt_state = transformation.update(grads, state.opt_state, state.params)
             params = optax.apply_updates(state.params, optimizer.scaled(updates, rate))

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from rich.console import Console
 
-from train import data, grid, placement
+from train import data, grid, placement, sources
 from train.config import InputError, StudyConfig, freeze, nearest
 from train.grid import Cell
 from train.preemption import Notice, Preempted
@@ -76,9 +76,15 @@ def run(
       InputError: bad input, before anything is trained.
     """
     console, workdir = Console(), Workdir(path)
+    if mode == "data":
+        from train import preview
+
+        with stop.at_once():
+            preview.show(console, config.data)
+        return DONE
     if mode in ("eval", "report", "status"):
         config = _recorded(workdir)
-    every_cell = grid.cells_of(config, data.VOCAB_SIZE)
+    every_cell = grid.cells_of(config, sources.vocab_size(config.data))
     cells = _chosen(every_cell, names)
     if mode == "status":
         evaluation.show_status(console, workdir, cells)
@@ -93,6 +99,8 @@ def run(
             with stop.at_once():
                 workers = placement.workers_for(launcher, config, workdir, every_cell)
                 corpus = _corpus(config, mode, workdir, cells, workers)
+            for note in corpus.notes:
+                console.print(note, highlight=False, markup=False)
             with Workers(launcher.command, workers, workdir, lock, stop) as pool:
                 return _write(config, mode, workdir, corpus, every_cell, cells, beside, evaluation, console, stop, pool)
     except Preempted:

@@ -45,7 +45,7 @@ def read(config: StudyConfig, workdir: Workdir, cells: tuple[Cell, ...], corpus:
     """The tuning of `cells`, all of the grid: one that `workdir` says failed does not hold up the others."""
     seeds, unigram = choosing_seeds(config), unigram_entropy(corpus)
     first, last = corpus.splits["tune"]
-    tokens = float(corpus.num_bytes[first:last].sum())
+    tokens = float(corpus.num_tokens[first:last].sum())
     tried = {cell.name: _tried(workdir.cell(cell.name), seeds, unigram, tokens) for cell in cells}
     failed = {cell.name for cell in cells if workdir.cell(cell.name).failed}
     rates, added = tuple(sorted(config.grid.learning_rates)), {"lowest": 0, "highest": 0}

@@ -68,7 +68,8 @@ def versions() -> dict[str, str]:
 @dataclasses.dataclass(frozen=True)
 class CellFolder:
     """`cells/<name>`: packs.json (what trains together and with which settings), status.json, metrics.jsonl,
-    checkpoints/pack_<i>/, documents_<i>.parquet (losses) and timing.json."""
+    timing.json, checkpoints/pack_<i>/, documents_<i>.parquet (losses) and relations_<i>.parquet (losses by relation,
+    where the text has a known floor)."""
 
     path: pathlib.Path
 
@@ -96,6 +97,9 @@ class CellFolder:
 
     def profile(self, pack: int) -> pathlib.Path:
         return self.path / "profile" / f"pack_{pack}"
+
+    def relations(self, pack: int) -> pathlib.Path:
+        return self.path / f"relations_{pack}.parquet"
 
     @property
     def metrics(self) -> pathlib.Path:

@@ -80,14 +80,14 @@ def _serve(workdir: Workdir, evaluation, stop: Notice, jobs: queue.SimpleQueue, 
     with stop.at_once():
         import jax
 
-        from train import compile_cache, data, grid, launch
+        from train import compile_cache, data, grid, launch, sources
         from train.config import freeze
 
         config = freeze(workdir.record()["config"])
         jax.config.update("jax_enable_x64", config.model.dtype == "float64")
         compile_cache.use(lambda text: None)
         corpus = data.open_corpus(workdir.data)
-    cells = {cell.name: cell for cell in grid.cells_of(config, data.VOCAB_SIZE)}
+    cells = {cell.name: cell for cell in grid.cells_of(config, sources.vocab_size(config.data))}
     study = launch.Study(config, workdir, corpus, evaluation, stop, report)
     while True:
         with stop.at_once():

@@ -8,7 +8,7 @@ import pandas as pd
 
 from eval import evidence, stats
 from eval.evidence import SEED, Evidence
-from train import data, grid, metrics
+from train import data, grid, metrics, sources
 from train.config import freeze
 from train.workdir import Workdir, read_json
 
@@ -43,7 +43,7 @@ class Facts:
 
     @property
     def bigram(self) -> float:
-        return float(self.cells.bigram_bits_per_byte.iloc[0] * math.log(2))
+        return float(self.cells.bigram_bits_per_byte.iloc[0] * math.log(2) * self.corpus.bytes_per_token("test"))
 
     def curves(self) -> pd.DataFrame:
         """Training loss at each cell's chosen rate, averaged over its seeds: cell, d_model, num_heads, series, step,
@@ -78,7 +78,8 @@ def load(workdir: Workdir, table: pd.DataFrame) -> Facts:
     """The facts of `workdir`, restricted to the cells in `table` where they are results."""
     record, corpus = workdir.record(), data.open_corpus(workdir.data)
     found = evidence.load(workdir, table, corpus) if len(table) else None
-    planned = grid.cells_of(freeze(record["config"]), data.VOCAB_SIZE)
+    config = freeze(record["config"])
+    planned = grid.cells_of(config, sources.vocab_size(config.data))
     verdicts = (read_json(workdir.results / "claims.json") or []) if len(table) else []
     return Facts(workdir, found, planned, verdicts, record, corpus, data.unigram_entropy(corpus))
 

@@ -7,7 +7,7 @@ import pathlib
 import jinja2
 import pandas as pd
 
-from eval import claims
+from eval import claims, relations
 from eval.report import facts, figures, outcome, style, verdicts
 from train.config import freeze
 from train.workdir import Workdir
@@ -46,6 +46,7 @@ def write(workdir: Workdir, table: pd.DataFrame) -> pathlib.Path:
         prospect=claims.prospect(freeze(found.record["config"])),
         prices=_prices(workdir) if len(table) else [],
         rate_costs=facts.rate_costs(found) if len(table) else [],
+        relations=relations.excess(workdir, table).T,
         may_be_best=facts.may_be_best(found) if len(table) else {},
         budget_notes=facts.budget_notes(found.cells) if len(table) else [],
         rate_notes=facts.rate_notes(found) if len(table) else [],

@@ -97,6 +97,15 @@ def no_training(monkeypatch):
         # Choices.
         ("--config.model.dtype=float31", "float32, bfloat16, float64"),
         ("--config.grid.match=size", "params, flops, none"),
+        ("--config.data.tokenizer=words", "bytes, bpe"),
+        ("--config.data.piece=middle", "first, last, all"),
+        ("--config.data.demand=both", "joint, switch"),
+        ("--config.data.sources=same", "exchangeable, tagged"),
+        ("--config.data.vocab_size=256", "data.vocab_size=256 is too small: text needs the 256 bytes"),
+        ("--config.data.vocab_size=65537", "65,536 is the most"),
+        # Relations; tests/train/relations/test_parse.py has them all.
+        ("--config.data.noise=-0.1", "config.data.noise=-0.1 must be at least 0"),
+        ("--config.data.offsets=()", "config.data.offsets is empty"),
         ("--config.model.attention=fastest", "fastest"),
         ("--config.mesh.data=2", "mesh.data=2"),
         # Memory, of all cells at once.
@@ -152,6 +161,10 @@ def test_sources(study, tmp_path, capsys):
     arguments = study.arguments()
     for source, said in {
         "nowhere": "the sources are docs, file:",
+        "relations": "a language has no end, so say how much",
+        "conllu:": "names no file",
+        f"conllu:{tmp_path}/latin": "not UTF-8",
+        f"conllu:{tmp_path}/short": "1 columns, not 10",
         "": "the sources are docs, file:",
         "file:": "names no file",
         f"file:{tmp_path}/missing.txt": "does not exist",
@@ -164,9 +177,11 @@ def test_sources(study, tmp_path, capsys):
         "tfds:no_such_data_set": "file:PATH-or-glob",
         "tfds:lm1b": "file:PATH-or-glob",
     }.items():
+        more = ["--config.data.max_bytes=0"] if source == "relations" else []
         if source == "tfds:lm1b":
             said = "tensorflow"
-        assert said in refused(capsys, *arguments, f"--config.data.source={source}").replace("TensorFlow", "tensorflow")
+        answer = refused(capsys, *arguments, *more, f"--config.data.source={source}")
+        assert said in answer.replace("TensorFlow", "tensorflow")
     assert not (study.workdir / "config.json").exists()
     with pytest.raises(AssertionError, match="bad input must not come this far"):
         study.run()  # the corrected command is not refused

@@ -212,11 +212,6 @@ def test_importing_data_is_quick():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
 
 
-def test_an_unknown_tokenizer(tmp_path):
-    with pytest.raises(InputError, match="data.tokenizer='bpe' is not known; the only tokenizer is bytes"):
-        data.write_corpus(config("docs", tokenizer="bpe"), tmp_path)
-
-
 def test_a_failed_write_leaves_no_corpus(tmp_path):
     with pytest.raises(InputError, match="does not exist"):
         data.load_or_write(config(f"file:{tmp_path}/none.txt"), tmp_path / "data")

@@ -1,0 +1,124 @@
+"""Losses by relation against plain sums over the answers of each document."""
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+import pytest
+
+from configs import smoke
+from eval import loss, relations
+from main import main
+from mha.transformer import Transformer
+from train import data, grid, packs, step
+from train.config import freeze
+
+
+def frozen(**fields):
+    config = smoke.get_config()
+    config.grid.d_model, config.grid.num_heads, config.grid.tuning_seeds = (16,), (4,), ()
+    config.grid.init_seeds = (0, 1)
+    config.model.num_layers = 1
+    config.data.source, config.data.max_bytes, config.data.noise = "relations", 64 * 200, 0.1
+    config.eval.batch_size = 4
+    for name, value in fields.items():
+        setattr(config.data, name, value)
+    return freeze(config.to_dict())
+
+
+def made(config, folder):
+    """A pack with random weights, large enough for decided answers, and the corpus."""
+    corpus = data.write_corpus(config.data, folder)
+    (cell,) = grid.cells_of(config, corpus.vocab_size)
+    model = dataclasses.replace(cell.model, attention="reference")
+    pack = packs.Pack(0, model, cell.replicas, "scan", {})
+    params = step.init(model, config.train, jnp.arange(2, dtype=jnp.uint32)).params
+    return pack, jax.tree.map(lambda leaf: 2 * leaf, params), corpus
+
+
+@pytest.mark.parametrize(("which", "demand"), [("3,B,E", "joint"), pytest.param("4", "switch", marks=pytest.mark.slow)])
+def test_losses_are_the_plain_sums(which, demand, tmp_path):
+    config = frozen(relations=which, demand=demand)
+    pack, params, corpus = made(config, tmp_path)
+    documents = loss.document_losses(pack, params, corpus, "test", config.eval)
+    table = relations.losses(pack, params, corpus, "test", config.eval, documents)
+    gold, (first, last) = corpus.gold, corpus.splits["test"]
+    tokens = np.asarray(corpus.tokens_of("test")).reshape(last - first, 64).astype(int)
+    bits = np.full((corpus.vocab_size, gold.answer_bits.shape[1]), -1)
+    bits[: len(gold.answer_bits)] = gold.answer_bits
+    for replica, of_replica in enumerate(table.groupby("init_seed")):
+        own = jax.tree.map(lambda leaf, replica=replica: leaf[replica], params)
+        logits, _ = Transformer(pack.model).apply({"params": own}, jnp.asarray(tokens[:, :-1]))
+        p = np.asarray(jax.nn.softmax(logits), np.float64)
+        sums = {name: [] for name in (relations.ANSWERS, relations.RELATIONAL, *gold.relations)}
+        floors = {name: [] for name in sums}
+        mine = np.flatnonzero((gold.questions.document >= first) & (gold.questions.document < last))
+        by_answer = {}
+        for row in mine:
+            document, query, relation, bit, log_p = (column[row] for column in gold.questions)
+            by_answer.setdefault((document - first, query), []).append((gold.relations[relation], bit, log_p))
+        for (document, query), asked in by_answer.items():
+            target, here = tokens[document, query + 1], p[document, query]
+            family = [word for word in range(corpus.vocab_size) if ((bits[word] < 0) == (bits[target] < 0)).all()]
+            family = [word for word in family if bits[word, 0] >= 0]
+            right = {bit: {word for word in family if bits[word, bit] == bits[target, bit]} for _, bit, _ in asked}
+            for name, bit, log_p in asked:
+                sums[name].append(-np.log(sum(here[word] for word in right[bit])))
+                floors[name].append(-log_p)
+            every = set.intersection(*right.values())
+            sums[relations.RELATIONAL].append(-np.log(sum(here[word] for word in every)))
+            floors[relations.RELATIONAL].append(-sum(log_p for *_, log_p in asked))
+            sums[relations.ANSWERS].append(-np.log(here[target]))
+            floors[relations.ANSWERS].append(-gold.log_p.reshape(-1, 64)[first + document - gold.first, query + 1])
+        found = of_replica[1].set_index("relation")
+        for name in sums:
+            count = len(mine) if name == relations.RELATIONAL else len(sums[name])
+            assert found.questions[name] == count > 0 and found.dropped[name] == 0
+            np.testing.assert_allclose(found.loss[name], np.sum(sums[name]) / count, rtol=2e-5)
+            np.testing.assert_allclose(found.floor[name], np.sum(floors[name]) / count, rtol=1e-12, atol=1e-15)
+            np.testing.assert_allclose(found.excess[name], found.loss[name] - found.floor[name], atol=1e-12)
+        np.testing.assert_allclose(found.loss[relations.TOKENS], documents[replica].sum() / tokens[:, 1:].size)
+
+
+def test_questions_whose_source_is_cut_off_are_dropped_and_counted(tmp_path):
+    """Windows of 20 of documents of 64: each answer that is kept has all its sources in its window."""
+    config = frozen(relations="6", seq_len=20)
+    corpus = data.write_corpus(config.data, tmp_path)
+    windows = data.eval_windows(corpus, "test", 20)
+    found = relations.asked(corpus, windows)
+    assert (found.place >= 11).all() and (found.place < 20).all() and len(found.place)
+    asked = windows.tokens[found.window, found.place]
+    kinds = np.array(["query" in kind for kind in _kinds(config)])
+    assert kinds[asked].all()
+    first, last = corpus.splits["test"]
+    inside = (corpus.gold.questions.document >= first) & (corpus.gold.questions.document < last)
+    assert found.dropped.sum() + len(found.answer) == inside.sum() and found.dropped.min() > 0
+
+
+def _kinds(config):
+    from train.relations import parse
+
+    return parse.language(config.data).vocabulary.kinds
+
+
+@pytest.mark.slow
+def test_a_study_of_a_language(tmp_path, capsys):
+    """Trained, evaluated, reported: tables, terminal and page have the floor and each relation's loss above it."""
+    workdir = tmp_path / "run"
+    config = "--config=configs/smoke.py --config.data.source=relations --config.data.max_bytes=30000".split()
+    config += "--config.data.relations=2,D --config.grid.num_heads=1 --config.claims.launches=0".split()
+    assert main([*config, f"--workdir={workdir}"]) == 0
+    said = capsys.readouterr().out
+    assert "Test loss above its floor" in said and "relational bits" in said
+    page = (workdir / "report" / "index.html").read_text()
+    assert 'id="relations"' in page and "a word of the language" in " ".join(page.split())
+    table = pd.read_csv(workdir / "results" / "relations.csv")
+    assert set(table.relation) == {"every token", "answers", "relational bits", "P1", "P2", "D"}
+    assert np.allclose(table.loss - table.floor, table.excess) and (table.floor > -1e-12).all()
+    replicas = pd.read_csv(workdir / "results" / "replicas.csv")
+    tokens = table[table.relation == "every token"].merge(replicas, on=["init_seed", "split", "learning_rate"])
+    assert len(tokens) and np.allclose(tokens.loss_x, tokens.loss_y)
+    assert json.loads((workdir / "data" / "corpus.json").read_text())["vocab_size"] == 162 + 122

@@ -1,0 +1,52 @@
+"""Labels of words as labels of tokens: bytes or subwords."""
+
+import dataclasses
+
+import numpy as np
+
+
+@dataclasses.dataclass
+class Alignment:
+    """How the words of a corpus lie on its tokens.
+
+    Attributes:
+      words: how many there are.
+      shared: words of which a token also holds a part of another word, so that the label is not the word's alone.
+    """
+
+    words: int = 0
+    shared: int = 0
+
+
+def pieces(spans: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """First and last token of each word, both included.
+
+    Args:
+      spans: int (words, 2), first byte and end of each word.
+      ends: int (tokens,), the byte at which each token ends.
+    """
+    first = np.searchsorted(ends, spans[:, 0], side="right")
+    last = np.searchsorted(ends, spans[:, 1] - 1, side="right")
+    return first, last
+
+
+def count(spans: np.ndarray, ends: np.ndarray, alignment: Alignment) -> None:
+    """Adds the words of a document to `alignment`; words of one span (parts of a contraction) count as one word."""
+    own, index = np.unique(spans, axis=0, return_inverse=True)
+    first, last = pieces(own, ends)
+    touches = np.concatenate([[False], last[:-1] >= first[1:], [False]])
+    alignment.words += len(spans)
+    alignment.shared += int((touches[:-1] | touches[1:])[index.ravel()].sum())
+
+
+def links(words: list[tuple[int, int, int]], first: np.ndarray, last: np.ndarray, piece: str) -> list[tuple]:
+    """(query, key, relation) of tokens for those of words; `all` gives one for every pair of their tokens."""
+    if piece != "all":
+        at = first if piece == "first" else last
+        return [(int(at[query]), int(at[key]), relation) for query, key, relation in words]
+    return [
+        (one, other, relation)
+        for query, key, relation in words
+        for one in range(first[query], last[query] + 1)
+        for other in range(first[key], last[key] + 1)
+    ]

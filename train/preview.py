@@ -1,0 +1,136 @@
+"""--mode=data: what a study would train on: documents, labels, floors, shortcuts, splits, fingerprint."""
+
+import re
+import tempfile
+
+import numpy as np
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from train import data, draw, gold
+from train.bpe import Bpe
+from train.config import DataConfig
+from train.data import Corpus
+
+DOCUMENTS = 3
+WORDS = 40  # of a text that are shown
+
+
+def show(console: Console, config: DataConfig) -> None:
+    """Prints it all; nothing is kept on disk.
+
+    Raises:
+      InputError: the source cannot be had.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        corpus = data.write_corpus(config, folder)
+        _documents(console, config, corpus)
+        if config.source == "relations":
+            _relations(console, config)
+        _splits(console, config, corpus)
+        for note in corpus.notes:
+            console.print(note, highlight=False, markup=False)
+        _cut(console, config, corpus)
+        console.print(f"Fingerprint: {corpus.fingerprint}", highlight=False, soft_wrap=True)
+
+
+def _documents(console: Console, config: DataConfig, corpus: Corpus) -> None:
+    first, last = corpus.splits["tune"]
+    for document in range(first, min(first + DOCUMENTS, last)):
+        console.print(Text(f"Document {corpus.names[document]}, {corpus.num_tokens[document]:,} tokens", "bold"))
+        tokens = np.asarray(corpus.tokens[corpus.offsets[document] : corpus.offsets[document + 1]])
+        if config.source == "relations":
+            words, ends, word_of = _language_words(config, tokens)
+        else:
+            words, word_of = _text_words(corpus, tokens[1:])
+            words, ends = words[:WORDS], frozenset()
+        rows = set()
+        if corpus.gold:
+            mine = corpus.gold.links.document == document
+            query, key, relation = (column[mine] for column in corpus.gold.links[1:])
+            rows = set(zip(word_of[query].tolist(), word_of[key].tolist(), relation.tolist(), strict=True))
+        shown = [row for row in rows if row[0] != row[1] and max(row[:2]) < len(words)]
+        draw.document(console, words, shown, corpus.gold.relations if corpus.gold else (), ends)
+        console.print()
+
+
+def _language_words(config: DataConfig, tokens: np.ndarray) -> tuple[list[str], set[int], np.ndarray]:
+    """The words, those that end a row (answers), and the word of each token, which is itself."""
+    from train.relations import parse
+
+    vocabulary = parse.language(config).vocabulary
+    ends = set(np.flatnonzero(vocabulary.answer_bits[tokens, 0] >= 0).tolist())
+    return [vocabulary.words[token] for token in tokens], ends, np.arange(len(tokens))
+
+
+def _text_words(corpus: Corpus, tokens: np.ndarray) -> tuple[list[str], np.ndarray]:
+    """What stands between blanks, and the word of BOS (none: the number of words) and of each token, by its last
+    byte."""
+    if corpus.tokenizer:
+        bpe = Bpe(corpus.tokenizer)
+        text, ends = bpe.decode(tokens).encode(), bpe.ends(tokens)
+    else:
+        text, ends = bytes(tokens.astype(np.uint8)), np.arange(1, len(tokens) + 1)
+    found = list(re.finditer(rb"\S+", text))
+    word_of = np.searchsorted([match.end() for match in found], ends - 1, side="right")
+    return [match[0].decode(errors="replace") for match in found], np.concatenate([[len(found)], word_of])
+
+
+def _relations(console: Console, config: DataConfig) -> None:
+    from train.relations import parse, shortcuts
+
+    spoken = parse.language(config)
+    found = shortcuts.table(spoken, config.language_seed)
+    console.print(
+        f"Floor, and rules that need no relation, in nats a bit with the share they get right, over "
+        f"{shortcuts.TOKENS:,} tokens (* the relation itself; the best shortcut stands out):",
+        highlight=False,
+    )
+    shown = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name in ("", "share", "floor", *(rule.rule for rule in found[0].shortcuts)):
+        shown.add_column(name, justify="right")
+    for relation in found:
+        cells = []
+        for rule in relation.shortcuts:
+            text = f"{_short(rule.loss)}*" if rule.is_relation else f"{_short(rule.loss)} {rule.right:.0%}"
+            cells.append(Text(text, "bold green" if rule == relation.best else ""))
+        shown.add_row(relation.name, f"{relation.share:.0%}", _short(relation.floor), *cells)
+    console.print(shown)
+
+
+def _short(value: float) -> str:
+    return f"{value:.3f}".removeprefix("0")
+
+
+def _cut(console: Console, config: DataConfig, corpus: Corpus) -> None:
+    """How many links the windows of evaluation cut."""
+    if corpus.gold is None:
+        return
+    for split in ("tune", "test"):
+        first, last = corpus.splits[split]
+        document = corpus.gold.links.document
+        total = int(((document >= first) & (document < last)).sum())
+        kept = len(gold.in_windows(corpus.gold.links, data.eval_windows(corpus, split, config.seq_len))[0])
+        console.print(
+            f"{split}: {total:,} links; {total - kept:,} dropped, since a window of {config.seq_len} tokens does not "
+            f"hold both ends with what follows.",
+            highlight=False,
+        )
+
+
+def _splits(console: Console, config: DataConfig, corpus: Corpus) -> None:
+    shown = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name in ("split", "documents", "tokens", f"windows of {config.seq_len}"):
+        shown.add_column(name, justify="left" if name == "split" else "right")
+    for split, (first, last) in corpus.splits.items():
+        tokens = int(np.diff(corpus.offsets_of(split)).sum()) - (last - first)
+        windows = corpus.num_windows(split, config.seq_len)
+        shown.add_row(split, f"{last - first:,}", f"{tokens:,}", f"{windows:,}")
+    console.print(shown)
+    unit = "record of the source" if corpus.unit == "document" else "block of one"
+    console.print(
+        f"{corpus.source}: a token is a {corpus.token}, of {corpus.vocab_size:,}; a document is a {unit}.",
+        highlight=False,
+    )

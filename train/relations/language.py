@@ -1,0 +1,127 @@
+"""What every relations language has: a vocabulary, documents sampled with their exact probabilities, and gold links.
+
+A document begins with BOS. Every choice is drawn with a probability that the visible prefix determines, and its
+logarithm is recorded beside the token; so the mean of what was recorded is the loss of the best possible model.
+"""
+
+import dataclasses
+import hashlib
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+BOS = 0
+BLOCK = 1024  # documents drawn at once: block b of a seed depends on (seed, b) alone
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Vocabulary:
+    """The words of a language of V words, by token id.
+
+    Attributes:
+      words: how each is printed.
+      kinds: what each is, such as 'filler', 'query' or 'answer'.
+      bits: int8 (V,), the bit that a word of the text carries, -1 where it carries none.
+      answer_bits: int8 (V, B), the bits of an answer, -1 for every other word and for bits that it has not.
+    """
+
+    words: tuple[str, ...]
+    kinds: np.ndarray
+    bits: np.ndarray
+    answer_bits: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+
+class Links(NamedTuple):
+    """Gold links, one a row: to predict the token after `query` by `relation`, look at `key` (positions in a document,
+    int32). Where a question has several, all say the same (semantic) or all are needed (local)."""
+
+    document: np.ndarray
+    query: np.ndarray
+    key: np.ndarray
+    relation: np.ndarray  # index into Language.relations
+
+
+class Questions(NamedTuple):
+    """Bits of answers that a relation decides, one a row: the answer stands after `query`, its bit `bit` follows
+    `relation`, and `log_p` is that bit's recorded log-probability in nats."""
+
+    document: np.ndarray
+    query: np.ndarray
+    relation: np.ndarray
+    bit: np.ndarray  # column of Vocabulary.answer_bits
+    log_p: np.ndarray
+
+
+class Documents(NamedTuple):
+    """N documents of T tokens."""
+
+    tokens: np.ndarray  # uint16 (N, T)
+    log_p: np.ndarray  # float64 (N, T): log p(token | the tokens before it), 0 for BOS
+    links: Links
+    questions: Questions
+
+
+class Language(Protocol):
+    """A family with all its dials set; the families are dose.Dose, kinds.Kinds and mixed.Mixed."""
+
+    vocabulary: Vocabulary
+    relations: tuple[str, ...]  # names of those that are switched on
+    length: int  # tokens of a document
+    sources: dict[str, tuple[str, ...]]  # relation -> kinds of the words that could be its source
+
+    def sample(self, draw: np.random.Generator, count: int) -> Documents:
+        """`count` documents."""
+
+
+def block(language: Language, seed: int, index: int) -> Documents:
+    """Block `index` of the documents of `seed`: BLOCK documents, always the same."""
+    return language.sample(np.random.default_rng([seed, index]), BLOCK)
+
+
+def documents(language: Language, seed: int, first: int, last: int) -> Documents:
+    """Documents `first` <= i < `last` of `seed`; links and questions count from `first`."""
+    blocks = []
+    for index in range(first // BLOCK, -(-last // BLOCK)):
+        begin = index * BLOCK
+        rows = slice(max(first - begin, 0), min(last - begin, BLOCK))
+        blocks.append(_cut(block(language, seed, index), rows, begin + rows.start - first))
+    if not blocks:
+        blocks = [_cut(block(language, seed, first // BLOCK), slice(0, 0), 0)]
+    return joined(blocks)
+
+
+def joined(parts: list[Documents]) -> Documents:
+    """Parts whose links and questions are numbered through already."""
+    links, questions = ([getattr(part, name) for part in parts] for name in ("links", "questions"))
+    return Documents(
+        np.concatenate([part.tokens for part in parts]),
+        np.concatenate([part.log_p for part in parts]),
+        Links(*map(np.concatenate, zip(*links, strict=True))),
+        Questions(*map(np.concatenate, zip(*questions, strict=True))),
+    )
+
+
+def numbered(table, documents: np.ndarray):
+    """`table`, Links or Questions, with document d renamed documents[d]; those renamed -1 are left out."""
+    kept = documents[table.document] >= 0
+    return type(table)(documents[table.document[kept]].astype(np.int32), *(column[kept] for column in table[1:]))
+
+
+def _cut(part: Documents, rows: slice, first: int) -> Documents:
+    """The documents `rows`, numbered from `first`."""
+    names = np.full(len(part.tokens), -1)
+    names[rows] = first + np.arange(rows.stop - rows.start)
+    return Documents(part.tokens[rows], part.log_p[rows], numbered(part.links, names), numbered(part.questions, names))
+
+
+def fingerprint(language: Language, seed: int) -> str:
+    """sha256 over the words, the relations and the first block: other dials, another seed or code that draws otherwise
+    give another one."""
+    first = block(language, seed, 0)
+    digest = hashlib.sha256(repr((language.vocabulary.words, language.relations, language.length)).encode())
+    for array in (first.tokens, first.log_p, *first.links, *first.questions):
+        digest.update(np.ascontiguousarray(array))
+    return digest.hexdigest()
