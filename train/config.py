@@ -34,6 +34,7 @@ class ShapeConfig:
     d_ff: int
     dtype: str
     attention: str
+    remat: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +60,7 @@ class TrainConfig:
     replica_map: str
     memory_limit_gb: float
     profile_steps: tuple[int, ...]
+    accumulate: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,6 +100,7 @@ CHOICES = {
     "grid.seeds": ("paired", "crossed"),
     "grid.match": ("params", "flops", "none"),
     "model.dtype": ("float32", "bfloat16", "float64"),
+    "model.remat": ("none", "elementwise", "block"),
     "data.tokenizer": ("bytes",),
     "train.schedule": ("cosine", "constant"),
     "train.replica_map": ("auto", "vmap", "scan"),
@@ -260,6 +263,11 @@ def _check_values(config: StudyConfig) -> None:
         raise InputError(
             f"train.batch_size={train.batch_size} does not divide over mesh.data={config.mesh.data} devices; make it a "
             f"multiple of {config.mesh.data}."
+        )
+    if train.batch_size % (train.accumulate * config.mesh.data):
+        raise InputError(
+            f"train.batch_size={train.batch_size} does not divide into train.accumulate={train.accumulate} parts over "
+            f"mesh.data={config.mesh.data} devices; make it a multiple of {train.accumulate * config.mesh.data}."
         )
 
 

@@ -118,4 +118,5 @@ def _model(config: StudyConfig, vocab_size: int, d_model: int, num_heads: int, d
         d_ff=(shape.d_ff or 4 * d_model,) * shape.num_layers,
         attention=shape.attention,
         dtype=shape.dtype,
+        remat=shape.remat,
     )
