@@ -32,6 +32,7 @@ def get_config() -> ConfigDict:
     model.num_layers = 2
     model.d_ff = 0  # of the largest d_model, which sets the budget; 0 = 4 d_model
     model.dtype = "float32"  # of matmuls: float32 | bfloat16 | float64; softmax and loss at least float32
+    model.remat = "none"  # what the backward pass recomputes: none | elementwise (all but linear maps) | block (all)
     model.attention = "auto"  # path of mha/kernels; auto = its dispatcher decides
 
     config.data = data = ConfigDict()
@@ -67,6 +68,7 @@ def get_config() -> ConfigDict:
     train.log_every = 10  # steps
     train.checkpoint_every = 250  # steps
     train.replica_map = "auto"  # replicas of a cell: vmap (at once) | scan (in turn) | auto (scan on CPU)
+    train.accumulate = 1  # parts of a batch, one after another, whose gradients add up; more need less memory
     train.profile_steps = ()  # first and last step that jax.profiler traces in every cell; () = none
     train.memory_limit_gb = 0.0  # GiB a cell's program may take; 0 = what the device has
 

@@ -28,10 +28,19 @@ class ModelConfig:
     attention: str = "auto"
     dtype: str = "float32"
     logit_scale: str = "sqrt"
+    remat: str = "none"  # what the backward pass recomputes of a block; a key of RECOMPUTED
 
     @property
     def num_layers(self) -> int:
         return len(self.d_ff)
+
+
+# Activation recomputation (Chen et al. 2016): what a block keeps for its backward pass.
+RECOMPUTED = {
+    "none": None,  # keeps all
+    "block": jax.checkpoint_policies.nothing_saveable,  # its input alone
+    "elementwise": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,  # and what its linear maps gave
+}
 
 
 class Block(nn.Module):
@@ -116,9 +125,11 @@ class Transformer(nn.Module):
         x_BTD = nn.Embed(config.vocab_size, name="embed", **embed)(tokens_BT)
         x_BTD = x_BTD + nn.Embed(config.seq_len, name="positions", **embed)(positions_BT)
         out: dict[str, list] = {"residual": [x_BTD], "heads": [], "weights": []}
+        recomputed = RECOMPUTED[config.remat]
+        block = Block if recomputed is None else nn.remat(Block, static_argnums=(4,), policy=recomputed)
         for layer, d_ff in enumerate(config.d_ff):
             gate_H = None if gates_LH is None else gates_LH[layer]
-            x_BTD, seen = Block(config, d_ff, name=f"block_{layer}")(x_BTD, segments_BT, gate_H, want_weights)
+            x_BTD, seen = block(config, d_ff, name=f"block_{layer}")(x_BTD, segments_BT, gate_H, want_weights)
             out["residual"].append(x_BTD)
             for name, value in seen.items():
                 out[name].append(value)

@@ -37,6 +37,7 @@ class ShapeConfig:
     d_ff: int
     dtype: str
     attention: str
+    remat: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +77,7 @@ class TrainConfig:
     replica_map: str
     memory_limit_gb: float
     profile_steps: tuple[int, ...]
+    accumulate: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,6 +118,7 @@ CHOICES = {
     "grid.match": ("params", "flops", "none"),
     "grid.logit_scales": ("sqrt", "inverse", "learned", "qk_norm"),
     "model.dtype": ("float32", "bfloat16", "float64"),
+    "model.remat": ("none", "elementwise", "block"),
     "data.tokenizer": ("bytes", "bpe"),
     "data.piece": ("first", "last", "all"),
     "data.demand": ("joint", "switch"),
@@ -303,6 +306,11 @@ def _check_values(config: StudyConfig) -> None:
         raise InputError(
             f"train.batch_size={train.batch_size} does not divide over mesh.data={config.mesh.data} devices; make it a "
             f"multiple of {config.mesh.data}."
+        )
+    if train.batch_size % (train.accumulate * config.mesh.data):
+        raise InputError(
+            f"train.batch_size={train.batch_size} does not divide into train.accumulate={train.accumulate} parts over "
+            f"mesh.data={config.mesh.data} devices; make it a multiple of {train.accumulate * config.mesh.data}."
         )
 
 

@@ -137,4 +137,5 @@ def _model(
         attention=shape.attention,
         dtype=shape.dtype,
         logit_scale=scale,
+        remat=shape.remat,
     )

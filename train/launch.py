@@ -70,7 +70,8 @@ def check(config: StudyConfig, workdir: Workdir, cells: tuple[Cell, ...], worker
     for cell in cells:
         packs.check_shape(cell, workdir.cell(cell.name), config)
         model, replica_map = packs.resolve(cell, config)
-        replicas, batch_size = max(len(cell.replicas), most_replicas(config)), config.train.batch_size
+        replicas = max(len(cell.replicas), most_replicas(config))
+        batch_size = config.train.batch_size // config.train.accumulate  # whose activations are held at once
         sizes[cell.name] = memory.estimate(model, replicas, replica_map, batch_size, corpus_tokens)
     too_large = [f"{name} {memory.gigabytes(needed)}" for name, needed in sizes.items() if needed > allowed]
     if too_large:

@@ -26,16 +26,19 @@ def limit(config: TrainConfig) -> int:
 
 def estimate(model: ModelConfig, replicas: int, replica_map: str, batch_size: int, corpus_tokens: int) -> int:
     """Bytes of a training program, analytically: float32 state of every replica, and per replica that runs at once a
-    gradient, an update, and the activations that the backward pass reads."""
+    gradient, an update, and the activations that the backward pass reads of `batch_size` windows."""
     at_once = replicas if replica_map == "vmap" else 1
     params = budget.parameters(model).total
     state = 4 * params * (3 * replicas + 3 * at_once)
     tokens = batch_size * model.seq_len
     width = model.num_heads * model.d_k
     a_layer = 8 * model.d_model + 5 * width
-    activations = 4 * tokens * (model.num_layers * a_layer + 4 * sum(model.d_ff) + 3 * model.vocab_size)
+    layers = [a_layer + 4 * d_ff for d_ff in model.d_ff]
     if model.attention == "reference":
-        activations += 4 * tokens * model.seq_len * 3 * model.num_heads * model.num_layers
+        layers = [layer + 3 * model.seq_len * model.num_heads for layer in layers]
+    held = {"none": 0, "block": model.d_model, "elementwise": 2 * model.d_model + 3 * width + max(model.d_ff)}
+    kept = sum(layers) if model.remat == "none" else max(layers) + model.num_layers * held[model.remat]
+    activations = 4 * tokens * (kept + 3 * model.vocab_size)
     return state + at_once * activations + 2 * corpus_tokens
 
 

@@ -3,6 +3,7 @@
 Dimension key: R replica, K step of a dispatch, B batch, T position, V vocabulary, N token of the corpus.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -48,6 +49,32 @@ def masked_batch_loss(
     """Mean loss (nats/token) over the hidden tokens of a packed batch."""
     losses_BT = masked.losses(model, params, tokens_BT, segments(tokens_BT, bos), hidden_BT)
     return jnp.sum(losses_BT * hidden_BT) / jnp.maximum(jnp.sum(hidden_BT), 1)
+
+
+def value_and_grad(loss_of, count_of, parts: int, params, *batch):
+    """Mean loss of a batch and its gradient in `params`, from `parts` cut out of it one after another, so that the
+    activations of one part alone are held at a time.
+
+    Args:
+      loss_of: (params, *part) -> mean loss of a part.
+      count_of: (*part) -> over how many losses that is the mean, since parts may differ in it.
+      batch: arrays with the batch axis in front, which `parts` divides.
+    """
+    if parts == 1:
+        return jax.value_and_grad(loss_of)(params, *batch)
+    # Every `parts`-th row, so that each device that shares a batch has rows of each part.
+    cut = [jnp.swapaxes(rows.reshape(-1, parts, *rows.shape[1:]), 0, 1) for rows in batch]
+    counts = jax.vmap(count_of)(*cut)
+    weights = counts / jnp.maximum(counts.sum(), 1)
+
+    def add(sums, weighted):
+        weight, part = weighted
+        found = jax.value_and_grad(loss_of)(params, *part)
+        return jax.tree.map(lambda all_, new: all_ + weight.astype(new.dtype) * new, sums, found), None
+
+    shapes = jax.eval_shape(jax.value_and_grad(loss_of), params, *(rows[0] for rows in cut))
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    return jax.lax.scan(add, zeros, (weights, cut))[0]
 
 
 def init(model: ModelConfig, config: TrainConfig, init_seeds_R: jax.Array) -> State:
@@ -116,12 +143,14 @@ def run(
             step = first_step + index
             tokens_BT1 = tokens_N[starts_KB[index][:, None] + offsets_1T].astype(jnp.int32)
             if config.objective == "causal":
-                loss_of = lambda params: batch_loss(model, bos, params, tokens_BT1)  # noqa: E731
+                loss_of, batch = functools.partial(batch_loss, model, bos), (tokens_BT1,)
+                counted = lambda tokens_BT1: jnp.sum(tokens_BT1[:, 1:] != bos)  # noqa: E731
             else:
                 tokens_BT, fraction = tokens_BT1[:, :-1], config.mask_fraction
                 hidden_BT = masked.hidden_in_training(tokens_BT, starts_KB[index], step, fraction, bos)
-                loss_of = lambda params: masked_batch_loss(model, bos, params, tokens_BT, hidden_BT)  # noqa: E731
-            loss, grads = jax.value_and_grad(loss_of)(state.params)
+                loss_of, batch = functools.partial(masked_batch_loss, model, bos), (tokens_BT, hidden_BT)
+                counted = lambda tokens_BT, hidden_BT: jnp.sum(hidden_BT)  # noqa: E731
+            loss, grads = value_and_grad(loss_of, counted, config.accumulate, state.params, *batch)
             norm, rate = optax.tree.norm(grads), peak_rate * schedule(step)
             updates, opt_state = transformation.update(grads, state.opt_state, state.params)
             params = optax.apply_updates(state.params, optimizer.scaled(updates, rate))

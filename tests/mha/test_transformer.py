@@ -80,6 +80,32 @@ def test_gates(params):
             assert jnp.abs(gated - whole).max() > 1e-4
 
 
+@pytest.mark.parametrize("remat", ["elementwise", "block"])
+def test_recomputed_activations_change_no_gradient(remat, params):
+    """And are recomputed: the gradient has more operations."""
+    gates, segments = jax.random.uniform(jax.random.key(3), (L, H)), jnp.ones((3, 12), jnp.int32)
+
+    def gradient(config):
+        def loss(params, gates):
+            logits_BTV, out = Transformer(config).apply({"params": params}, tokens(1), segments, gates)
+            return jnp.sum(jnp.sin(logits_BTV)) + jnp.sum(out["heads"][1] ** 2)
+
+        return jax.jit(jax.grad(loss, (0, 1)))
+
+    recomputing = dataclasses.replace(CONFIG, remat=remat)
+    same = Transformer(recomputing).init(jax.random.key(0), tokens(0))["params"]
+    jax.tree.map(np.testing.assert_array_equal, same, params)
+    ours, plain = gradient(recomputing)(params, gates), gradient(CONFIG)(params, gates)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-12), ours, plain)
+    products, exps = (
+        [str(jax.make_jaxpr(gradient(config))(params, gates)).count(word) for config in (recomputing, CONFIG)]
+        for word in (" dot_general", " exp ")
+    )
+    assert exps[0] > exps[1] and (products[0] > products[1] or remat == "elementwise")
+    _, seen = Transformer(recomputing).apply({"params": params}, tokens(1), want_weights=True)
+    assert seen["weights"][0].shape == (3, H, 12, 12)
+
+
 def test_intermediates(params):
     _, out = Transformer(CONFIG).apply({"params": params}, tokens(8), want_weights=True)
     assert [x.shape for x in out["residual"]] == [(3, 12, 8)] * (L + 1)

@@ -108,6 +108,8 @@ def no_training(monkeypatch):
         ("--config.data.offsets=()", "config.data.offsets is empty"),
         ("--config.model.attention=fastest", "fastest"),
         ("--config.mesh.data=2", "mesh.data=2"),
+        ("--config.train.accumulate=3", "does not divide into train.accumulate=3 parts"),
+        ("--config.model.remat=some", "none, elementwise, block"),
         # Memory, of all cells at once.
         ("--config.train.memory_limit_gb=0.0001", "d016_h016"),
         ("--config.train.batch_size=100000000", "d016_h016"),

@@ -109,3 +109,27 @@ def test_segments_begin_at_bos_and_bos_is_no_target():
     kept = jnp.array([False, True, True, False, True, True, True, True])[None]
     wanted = jnp.sum(jnp.where(kept, losses, 0)) / 6
     np.testing.assert_allclose(step.batch_loss(MODEL, BOS, params, tokens), wanted, rtol=1e-6)
+
+
+@pytest.mark.parametrize("parts", [2, 4])
+def test_accumulated_gradients_are_those_of_the_batch(parts):
+    """Though the parts count different numbers of tokens, one of them none."""
+    tokens = TOKENS[STARTS[0, 0][:, None] + jnp.arange(9)[None]].astype(jnp.int32)
+    tokens = tokens.at[0, 3:].set(BOS).at[1].set(BOS)
+    params = jax.tree.map(lambda leaf: leaf[0], step.init(MODEL, TRAIN, SEEDS[:1]).params)
+    loss_of, count_of = functools.partial(step.batch_loss, MODEL, BOS), lambda rows: jnp.sum(rows[:, 1:] != BOS)
+    whole = jax.value_and_grad(loss_of)(params, tokens)
+    cut = jax.jit(lambda params: step.value_and_grad(loss_of, count_of, parts, params, tokens))(params)
+    assert largest_difference(whole, cut) < 1e-6
+
+
+def test_a_program_that_accumulates_trains_alike_in_less_memory():
+    shapes = step.init(MODEL, TRAIN, SEEDS[:1]), TOKENS, jnp.tile(STARTS[:1], (1, 1, 16)), RATES[:1], 0, 8
+    found = {}
+    for parts in (1, 16):
+        config = dataclasses.replace(TRAIN, accumulate=parts)
+        run = jax.jit(functools.partial(step.run, MODEL, config, "scan", BOS)).lower(*shapes).compile()
+        found[parts] = *run(*shapes), run.memory_analysis().temp_size_in_bytes
+    assert largest_difference(found[1][1]["loss"], found[16][1]["loss"]) < 1e-5
+    assert largest_difference(found[1][0].params, found[16][0].params) < 1e-4
+    assert found[16][2] < found[1][2] / 2

@@ -1,0 +1,129 @@
+"""Tokens a second of the training loop, logging and checkpoints included, against the bare jitted step in a `for`.
+
+python -m benchmarks.loop --d_model 64 --num_heads 8 --steps 300
+
+The bare step is what remains without a loop around it: the same model, data and optimizer, one step a dispatch, batches
+already on the device, and nothing read back until the end.
+"""
+
+import argparse
+import functools
+import os
+import pathlib
+import tempfile
+import time
+
+
+def main():
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--d_model", type=int, default=64)
+    arguments.add_argument("--num_heads", type=int, default=8)
+    arguments.add_argument("--steps", type=int, default=300)
+    arguments.add_argument("--rounds", type=int, default=7)
+    arguments.add_argument("--cores", type=int, default=0, help="cores this process may use; 0 for all")
+    args = arguments.parse_args()
+    if args.cores:  # before JAX starts its threads
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: args.cores])
+    run(args)
+
+
+def run(args):
+    from train import xla_flags
+
+    xla_flags.use()
+    from benchmarks import timing
+    from configs import default
+    from train import data, grid, packs
+    from train.config import freeze
+    from train.program import Program
+
+    values = default.get_config()
+    values.grid.d_model, values.grid.num_heads = (args.d_model,), (args.num_heads,)
+    values.grid.tuning_seeds, values.grid.extensions, values.grid.learning_rates = (), 0, (0.01,)
+    values.grid.init_seeds, values.train.steps = (0,), args.steps
+    config = freeze(values.to_dict())
+    with tempfile.TemporaryDirectory() as folder:
+        corpus = data.write_corpus(config.data, pathlib.Path(folder) / "data")
+        (cell,) = grid.cells_of(config, data.VOCAB_SIZE)
+        model, replica_map = packs.resolve(cell, config)
+        pack = packs.Pack(0, model, cell.replicas, replica_map, packs.environment(config))
+        program = Program(pack, config, corpus)
+        peers = {"loop": looped(program, config, pathlib.Path(folder)), "bare": bare(program, config, corpus)}
+        found = timing.take_turns(peers, args.rounds, 15)
+    tokens = config.train.batch_size * config.data.seq_len
+    for name, seconds in found.items():
+        step = seconds.median / args.steps
+        print(f"{name}: {tokens / step:,.0f} tokens/s ({1e3 * step:.2f} ms a step)")
+    print(f"the loop reaches {found['bare'].median / found['loop'].median:.1%} of the bare step")
+
+
+def looped(program, config, folder: pathlib.Path):
+    """A run of `timing.take_turns`: seconds that `train.steps` take in train/loop.py, from what is between the
+    first and the last that it reports."""
+    from train import loop
+    from train.preemption import Notice
+    from train.workdir import CellFolder
+
+    class Clock:
+        def __init__(self):
+            self.seen = []
+
+        def say(self, text: str) -> None:
+            pass
+
+        def steps(self, step: int, losses) -> None:
+            self.seen.append((step, time.perf_counter()))
+
+    def once() -> float:
+        clock = Clock()
+        with tempfile.TemporaryDirectory(dir=folder) as cell:
+            loop.train(program, CellFolder(pathlib.Path(cell)), config, "", Notice(), clock)
+        (first, began), (last, ended) = clock.seen[0], clock.seen[-1]
+        return (ended - began) / (last - first) * config.train.steps
+
+    return once
+
+
+def bare(program, config, corpus):
+    """A run of `timing.take_turns`: seconds that `train.steps` take one replica, jitted alone and called in a `for`."""
+    import jax
+    import jax.numpy as jnp
+    import optax
+
+    from train import optimizer, step
+    from train.data import Batches
+
+    pack = program.pack
+    model, (replica,) = pack.model, pack.replicas
+    transformation, schedule = optimizer.transformation(config.train), optimizer.schedule(config.train)
+
+    @functools.partial(jax.jit, donate_argnums=(0, 1))
+    def one_step(params, opt_state, tokens_BT1, number):
+        loss = functools.partial(step.batch_loss, model, corpus.bos)
+        value, grads = jax.value_and_grad(loss)(params, tokens_BT1)
+        updates, opt_state = transformation.update(grads, opt_state, params)
+        rate = replica.learning_rate * schedule(number)
+        return optax.apply_updates(params, optimizer.scaled(updates, rate)), opt_state, value
+
+    steps, length = config.train.steps, config.data.seq_len
+    order = Batches(corpus.num_windows("train", length), config.train.batch_size, length, replica.data_seed)
+    starts, tokens = order.starts(0, steps), corpus.tokens_of("train")
+    offsets = range(length + 1)
+    batches = [jnp.asarray(tokens[rows[:, None] + list(offsets)].astype("int32")) for rows in starts]
+    numbers = [jnp.int32(number) for number in range(steps)]
+
+    def once() -> float:
+        state = jax.tree.map(lambda leaf: leaf[0], program.init())
+        params, opt_state, loss = one_step(state.params, state.opt_state, batches[0], numbers[0])
+        loss.block_until_ready()
+        began = time.perf_counter()
+        for number in range(1, steps):
+            params, opt_state, loss = one_step(params, opt_state, batches[number], numbers[number])
+        loss.block_until_ready()
+        return (time.perf_counter() - began) / (steps - 1) * steps
+
+    return once
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,213 @@
+"""What a replica-step costs against the number of replicas, heads, d_model, T and workers, with fitted exponents.
+
+python -m benchmarks.scale --output docs/benchmarks/scale     every axis in turn; --axes workers takes a minute
+
+One axis varies at a time from the shape of --d_model, --num_heads, --seq_len and one replica; points of an axis run in
+random order, medians. The exponent is the slope of log time against log value: 0 where a replica-step costs the same.
+Workers are processes of one core each that train side by side; the point `here` is one process on all cores.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+
+AXES = {
+    "replicas": (1, 2, 4, 8, 16, 32),
+    "num_heads": (1, 2, 4, 8, 16, 32, 64),
+    "d_model": (16, 32, 64, 128, 256),
+    "seq_len": (32, 64, 128, 256),
+}
+STEPS = 8  # of a measurement
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+
+def main():
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--axes", nargs="+", default=[*AXES, "workers"], choices=[*AXES, "workers"])
+    arguments.add_argument("--d_model", type=int, default=64)
+    arguments.add_argument("--num_heads", type=int, default=8)
+    arguments.add_argument("--seq_len", type=int, default=64)
+    arguments.add_argument("--replica_map", default="auto", choices=["auto", "scan", "vmap"])
+    arguments.add_argument("--rounds", type=int, default=7)
+    arguments.add_argument("--output", type=pathlib.Path, help="path and stem of the files to write")
+    arguments.add_argument("--worker", type=int, default=-1, help=argparse.SUPPRESS)
+    arguments.add_argument("--data", type=pathlib.Path, help=argparse.SUPPRESS)
+    args = arguments.parse_args()
+    if args.worker >= 0:
+        return work(args)
+    with tempfile.TemporaryDirectory() as folder:
+        args.data = pathlib.Path(folder) / "data"
+        run(args)
+
+
+def run(args):
+    from benchmarks.attention import cpu_name
+    from configs import default
+    from train import data, slots, xla_flags
+    from train.config import freeze
+
+    xla_flags.use()
+    data.write_corpus(freeze(default.get_config().to_dict()).data, args.data)
+    import jax
+
+    device, versions = jax.devices()[0].device_kind, {"python": platform.python_version(), "jax": jax.__version__}
+    command = " ".join(["python -m benchmarks.scale", *sys.argv[1:]])
+    results = {"command": command, "cores": slots.threads(), "machine": cpu_name(), "device": device}
+    results |= {"versions": versions, "xla_flags": os.environ["XLA_FLAGS"], "axes": {}}
+    for axis in args.axes:
+        results["axes"][axis] = workers(args) if axis == "workers" else along(axis, args)
+        print(table(axis, results["axes"][axis]), flush=True)
+    if args.output:
+        args.output.parent.mkdir(parents=True, exist_ok=True)
+        args.output.with_suffix(".json").write_text(json.dumps(results, indent=1) + "\n")
+        args.output.with_suffix(".md").write_text(page(results))
+
+
+def program_of(args, **changed):
+    """A compiled program of the default study's steps at one shape, and the number of its replicas."""
+    from configs import default
+    from train import data, grid, packs
+    from train.config import freeze
+    from train.program import Program
+
+    shape = {"replicas": 1, "num_heads": args.num_heads, "d_model": args.d_model, "seq_len": args.seq_len} | changed
+    values = default.get_config()
+    values.grid.d_model, values.grid.num_heads = (shape["d_model"],), (shape["num_heads"],)
+    values.grid.tuning_seeds, values.grid.extensions, values.grid.learning_rates = (), 0, (0.01,)
+    values.grid.init_seeds = tuple(range(shape["replicas"]))
+    values.data.seq_len, values.train.replica_map = shape["seq_len"], args.replica_map
+    config = freeze(values.to_dict())
+    (cell,) = grid.cells_of(config, data.VOCAB_SIZE)
+    model, replica_map = packs.resolve(cell, config)
+    pack = packs.Pack(0, model, cell.replicas, replica_map, packs.environment(config))
+    return Program(pack, config, data.open_corpus(args.data)), shape["replicas"]
+
+
+def steps(program, replicas: int, count: int = STEPS):
+    """A run of `timing.take_turns`: seconds of `count` steps of one replica, beside the others in the program."""
+    import time
+
+    import jax
+
+    held = [jax.block_until_ready(program.init())]
+
+    def once() -> float:
+        began = time.perf_counter()
+        held[0], metrics = program.run(held[0], 0, count)
+        jax.block_until_ready(metrics)
+        return (time.perf_counter() - began) / replicas
+
+    return once
+
+
+def along(axis: str, args) -> dict:
+    """Milliseconds of a replica-step at each value of `axis`, and the exponent."""
+    from benchmarks import timing
+
+    largest = args.d_model if axis == "num_heads" else max(AXES[axis])
+    values = [value for value in AXES[axis] if value <= largest and (axis != "d_model" or value >= args.num_heads)]
+    runs = {str(value): steps(*program_of(args, **{axis: value})) for value in values}
+    found = timing.take_turns(runs, args.rounds, 10)
+    times = {value: [1e3 * seconds / STEPS for seconds in timing_] for value, timing_ in found.items()}
+    return {"ms": times, "exponent": exponent(values, [times[str(value)][0] for value in values])}
+
+
+def exponent(values: list[float], times: list[float]) -> float:
+    """The least-squares slope of log time against log value."""
+    import numpy as np
+
+    return float(np.polyfit(np.log(values), np.log(times), 1)[0])
+
+
+def workers(args) -> dict:
+    """Milliseconds a replica-step of all workers together, for each number of them and for one process on all cores;
+    medians over rounds in which each number takes its turn."""
+    import random
+
+    from train import slots
+
+    count = slots.count("cpu", 1)
+    numbers = [0, *(number for number in (1, 2, 4, 8, 16, 32, 64) if number <= count)]
+    taken = {number: [] for number in numbers}
+    for _ in range(max(1, args.rounds // 2)):
+        random.shuffle(numbers)
+        for number in numbers:
+            taken[number].append(side_by_side(args, number))
+    times = {str(number) if number else "here": triple(found) for number, found in sorted(taken.items())}
+    counted = [number for number in sorted(taken) if number]
+    slope = exponent(counted, [times[str(number)][0] for number in counted]) if len(counted) > 1 else None
+    return {"ms": times, "exponent": slope}
+
+
+def triple(taken: list[float]) -> list[float]:
+    return [statistics.median(taken), min(taken), max(taken)]
+
+
+def side_by_side(args, number: int) -> float:
+    """Milliseconds between two replica-steps of `number` workers; 0: one process on all cores."""
+    command = [sys.executable, "-m", "benchmarks.scale", f"--d_model={args.d_model}", f"--num_heads={args.num_heads}"]
+    command += [f"--seq_len={args.seq_len}", f"--replica_map={args.replica_map}", f"--data={args.data}"]
+    running = [
+        subprocess.Popen(
+            [*command, f"--worker={worker}"], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        for worker in (range(1, number + 1) if number else (0,))
+    ]
+    for process in running:
+        process.stdout.readline()  # compiled
+    for process in running:
+        process.stdin.write("begin\n")
+        process.stdin.flush()
+    rates = [float(process.communicate()[0].split()[-1]) for process in running]
+    return 1e3 / sum(rates)
+
+
+def work(args) -> None:
+    """One of the processes of `side_by_side`: prints replica-steps a second while the others run."""
+    import time
+
+    from train import slots, xla_flags
+
+    if args.worker:  # worker 1 takes the first core
+        slots.take(args.worker - 1, "cpu")
+    xla_flags.use()
+    once = steps(*program_of(args), count=1)
+    once()
+    print("ready", flush=True)
+    sys.stdin.readline()
+    began, done = time.perf_counter(), 0
+    while (passed := time.perf_counter() - began) < 5:
+        once()
+        done += 1
+    print(done / passed, flush=True)
+
+
+def table(axis: str, found: dict) -> str:
+    lines = [f"| {axis} | ms a replica-step (range) |", "|---|---|"]
+    lines += [
+        f"| {value} | {median:.2f} ({low:.2f}-{high:.2f}) |" for value, (median, low, high) in found["ms"].items()
+    ]
+    slope = "" if found["exponent"] is None else f"\n\nExponent: {found['exponent']:.2f}."
+    return "\n".join(lines) + slope
+
+
+def page(results: dict) -> str:
+    """The whole page in Markdown."""
+    versions = results["versions"]
+    head = (
+        f"{results['cores']} core(s) of {results['machine']} ({results['device']}); Python {versions['python']}, JAX "
+        f"{versions['jax']}; XLA_FLAGS={results['xla_flags']!r}; `{results['command']}`. One axis varies at a time; "
+        f"medians of points in random order. The exponent is the slope of log time against log value."
+    )
+    parts = [f"## {axis}\n\n{table(axis, found)}" for axis, found in results["axes"].items()]
+    return "\n\n".join(["# What a replica-step costs", head, *parts]) + "\n"
+
+
+if __name__ == "__main__":
+    main()
