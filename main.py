@@ -101,9 +101,9 @@ def main(argv: list[str]) -> int:
             with stop.at_once():  # imports take seconds
                 config, mode, workdir, cells, arms = parse(argv)
                 frozen = freeze(config)
+                from eval import answers, claims, loss, summary, tables, verdicts
                 from eval import arms as arms_beside
-                from eval import claims, loss, summary, tables, verdicts
-                from eval.report import page
+                from eval.report import dose_page, page
                 from train import study
 
             evaluation = study.Evaluation(
@@ -115,6 +115,8 @@ def main(argv: list[str]) -> int:
                 cells_to_price=verdicts.cells_to_price,
                 write_verdicts=verdicts.write,
                 write_report=page.write,
+                excess_of=answers.excess_of,
+                write_dose=dose_page.write_all,
                 show_cells=summary.show_cells,
                 show_verdicts=summary.show_verdicts,
                 show_status=summary.show_status,

@@ -2,8 +2,8 @@
 
 Command: python main.py --config=configs/relations_small.py
 Time:    5.4 minutes of processor time (9 minutes on 2 cores that did other work beside).
-Expect:  after these 1,500 steps the relational bits of eight heads lie .01 nats a bit above the floor, those of one head
-         .52, with the three farthest relations not begun (.70 each, ln 2 = .69); one head learns them later.
+Expect:  after these 1,500 steps the relational bits of eight heads lie .01 nats a bit above the floor, those of one
+         head .52, with the three farthest relations not begun (.70 each, ln 2 = .69); one head learns them later.
 """
 
 from configs import default
