@@ -68,15 +68,17 @@ def write_verdicts(workdir: Workdir, table: pd.DataFrame, config: StudyConfig) -
 
 
 def judge(table: pd.DataFrame, config: StudyConfig) -> list[Verdict]:
-    """C4a and C4b from the table of runs."""
+    """C4a and C4b from the table of runs, of its shallowest models."""
     fresh = table[table.stage == dose_study.FRESH] if len(table) else table
+    fresh = fresh[fresh.num_layers == fresh.num_layers.min()] if len(fresh) else fresh
     missing = [
         f"{heads} heads at {dose} relations"
         for heads in (ONE_HEAD, MANY_HEADS)
         for dose in (FEW, MANY)
         if fresh.empty or not ((fresh.num_heads == heads) & (fresh.relations == dose)).any()
     ]
-    primary = config.model.num_layers == 1 and config.data.demand == "joint" and config.data.sources == "exchangeable"
+    one_layer = fresh.empty or fresh.num_layers.iloc[0] == 1
+    primary = one_layer and config.data.demand == "joint" and config.data.sources == "exchangeable"
     beside = () if primary else ("A secondary cell: the claim is judged at one layer, joint, exchangeable.",)
     confidence = 1 - 0.05 / config.claims.looks
     if missing:
