@@ -12,7 +12,7 @@ from eval import dose
 from eval.report import dose_page
 from main import main
 from train import dose_study, grid, sources
-from train.config import freeze
+from train.config import InputError, freeze
 from train.grid import Replica
 from train.workdir import Workdir, write_json
 
@@ -116,6 +116,18 @@ def test_a_page_before_any_fresh_run(tmp_path):
     assert page is None and all(verdict.missing for verdict in verdicts)
 
 
+def test_a_workdir_of_doses_may_grow_by_heads_alone(tmp_path):
+    workdir, _, config = workdir_of(tmp_path, slow_at_many)
+
+    def grown(**changes):
+        return dataclasses.replace(config, grid=dataclasses.replace(config.grid, **changes))
+
+    workdir.check_continues(grown(num_heads=(1, 2, 8)))
+    for changes in ({"init_seeds": tuple(range(8))}, {"learning_rates": (0.0003, 0.001, 0.003, 0.01)}):
+        with pytest.raises(InputError, match="grid.* -> .*Use another --workdir"):
+            workdir.check_continues(grown(**changes))
+
+
 @pytest.mark.slow
 def test_a_study_of_doses(tmp_path, capsys):
     """From the command line: every stage of every cell, the verdicts, and nothing left to do for a second start."""
@@ -132,6 +144,8 @@ def test_a_study_of_doses(tmp_path, capsys):
     before = (tmp_path / "run" / "results" / "dose.csv").read_bytes()
     assert main(arguments) == 0
     assert "runs" not in capsys.readouterr().out and (tmp_path / "run" / "results" / "dose.csv").read_bytes() == before
+    assert main([*arguments, "--config.grid.init_seeds=0,1,2"]) == 2
+    assert "grid.init_seeds: [0, 1] -> [0, 1, 2]" in capsys.readouterr().err
     assert main([f"--workdir={tmp_path}/run", "--mode=status"]) == 0
     assert capsys.readouterr().out.count("done") == 4
     assert main([f"--workdir={tmp_path}/run", "--mode=report"]) == 0
