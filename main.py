@@ -106,9 +106,9 @@ def _illegal(said: str) -> str:
 
 def _evaluation():
     """What a study calls of eval/ (train.study.Evaluation)."""
+    from eval import answers, claims, loss, summary, tables, verdicts
     from eval import arms as arms_beside
-    from eval import claims, loss, summary, tables, verdicts
-    from eval.report import page
+    from eval.report import dose_page, page
     from train import study
 
     return study.Evaluation(
@@ -120,6 +120,8 @@ def _evaluation():
         cells_to_price=verdicts.cells_to_price,
         write_verdicts=verdicts.write,
         write_report=page.write,
+        excess_of=answers.excess_of,
+        write_dose=dose_page.write_all,
         show_cells=summary.show_cells,
         show_verdicts=summary.show_verdicts,
         show_status=summary.show_status,

@@ -82,6 +82,12 @@ def get_config() -> ConfigDict:
     claims.looks = 1  # times that verdicts may be read while seeds are added; intervals are at 1 - 0.05 / looks
     claims.launches = 10  # processes that time steps for the price; 0 = the price is not judged
 
+    config.dose = dose = ConfigDict()  # of source=relations, family P; configs/relations.py uses it
+    dose.relations = ()  # how many relations, each a dose: a study of the steps that each needs; () = of losses
+    dose.threshold = 0.05  # nats a relational bit above the floor
+    dose.look_every = 50  # steps; train.steps is the cap
+    dose.documents = 256  # that a look is taken on
+
     config.mesh = ConfigDict()
     config.mesh.data = 1  # devices that share a batch
 

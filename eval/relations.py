@@ -1,22 +1,18 @@
 """Loss on each relation of a relations language, beside its floor: what the language's own choices cost.
 
-Dimension key: R replica, N batch of a dispatch, B window, T position, Q answer of a window, V vocabulary, J bit.
+Dimension key: R replica, V vocabulary, J bit.
 """
 
 import dataclasses
-import functools
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
+from eval.answers import of_windows
 from eval.loss import BATCHES_PER_DISPATCH
-from mha.transformer import ModelConfig, Transformer
 from train.config import EvalConfig
 from train.data import Corpus, eval_windows
 from train.packs import Pack
-from train.step import over_replicas
 from train.windows import EvalWindows
 from train.workdir import Workdir
 
@@ -173,45 +169,10 @@ def _answer_losses(
     shape = (-1, BATCHES_PER_DISPATCH, batch_size)
     chunks = [array.reshape(*shape, *array.shape[1:]) for array in (tokens, length, places, masks)]
     parts = [
-        np.asarray(_window_answers(pack.model, pack.replica_map, params, bits_VJ, *chunk), np.float64)
+        np.asarray(of_windows(pack.model, pack.replica_map, params, bits_VJ, *chunk), np.float64)
         for chunk in zip(*chunks, strict=True)
     ]
     stacked = np.concatenate([part.reshape(len(pack.replicas), -1, *part.shape[3:]) for part in parts], axis=1)
     result = np.empty((len(pack.replicas), len(order), stacked.shape[-1]))
     result[:, order] = stacked[:, of_window, slot]
     return result
-
-
-@functools.partial(jax.jit, static_argnames=("model", "replica_map"))
-def _window_answers(
-    model: ModelConfig, replica_map: str, params, bits_VJ, tokens_NBT1, length_NB, places_NBQ, masks_NBQ
-):
-    """(R, N, B, Q, J + 2); see `_answer_losses`."""
-    index_1T, num_bits = jnp.arange(model.seq_len)[None], bits_VJ.shape[1]
-    weights_1J = 2 ** jnp.arange(num_bits)[None]
-    has_V = jnp.sum((bits_VJ >= 0) * weights_1J, axis=1)  # which bits an answer has: 0 for other words
-    code_V = jnp.sum((bits_VJ == 1) * weights_1J, axis=1)
-
-    def one_replica(params):
-        def one_batch(batch):
-            tokens_BT1, length_B, places_BQ, masks_BQ = batch
-            tokens_BT1 = tokens_BT1.astype(jnp.int32)
-            segments_BT = (index_1T < length_B[:, None]).astype(jnp.int32)
-            logits_BTV, _ = Transformer(model).apply({"params": params}, tokens_BT1[:, :-1], segments_BT)
-            logits_BQV = jnp.take_along_axis(logits_BTV, places_BQ[:, :, None], axis=1)
-            log_p_BQV = jax.nn.log_softmax(logits_BQV)
-            target_BQ = jnp.take_along_axis(tokens_BT1[:, 1:], places_BQ, axis=1)
-            differ_BQV = code_V[None, None] ^ code_V[target_BQ][:, :, None]
-            answers_BQV = (has_V[None, None] == has_V[target_BQ][:, :, None]) & (has_V > 0)[None, None]
-
-            def right(mask_BQ):
-                agree_BQV = answers_BQV & (differ_BQV & mask_BQ[:, :, None] == 0)
-                return -jax.nn.logsumexp(log_p_BQV, axis=2, where=agree_BQV)
-
-            every = jnp.full_like(masks_BQ, -1)
-            one_bit = [jnp.full_like(masks_BQ, 2**bit) for bit in range(num_bits)]
-            return jnp.stack([right(mask_BQ) for mask_BQ in (*one_bit, masks_BQ, every)], axis=-1)
-
-        return jax.lax.map(one_batch, (tokens_NBT1, length_NB, places_NBQ, masks_NBQ))
-
-    return over_replicas(one_replica, replica_map)(params)

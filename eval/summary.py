@@ -79,20 +79,20 @@ def _curve(workdir: Workdir, cell: Cell) -> str:
     return f"{means.iloc[0]:.2f} -> {means.iloc[-5:].mean():.2f}"
 
 
-def show_status(console: Console, workdir: Workdir, cells: tuple[Cell, ...]) -> None:
+def show_status(console: Console, workdir: Workdir, names: list[str]) -> None:
     """Each cell's state and last logged step, and whether somebody is writing now."""
     writer = workdir.writer()
     shown = Table(title=str(workdir.path))
     for name in ("cell", "state", "step", "loss", "reason"):
         shown.add_column(name)
-    for cell in cells:
-        folder = workdir.cell(cell.name)
+    for name in names:
+        folder = workdir.cell(name)
         status, curve = folder.status(), training_curve(folder)
         state = status["state"]
         if state == "running" and writer is None:
             state = "stopped"
         last = curve[curve.step == curve.step.max()] if len(curve) else curve
         step, loss = (f"{last.step.iloc[0] + 1}", f"{last.loss.min():.3f}") if len(last) else ("", "")
-        shown.add_row(cell.name, state, step, loss, status["reason"])
+        shown.add_row(name, state, step, loss, status["reason"])
     console.print(shown)
     console.print(f"Being written by {writer}." if writer else "Nobody is writing here now.", highlight=False)

@@ -95,6 +95,14 @@ class ClaimsConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class DoseConfig:
+    relations: tuple[int, ...]
+    threshold: float
+    look_every: int
+    documents: int
+
+
+@dataclasses.dataclass(frozen=True)
 class MeshConfig:
     data: int
 
@@ -107,6 +115,7 @@ class StudyConfig:
     train: TrainConfig
     eval: EvalConfig
     claims: ClaimsConfig
+    dose: DoseConfig
     mesh: MeshConfig
 
 
@@ -128,7 +137,7 @@ CHOICES = {
     "train.replica_map": ("auto", "vmap", "scan"),
 }
 MAY_BE_EMPTY = ("grid.num_heads", "grid.d_k", "grid.num_layers", "grid.data_seeds", "grid.tuning_seeds")
-MAY_BE_EMPTY += ("train.profile_steps",)
+MAY_BE_EMPTY += ("train.profile_steps", "dose.relations")
 LARGEST = 2**31 - 1  # of a whole number, as XLA counts; except:
 LARGEST_SEED = 2**32 - 1
 LARGER = {f"grid.{name}_seeds": LARGEST_SEED for name in ("init", "data", "tuning")}
@@ -297,6 +306,8 @@ def _check_values(config: StudyConfig) -> None:
             f"train.profile_steps={train.profile_steps} must be the first and the last step to trace, both below "
             f"train.steps={train.steps}, such as --config.train.profile_steps=10,15."
         )
+    if config.dose.relations:
+        _check_dose(config)
     if config.eval.stride > data.seq_len:
         raise InputError(
             f"eval.stride={config.eval.stride} exceeds data.seq_len={data.seq_len}, so tokens would go uncounted; "
@@ -312,6 +323,32 @@ def _check_values(config: StudyConfig) -> None:
             f"train.batch_size={train.batch_size} does not divide into train.accumulate={train.accumulate} parts over "
             f"mesh.data={config.mesh.data} devices; make it a multiple of {train.accumulate * config.mesh.data}."
         )
+
+
+def _check_dose(config: StudyConfig) -> None:
+    """What a study of T against the dose (claim C4) must be."""
+    dose, data, train, grid = config.dose, config.data, config.train, config.grid
+    wanted = {
+        "data.source=relations": data.source == "relations",
+        "train.schedule=constant": train.schedule == "constant",
+        "train.objective=causal": train.objective == "causal",
+        "grid.seeds=paired": grid.seeds == "paired",
+        "mesh.data=1": config.mesh.data == 1,
+        f"data.seq_len={data.document_tokens}, a document": data.seq_len == data.document_tokens,
+        "grid.tuning_seeds that are not empty": bool(grid.tuning_seeds),
+        f"train.steps, the cap, a multiple of dose.look_every={dose.look_every}": train.steps % dose.look_every == 0,
+        "a single d_model": len(grid.d_model) == 1,
+        "grid.num_layers=()": not grid.num_layers,
+        "grid.logit_scales=('sqrt',)": grid.logit_scales == ("sqrt",),
+    }
+    lacking = [what for what, holds in wanted.items() if not holds]
+    if lacking:
+        raise InputError(
+            f"dose.relations={dose.relations} asks how many steps each dose needs; that takes {', '.join(lacking)}. "
+            f"configs/relations.py sets them all; dose.relations=() is a study of losses."
+        )
+    if len(set(dose.relations)) < len(dose.relations):
+        raise InputError(f"config.dose.relations={dose.relations} names a dose twice; name each once.")
 
 
 def _check_value(name: str, value) -> None:

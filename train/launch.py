@@ -107,7 +107,7 @@ def train_cell(study: Study, cell: Cell, evaluate: bool, end: str) -> None:
     """What `train_cells` does with one cell."""
     folder = study.workdir.cell(cell.name)
     planned = packs.plan(cell, folder, study.config, study.progress.say)
-    with _faults_stay_in(study, cell):
+    with faults_stay_in(study, cell.name):
         if not all(trained for _, trained in planned):
             folder.write_status("running")
         for pack, trained in planned:
@@ -131,7 +131,7 @@ def evaluate_cells(study: Study, cells: tuple[Cell, ...]) -> None:
 def evaluate_cell(study: Study, cell: Cell) -> None:
     """What `evaluate_cells` does with one cell."""
     folder = study.workdir.cell(cell.name)
-    with _faults_stay_in(study, cell):
+    with faults_stay_in(study, cell.name):
         records = folder.packs()
         for record in records:
             if record["trained"] is not None:
@@ -155,8 +155,9 @@ def _lacks_something(study: Study, cell: Cell, evaluate: bool) -> bool:
 
 
 @contextlib.contextmanager
-def _faults_stay_in(study: Study, cell: Cell):
-    folder = study.workdir.cell(cell.name)
+def faults_stay_in(study: Study, name: str):
+    """Within, a fault is written to the status of the cell `name` and goes no further; a full disk does."""
+    folder = study.workdir.cell(name)
     try:
         yield
     except Exception as error:
@@ -166,7 +167,7 @@ def _faults_stay_in(study: Study, cell: Cell):
         folder.write_status("out_of_memory" if memory_ran_out else "failed", str(error) or type(error).__name__)
         if not memory_ran_out:
             (folder.path / "error.txt").write_text(traceback.format_exc())
-    study.progress.end(cell.name, *folder.status().values())
+    study.progress.end(name, *folder.status().values())
 
 
 def _train_pack(study: Study, cell: Cell, folder: CellFolder, pack: Pack) -> None:

@@ -36,6 +36,8 @@ class Evaluation:
       cells_to_price: whose steps are compared (eval.verdicts.cells_to_price).
       write_verdicts: results/claims.json (eval.verdicts.write).
       write_report: the page (eval.report.page.write); returns its path.
+      excess_of: relational losses of runs in memory (eval.answers.excess_of).
+      write_dose: tables, verdicts and page of a study of doses (eval.report.dose_page.write_all).
       show_cells: prints the results (eval.summary.show_cells).
       show_verdicts: prints the verdicts (eval.summary.show_verdicts).
       show_status: prints a workdir's state (eval.summary.show_status).
@@ -49,6 +51,8 @@ class Evaluation:
     cells_to_price: Callable
     write_verdicts: Callable
     write_report: Callable
+    excess_of: Callable
+    write_dose: Callable
     show_cells: Callable
     show_verdicts: Callable
     show_status: Callable
@@ -87,14 +91,14 @@ def run(
     every_cell = grid.cells_of(config, sources.vocab_size(config.data))
     cells = _chosen(every_cell, names)
     if mode == "status":
-        evaluation.show_status(console, workdir, cells)
+        evaluation.show_status(console, workdir, _folders(config, cells))
         return DONE
     beside = evaluation.load_arms(arms, json.loads(json.dumps(dataclasses.asdict(config))))
     try:
         workdir.make_writable()
         with workdir.lock() as lock:
             console.print(f"Headroom: {len(cells)} cells in {path}", highlight=False)
-            if mode in TRAINING:
+            if mode in TRAINING and not config.dose.relations:
                 console.print(evaluation.prospect(config), highlight=False)
             with stop.at_once():
                 workers = placement.workers_for(launcher, config, workdir, every_cell)
@@ -116,6 +120,14 @@ def run(
             file=sys.stderr,
         )
         return FAULT
+
+
+def _folders(config: StudyConfig, cells: tuple[Cell, ...]) -> list[str]:
+    """The names of what trains: the cells, or each of them at every dose."""
+    from train import dose_study
+
+    doses = config.dose.relations
+    return [dose_study.name_of(cell, dose) for cell in cells for dose in doses] or [cell.name for cell in cells]
 
 
 def _recorded(workdir: Workdir) -> StudyConfig:
@@ -168,6 +180,8 @@ def _write(config, mode, workdir, corpus, every_cell, cells, beside, evaluation,
     if mode in TRAINING:
         launch.check(config, workdir, cells, pool.count, len(corpus.tokens))
         workdir.write_record(config, jax.devices()[0].device_kind, corpus.fingerprint)
+    if config.dose.relations:
+        return _write_dose(config, mode, workdir, corpus, every_cell, cells, evaluation, console, stop)
     with StudyProgress(console, config.train.steps) as progress:
         study = launch.Study(config, workdir, corpus, evaluation, stop, progress, pool if pool.count else None)
         if mode in TRAINING:
@@ -191,6 +205,24 @@ def _write(config, mode, workdir, corpus, every_cell, cells, beside, evaluation,
     if table.empty:
         console.print("No judged run is evaluated yet, so there is no table of cells; --mode=study makes it.")
     failed = [cell.name for cell in cells if workdir.cell(cell.name).failed]
+    if failed:
+        console.print(f"Not done: {', '.join(failed)}. The same command tries them again.")
+    return SOME_CELL_FAILED if failed else DONE
+
+
+def _write_dose(config, mode, workdir, corpus, every_cell, cells, evaluation, console, stop) -> int:
+    """As `_write`, of a study of the steps that each dose of relations needs."""
+    from train import dose_study, launch
+
+    with StudyProgress(console, config.train.steps) as progress:
+        study = launch.Study(config, workdir, corpus, evaluation, stop, progress)
+        if mode in TRAINING:
+            dose_study.train(study, cells)
+        progress.begin("results", "verdicts and the report")
+        with stop.at_once():
+            verdicts, page = evaluation.write_dose(workdir, every_cell, config)
+    evaluation.show_verdicts(console, verdicts, page)
+    failed = [name for name in _folders(config, cells) if workdir.cell(name).failed]
     if failed:
         console.print(f"Not done: {', '.join(failed)}. The same command tries them again.")
     return SOME_CELL_FAILED if failed else DONE

@@ -182,7 +182,8 @@ class Workdir:
         new = json.loads(json.dumps(dataclasses.asdict(config)))
         old = record["config"]
         changed = differences(old, new)
-        for field in GROWING:
+        # A study of doses trains the runs of a stage side by side and ends them together.
+        for field in GROWING if not config.dose.relations else ("num_heads", "d_k"):
             before, after = old["grid"].get(field), new["grid"][field]
             grown = before and after and set(before) <= set(after)
             changed = [line for line in changed if not (grown and line.startswith(f"grid.{field}:"))]

@@ -45,7 +45,7 @@ def no_training(monkeypatch):
         ("--config.gird.num_heads=3", "did you mean grid.num_heads"),
         ("--config.num_heads=3", "did you mean grid.num_heads"),
         ("--mode=sudy", "did you mean study?"),
-        ("--mode=", "known: eval, report, status, study, train"),
+        ("--mode=", "known: data, eval, report, status, study, train"),
         ("--cells=d016_h002", "did you mean d016_h001"),
         ("--cells=d016_h001,d16_h16", "'d16_h16', which is not in the grid; did you mean d016_h016"),
         ("--launcher=", "known: here, processes"),

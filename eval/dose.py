@@ -1,0 +1,156 @@
+"""C4 from the runs of a workdir: T of every cell and dose, as a table, and the two verdicts."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pandas as pd
+
+from eval import dose_rules
+from eval.claims import Verdict
+from eval.dose_rules import Steps
+from train import dose_study
+from train.config import StudyConfig
+from train.grid import Cell
+from train.workdir import Workdir, write_json, write_table
+
+FEW, MANY = 1, 6  # doses that the rules speak of
+ONE_HEAD, MANY_HEADS = 1, 8  # fixed beforehand
+CLAIMS = {
+    "C4a": "One head learns many relations slower",
+    "C4b": "One head cannot hold many relations",
+}
+RULES = {
+    "C4a": "controls first: 8 heads reach the threshold at 6 relations in every seed, and the interval of G(1) lies "
+    "inside +-ln 2; supported: lower limits of G(6) - G(1) above 0 and of G(6) above ln 1.5; refuted: upper limit of "
+    "G(6) below ln 1.5; G(r) = ln T(1, r) - ln T(8, r), paired by seed",
+    "C4b": "controls as for C4a, and a cap of at least 10 times the median T(8, 6); refuted: upper limit of y(1, 6) at "
+    "most .05, or the hand-built start holds; supported: lower limit above .05 and the hand-built start does not hold",
+}
+
+
+def write_tables(workdir: Workdir, cells: tuple[Cell, ...], config: StudyConfig) -> pd.DataFrame:
+    """Writes results/dose.csv and .parquet, a row a run, and returns them; empty before any stage is done."""
+    rows = []
+    for cell in cells:
+        for dose in config.dose.relations:
+            folder = workdir.cell(dose_study.name_of(cell, dose))
+            for stage in dose_study.STAGES:
+                for run in dose_study.outcomes(folder, stage) or ():
+                    rows.append(
+                        {
+                            "cell": cell.name,
+                            "d_model": cell.model.d_model,
+                            "num_heads": cell.model.num_heads,
+                            "d_k": cell.model.d_k,
+                            "num_layers": cell.model.num_layers,
+                            "relations": dose,
+                            "stage": stage,
+                            "learning_rate": run.replica.learning_rate,
+                            "seed": run.replica.init_seed,
+                            "steps": run.steps,
+                            "outcome": run.why,
+                            "loss": run.loss,
+                        }
+                    )
+    table = pd.DataFrame(rows)
+    if len(table):
+        for suffix in ("csv", "parquet"):
+            write_table(workdir.results / f"dose.{suffix}", table)
+    return table
+
+
+def write_verdicts(workdir: Workdir, table: pd.DataFrame, config: StudyConfig) -> list[Verdict]:
+    """Writes results/claims.json and returns C4a and C4b."""
+    found = judge(table, config)
+    write_json(workdir.results / "claims.json", [dataclasses.asdict(verdict) for verdict in found])
+    return found
+
+
+def judge(table: pd.DataFrame, config: StudyConfig) -> list[Verdict]:
+    """C4a and C4b from the table of runs, of its shallowest models."""
+    fresh = table[table.stage == dose_study.FRESH] if len(table) else table
+    fresh = fresh[fresh.num_layers == fresh.num_layers.min()] if len(fresh) else fresh
+    missing = [
+        f"{heads} heads at {dose} relations"
+        for heads in (ONE_HEAD, MANY_HEADS)
+        for dose in (FEW, MANY)
+        if fresh.empty or not ((fresh.num_heads == heads) & (fresh.relations == dose)).any()
+    ]
+    one_layer = fresh.empty or fresh.num_layers.iloc[0] == 1
+    primary = one_layer and config.data.demand == "joint" and config.data.sources == "exchangeable"
+    beside = () if primary else ("A secondary cell: the claim is judged at one layer, joint, exchangeable.",)
+    confidence = 1 - 0.05 / config.claims.looks
+    if missing:
+        why = f"No fresh run of {', '.join(missing)}."
+        return [
+            Verdict(name, CLAIMS[name], "undecided", f"Not judged: {why}", RULES[name], 0.0, confidence, missing=(why,))
+            for name in CLAIMS
+        ]
+
+    def steps(heads: int, dose: int) -> Steps:
+        mine = fresh[(fresh.num_heads == heads) & (fresh.relations == dose)].sort_values("seed")
+        return Steps(mine.steps.to_numpy(float), (mine.outcome == "reached").to_numpy())
+
+    runs = {(heads, dose): steps(heads, dose) for heads in (ONE_HEAD, MANY_HEADS) for dose in (FEW, MANY)}
+    one_few, many_few = runs[ONE_HEAD, FEW], runs[MANY_HEADS, FEW]
+    one_many, many_many = runs[ONE_HEAD, MANY], runs[MANY_HEADS, MANY]
+    slower = dose_rules.slower(one_few, many_few, one_many, many_many, confidence)
+    controls = dose_rules.controls_hold(one_few, many_few, many_many, confidence)
+    last = fresh[(fresh.num_heads == ONE_HEAD) & (fresh.relations == MANY)].sort_values("seed").loss.to_numpy(float)
+    cap = config.train.steps
+    cannot = dose_rules.cannot(last, many_many, cap, controls, None, confidence)
+    medians = {key: float(np.median(each.steps)) for key, each in runs.items()}
+    details = {
+        "median_steps": {f"h{heads}_r{dose}": value for (heads, dose), value in medians.items()},
+        "capped": {f"h{heads}_r{dose}": int((~each.reached).sum()) for (heads, dose), each in runs.items()},
+    }
+    gap, growth = slower.gap, slower.growth
+    ratio = (
+        f"With {MANY} relations one head takes {_times(gap)} the steps of {MANY_HEADS} heads, with {FEW} relation "
+        f"{_times(dose_rules.intervals.over_seeds(dose_rules.gap(one_few, many_few), confidence))} "
+        f"(medians {medians[ONE_HEAD, MANY]:,.0f} and {medians[MANY_HEADS, MANY]:,.0f}; {medians[ONE_HEAD, FEW]:,.0f} "
+        f"and {medians[MANY_HEADS, FEW]:,.0f}; {len(last)} fresh seeds, capped at {cap:,})."
+    )
+    left = cannot.gap
+    held = (
+        f"At its stop with {MANY} relations one head leaves {left.mean:.3f} nats a bit ({confidence:g} interval "
+        f"{left.low:.3f} to {left.high:.3f}); the threshold is {config.dose.threshold:g}."
+    )
+    return [
+        _verdict("C4a", slower, gap, f"{ratio}{_growth(growth)}", len(last), confidence, beside, details),
+        _verdict("C4b", cannot, left, held, len(last), confidence, beside, details),
+    ]
+
+
+def _verdict(name, judged, interval, sentence, n, confidence, notes, details) -> Verdict:
+    why = f"{judged.why[0].upper()}{judged.why[1:]}. " if judged.why else ""
+    return Verdict(
+        name,
+        CLAIMS[name],
+        judged.verdict,
+        why + sentence,
+        RULES[name],
+        0.0,
+        confidence,
+        _number(interval.mean),
+        _number(interval.low),
+        _number(interval.high),
+        n,
+        notes=notes,
+        details=details,
+    )
+
+
+def _growth(growth) -> str:
+    return f" From the one to the other the ratio becomes {_times(growth)} as large."
+
+
+def _times(interval) -> str:
+    """An interval of logarithms as a factor."""
+    low, mean, high = (math.exp(value) for value in (interval.low, interval.mean, interval.high))
+    return f"{mean:.2f} times ({low:.2f} to {high:.2f})"
+
+
+def _number(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None

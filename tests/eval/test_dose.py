@@ -1,0 +1,151 @@
+"""C4 from made-up runs: the table, the verdicts in words, and the page."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from configs import relations
+from eval import dose
+from eval.report import dose_page
+from main import main
+from train import dose_study, grid, sources
+from train.config import InputError, freeze
+from train.grid import Replica
+from train.workdir import Workdir, write_json
+
+CAP = 10_000
+
+
+def workdir_of(folder, steps, heads=(1, 8), doses=(1, 6), stages=dose_study.STAGES):
+    """A study whose fresh run of seed s takes steps(heads, dose, s), capped."""
+    config = relations.get_config()
+    config.grid.num_heads, config.dose.relations = heads, doses
+    config = freeze(config.to_dict())
+    cells = grid.cells_of(config, sources.vocab_size(config.data))
+    workdir = Workdir(folder)
+    for cell in cells:
+        for number in doses:
+            place = workdir.cell(dose_study.name_of(cell, number))
+            records = {}
+            for stage in stages:
+                seeds = range(6) if stage == dose_study.FRESH else (100, 101)
+                records[stage] = []
+                lines = []
+                for seed in seeds:
+                    taken = steps(cell.model.num_heads, number, seed)
+                    run = Replica(0.003, seed, seed)
+                    reached = taken < CAP
+                    records[stage].append({"replica": dataclasses.asdict(run), "steps": min(taken, CAP),
+                                           "why": "reached" if reached else "capped",
+                                           "loss": 0.04 if reached else 0.3 + seed / 100})  # fmt: skip
+                    for step in range(50, min(taken, CAP) + 1, 500):
+                        own = {"P1": 0.5, "P11": 0.7}
+                        lines.append({"step": step, "replica": run.name, "loss": 0.6, "relations": own})
+                (place.path / stage).mkdir(parents=True)
+                (place.path / stage / "looks.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+            write_json(place.path / "runs.json", records)
+    workdir.write_record(config, "cpu", "f" * 64)
+    return workdir, cells, config
+
+
+def slow_at_many(heads, number, seed):
+    return round((900 + 20 * (seed % 10)) * (5 if heads == 1 and number == 6 else 1))
+
+
+def test_a_gap_that_grows(tmp_path):
+    workdir, cells, config = workdir_of(tmp_path, slow_at_many)
+    table = dose.write_tables(workdir, cells, config)
+    assert len(table) == 4 * (6 + 2 + 2) and set(table.outcome) == {"reached"}
+    assert pd.read_csv(workdir.results / "dose.csv").steps.tolist() == table.steps.tolist()
+    slower, cannot = dose.write_verdicts(workdir, table, config)
+    assert (slower.id, slower.verdict, slower.n) == ("C4a", "supported", 6)
+    assert slower.effect == pytest.approx(np.log(5), abs=1e-3)
+    assert "one head takes 5.00 times (5.00 to 5.00) the steps of 8 heads" in slower.sentence
+    assert (cannot.id, cannot.verdict) == ("C4b", "refuted") and cannot.effect == pytest.approx(0.04)
+    saved = json.loads((workdir.results / "claims.json").read_text())
+    assert [one["verdict"] for one in saved] == ["supported", "refuted"]
+
+
+def test_capped_runs_count_as_the_cap_and_need_hand_built_ones(tmp_path):
+    workdir, cells, config = workdir_of(
+        tmp_path, lambda heads, number, seed: 20_000 if (heads, number) == (1, 6) else 700 + 10 * seed
+    )
+    slower, cannot = dose.judge(dose.write_tables(workdir, cells, config), config)
+    assert slower.verdict == "supported" and slower.details["capped"] == {
+        "h1_r1": 0,
+        "h1_r6": 6,
+        "h8_r1": 0,
+        "h8_r6": 0,
+    }
+    assert cannot.verdict == "undecided" and cannot.sentence.startswith("Runs from hand-built weights are lacking.")
+    assert cannot.low > 0.05
+
+
+def test_what_cannot_be_judged_is_said(tmp_path):
+    workdir, cells, config = workdir_of(tmp_path / "a", lambda heads, number, seed: CAP)
+    for verdict in dose.judge(dose.write_tables(workdir, cells, config), config):
+        assert verdict.verdict == "undecided" and verdict.sentence.startswith("Not testable here.")
+    workdir, cells, config = workdir_of(tmp_path / "b", slow_at_many, doses=(1, 4))
+    for verdict in dose.judge(dose.write_tables(workdir, cells, config), config):
+        assert verdict.missing == ("No fresh run of 1 heads at 6 relations, 8 heads at 6 relations.",)
+    workdir, cells, config = workdir_of(tmp_path / "c", slow_at_many, stages=(dose_study.TUNE,))
+    assert all(verdict.missing for verdict in dose.judge(dose.write_tables(workdir, cells, config), config))
+
+
+def test_the_page(tmp_path):
+    """It has both verdicts, the runs, a figure for each dose, and the same bytes for the same results."""
+    workdir, cells, config = workdir_of(tmp_path, slow_at_many)
+    verdicts, page = dose_page.write_all(workdir, cells, config)
+    html = page.read_text()
+    assert all(verdict.sentence in html for verdict in verdicts) and "4,750" in html
+    names = {"steps", "curves_r1", "relations_r1", "curves_r6", "relations_r6"}
+    assert {path.stem for path in (workdir.report / "figures").glob("*.svg")} == names
+    assert html.count("<svg") == 5 and "http" not in html.replace("http://www.w3.org", "")
+    dose_page.write_all(workdir, cells, config)
+    assert page.read_text() == html
+
+
+def test_a_page_before_any_fresh_run(tmp_path):
+    workdir, cells, config = workdir_of(tmp_path / "tuned", slow_at_many, stages=(dose_study.TUNE,))
+    assert dose_page.write_all(workdir, cells, config)[1].exists()
+    workdir, cells, config = workdir_of(tmp_path / "none", slow_at_many, stages=())
+    verdicts, page = dose_page.write_all(workdir, cells, config)
+    assert page is None and all(verdict.missing for verdict in verdicts)
+
+
+def test_a_workdir_of_doses_may_grow_by_heads_alone(tmp_path):
+    workdir, _, config = workdir_of(tmp_path, slow_at_many)
+
+    def grown(**changes):
+        return dataclasses.replace(config, grid=dataclasses.replace(config.grid, **changes))
+
+    workdir.check_continues(grown(num_heads=(1, 2, 8)))
+    for changes in ({"init_seeds": tuple(range(8))}, {"learning_rates": (0.0003, 0.001, 0.003, 0.01)}):
+        with pytest.raises(InputError, match="grid.* -> .*Use another --workdir"):
+            workdir.check_continues(grown(**changes))
+
+
+@pytest.mark.slow
+def test_a_study_of_doses(tmp_path, capsys):
+    """From the command line: every stage of every cell, the verdicts, and nothing left to do for a second start."""
+    small = {"grid.d_model": 16, "grid.learning_rates": "0.003,0.01", "grid.init_seeds": "0,1", "train.steps": 40}
+    small |= {"train.batch_size": 4, "train.warmup_steps": 5, "dose.look_every": 20, "dose.documents": 8}
+    small |= {"dose.relations": "1,6", "dose.threshold": 1.0, "data.max_bytes": 64_000}
+    arguments = ["--config=configs/relations.py", f"--workdir={tmp_path}/run"]
+    arguments += [f"--config.{name}={value}" for name, value in small.items()]
+    assert main(arguments) == 0
+    said = capsys.readouterr().out
+    assert "C4a " in said and "C4b " in said and "no difference of" not in said
+    table = pd.read_csv(tmp_path / "run" / "results" / "dose.csv")
+    assert len(table[table.stage == "fresh"]) == 2 * 2 * 2 and set(table.stage) >= {"tune", "fresh"}
+    before = (tmp_path / "run" / "results" / "dose.csv").read_bytes()
+    assert main(arguments) == 0
+    assert "runs" not in capsys.readouterr().out and (tmp_path / "run" / "results" / "dose.csv").read_bytes() == before
+    assert main([word.replace("init_seeds=0,1", "init_seeds=0,1,2") for word in arguments]) == 2
+    assert "grid.init_seeds: [0, 1] -> [0, 1, 2]" in capsys.readouterr().err
+    assert main([f"--workdir={tmp_path}/run", "--mode=status"]) == 0
+    assert capsys.readouterr().out.count("done") == 4
+    assert main([f"--workdir={tmp_path}/run", "--mode=report"]) == 0

@@ -1,0 +1,92 @@
+"""A study of how many steps each dose of relations needs (claim C4): every cell at every dose finds its rate, then runs
+the fresh seeds.
+
+A cell's runs.json has the outcome of each stage that is done, so a study stopped anywhere goes on from there.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from train import dose_rates, grid, launch, metrics, packs, until
+from train.grid import Cell, Replica
+from train.launch import Study
+from train.until import Outcome, Program, Runs
+from train.workdir import CellFolder, read_json, write_json
+
+TUNE, EXTEND, FRESH = "tune", "extend", "fresh"
+STAGES = (TUNE, EXTEND, FRESH)
+
+
+def name_of(cell: Cell, dose: int) -> str:
+    return f"{cell.name}_r{dose}"
+
+
+def train(study: Study, cells: tuple[Cell, ...]) -> None:
+    """Trains what `cells` lack at every dose; a fault of one leaves the others alone."""
+    doses = study.config.dose.relations
+    study.progress.expect(len(cells) * len(doses))
+    for cell in cells:
+        model, _ = packs.resolve(cell, study.config)
+        program = Program(model, study.config, grid.most_replicas(study.config))
+        for dose in doses:
+            name = name_of(cell, dose)
+            folder = study.workdir.cell(name)
+            with launch.faults_stay_in(study, name):
+                folder.write_status("running")
+                _train_cell(study, program, folder, name, dose)
+                folder.write_status("done")
+
+
+def _train_cell(study: Study, program: Program, folder: CellFolder, name: str, dose: int) -> None:
+    config = study.config
+    rates, seeds = tuple(sorted(config.grid.learning_rates)), grid.choosing_seeds(config)
+
+    def stage(which: str, split: str, replicas: tuple[Replica, ...], compete: bool, known=()) -> list[Outcome]:
+        done = outcomes(folder, which)
+        if done is not None:
+            return done
+        study.progress.begin(name, f"{which}: {len(replicas)} runs")
+        runs = Runs(program.model, dose, split, replicas, compete, known)
+        found = until.train(
+            program, runs, folder.path / which, config, study.evaluation.excess_of, study.stop, study.progress
+        )
+        records = read_json(folder.path / "runs.json") or {}
+        write_json(folder.path / "runs.json", {**records, which: [dataclasses.asdict(one) for one in found]})
+        return found
+
+    tuned = stage(TUNE, "tune", grid.replicas(rates, seeds), compete=True)
+    best = chosen(folder)
+    added = dose_rates.extension(rates, best) if config.grid.extensions else None
+    if added is not None:
+        by_rate = tuple(
+            (rate, tuple(run.steps for run in tuned if run.replica.learning_rate == rate)) for rate in rates
+        )
+        stage(EXTEND, "tune", grid.replicas((added,), seeds), compete=True, known=by_rate)
+    stage(FRESH, "test", grid.replicas((chosen(folder),), grid.judged_seeds(config)), compete=False)
+
+
+def outcomes(folder: CellFolder, stage: str) -> list[Outcome] | None:
+    """The outcome of each run of a stage that is done, None before."""
+    records = (read_json(folder.path / "runs.json") or {}).get(stage)
+    return records and [Outcome(**{**one, "replica": Replica(**one["replica"])}) for one in records]
+
+
+def looks(folder: CellFolder, stage: str) -> list[dict]:
+    """Every look at the runs of a stage: step, replica, loss and, by name, relations, in nats a bit above the floor."""
+    return metrics.read(folder.path / stage / "looks.jsonl")
+
+
+def chosen(folder: CellFolder) -> float:
+    """The rate of the lowest median T among those that were tried."""
+    steps, curves = {}, []
+    for stage in (TUNE, EXTEND):
+        for run in outcomes(folder, stage) or ():
+            steps.setdefault(run.replica.learning_rate, []).append(run.steps)
+            mine = {line["step"]: line["loss"] for line in looks(folder, stage) if line["replica"] == run.replica.name}
+            curves.append((run.replica.learning_rate, mine))
+    common = set.intersection(*(set(curve) for _, curve in curves))
+    losses = {rate: [] for rate in steps}
+    for rate, curve in curves:
+        losses[rate].append(curve[max(common)] if common and curve[max(common)] is not None else np.inf)
+    return dose_rates.best_rate(steps, {rate: float(np.mean(values)) for rate, values in losses.items()})
