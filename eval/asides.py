@@ -43,7 +43,7 @@ def details(
     }
     if len(values) > 1:
         interval = intervals.new_documents if judged.about == "new documents" else intervals.these_documents
-        computed["equivalent"] = intervals.within(interval, pooled, tokens, config.claims.margin)
+        computed["equivalent"] = intervals.within(interval, pooled, tokens, config.claims.margin, alpha)
         computed["bootstrap"] = intervals.bootstrap(pooled, tokens, 1 - alpha)
         computed["seeds_to_decide"] = stats.seeds_to_decide(values, config.claims.margin, of_documents, alpha)
     if len(values) >= SIGN_SEEDS:

@@ -99,7 +99,7 @@ def _ratio(timed: pd.DataFrame, pairs: dict, quantity: str) -> intervals.Interva
     table = timed.pivot_table(index="launch", columns="cell", values=quantity)
     logs = sum((table[right] / table[left]).map(math.log) for left, right in pairs.values()) / len(pairs)
     found = intervals.over_seeds(logs.dropna().to_numpy())
-    return intervals.Interval(math.exp(found.mean), math.exp(found.low), math.exp(found.high), found.freedom)
+    return intervals.Interval(math.exp(found.mean), math.exp(found.low), math.exp(found.high))
 
 
 def _verdict(ratios, bounds: tuple[float, float], equal: bool) -> str:

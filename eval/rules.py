@@ -74,7 +74,7 @@ def judge_pooled(
     """
     each = {name: judge(sums, tokens, margin, confidence) for name, sums in parts.items()}
     pooled = judge(np.mean(list(parts.values()), axis=0), tokens, margin, confidence)
-    p_values = [intervals.p_of_so_low(found.deciding, confidence) for found in each.values()]
+    p_values = [intervals.p_of_so_low(found.deciding) for found in each.values()]
     below = stats.rejected(p_values, 1 - confidence, "holm")
     negative = tuple(name for name, out in zip(each, below, strict=True) if out)
     verdict = UNDECIDED if negative and pooled.verdict == SUPPORTED else pooled.verdict

@@ -198,7 +198,7 @@ def _cell_rows(replicas: pd.DataFrame, tuned: tuning.Tuning, corpus: Corpus) -> 
             continue
         tried = cell[cell.split == "tune"]
         losses = test.counted
-        _, low, high, _ = intervals.over_seeds(losses.to_numpy())
+        _, low, high, *_ = intervals.over_seeds(losses.to_numpy())
         first = cell.iloc[0]
         shape = list(first.index[: first.index.get_loc("learning_rate")])
         rows.append(

@@ -22,7 +22,7 @@ def test_these_documents_is_scipys_t_interval_of_the_pooled_losses():
     wanted = scipy.stats.ttest_1samp(pooled, 0).confidence_interval(0.95)
     found = intervals.these_documents(sums, tokens)
     np.testing.assert_allclose((found.low, found.high), wanted)
-    assert found.freedom == 4
+    assert found.parts == ((1.0, 4),)
     assert found.mean == pytest.approx(pooled.mean())
 
 
@@ -34,9 +34,9 @@ def test_new_documents_by_hand_where_all_are_equally_long():
     document = 3 * np.sum((columns - mean) ** 2) / 3
     residual = sum((table[i, j] - rows[i] - columns[j] + mean) ** 2 for i in range(3) for j in range(4)) / 6
     combined = max(seed + document - residual, seed, document)
-    freedom = max(combined**2 / (seed**2 / 2 + document**2 / 3 + residual**2 / 6), 2)
-    half = math.sqrt(combined / 12) * scipy.stats.t.ppf(0.975, freedom)
-    np.testing.assert_allclose(intervals.new_documents(sums, tokens), (mean, mean - half, mean + half, freedom))
+    t = scipy.stats.t.ppf
+    half = math.sqrt(combined / 12) * (seed * t(0.975, 2) + document * t(0.975, 3)) / (seed + document)
+    np.testing.assert_allclose(intervals.new_documents(sums, tokens)[:3], (mean, mean - half, mean + half))
 
 
 def test_new_documents_are_less_certain_than_these():
@@ -50,7 +50,21 @@ def test_documents_alike_make_the_two_agree():
     tokens = np.array([10, 30, 60])
     sums = np.array([[0.1], [0.2], [0.4]]) * tokens
     these, new = (of(sums, tokens) for of in (intervals.these_documents, intervals.new_documents))
-    np.testing.assert_allclose(new, these)
+    np.testing.assert_allclose(new[:4], these[:4])
+
+
+def test_the_p_value_is_the_level_at_which_the_interval_touches_zero():
+    sums, tokens = study(3)
+    for shift in (-0.2, 0.1):
+        found = intervals.new_documents(sums + shift * tokens, tokens)
+        p = intervals.p_of_so_low(found)
+        assert 0 < p < 1
+        again = intervals.new_documents(sums + shift * tokens, tokens, abs(1 - 2 * p))
+        assert (again.high if p < 0.5 else again.low) == pytest.approx(0, abs=1e-9)
+    these = intervals.these_documents(sums - 0.03 * tokens, tokens)
+    pooled = (sums - 0.03 * tokens).sum(1) / tokens.sum()
+    wanted = scipy.stats.ttest_1samp(pooled, 0, alternative="less").pvalue
+    assert intervals.p_of_so_low(these) == pytest.approx(wanted)
 
 
 @pytest.mark.parametrize("seeds, documents", [(1, 5), (5, 1)])

@@ -68,6 +68,22 @@ def at_most(found: float, nominal: float, trials: int) -> bool:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("ratio", [0, 1, 4, 16])
+@pytest.mark.parametrize("seeds", [3, 5, 10])
+def test_false_support_whatever_varies_most(seeds, ratio):
+    """... with the seeds' variance over n `ratio` times that of the documents over m, files of unequal length."""
+    rng, trials, documents = np.random.default_rng([seeds, ratio]), 4000, 40
+    main = DOCUMENT * math.sqrt(ratio * seeds / documents)
+    found = 0
+    for _ in range(trials):
+        tokens = np.exp(0.4 * rng.normal(size=documents))
+        table = main * rng.normal(size=(seeds, 1)) + DOCUMENT * rng.normal(size=documents)
+        sums = (table + 0.01 * rng.normal(size=(seeds, documents))) * tokens
+        found += rules.judge(sums, tokens, 1e-9).verdict == "supported"
+    assert at_most(found / trials, 0.025, trials), found / trials
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("seeds", [3, 5, 10])
 def test_false_support_and_false_equivalence(seeds):
     """`supported` where there is no difference; 'no difference that matters' where it is exactly the margin."""
