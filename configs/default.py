@@ -90,5 +90,6 @@ def get_config() -> ConfigDict:
 
     config.mesh = ConfigDict()
     config.mesh.data = 1  # devices that share a batch
+    config.mesh.replicas = 1  # devices that share out a cell's replicas
 
     return config.lock()

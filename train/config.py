@@ -105,6 +105,7 @@ class DoseConfig:
 @dataclasses.dataclass(frozen=True)
 class MeshConfig:
     data: int
+    replicas: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -317,6 +318,11 @@ def _check_values(config: StudyConfig) -> None:
         raise InputError(
             f"train.batch_size={train.batch_size} does not divide over mesh.data={config.mesh.data} devices; make it a "
             f"multiple of {config.mesh.data}."
+        )
+    if config.mesh.data > 1 and config.mesh.replicas > 1:
+        raise InputError(
+            f"mesh.data={config.mesh.data} and mesh.replicas={config.mesh.replicas} both share out a program; set one "
+            f"of them to 1."
         )
     if train.batch_size % (train.accumulate * config.mesh.data):
         raise InputError(

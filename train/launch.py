@@ -65,7 +65,7 @@ def check(config: StudyConfig, workdir: Workdir, cells: tuple[Cell, ...], worker
       InputError: too few devices, an attention path that cannot serve a cell, a cell that was trained with another
         shape, or cells (all are named) whose estimated memory exceeds the limit, or that do not fit side by side.
     """
-    sharding.make_mesh(config.mesh.data)
+    sharding.make_mesh(config.mesh)
     allowed, sizes = memory.limit(config.train), {}
     for cell in cells:
         packs.check_shape(cell, workdir.cell(cell.name), config)

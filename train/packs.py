@@ -60,7 +60,7 @@ def environment(config: StudyConfig) -> dict:
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "jaxlib": jaxlib.__version__,
         "device": jax.devices()[0].device_kind,
-        "devices": config.mesh.data,
+        "devices": config.mesh.data * config.mesh.replicas,
         "cpu": _cpu() if jax.default_backend() == "cpu" else "",
     }
 

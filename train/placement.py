@@ -31,10 +31,10 @@ def workers_for(launcher: Launcher, config: StudyConfig, workdir: Workdir, cells
             f"--launcher=processes needs cores or GPUs, and JAX runs on {platform}, whose devices belong to one "
             f"process; use --launcher=here."
         )
-    if config.mesh.data > 1:
+    if _devices(config) > 1:
         raise InputError(
-            f"--launcher=processes gives each worker one device, and mesh.data={config.mesh.data} splits a batch over "
-            f"several; set config.mesh.data=1, or --launcher=here."
+            f"--launcher=processes gives each worker one device, and mesh.data={config.mesh.data}, mesh.replicas="
+            f"{config.mesh.replicas} use several in a program; set both to 1, or --launcher=here."
         )
     if launcher.workers > count:
         raise InputError(
@@ -42,6 +42,10 @@ def workers_for(launcher: Launcher, config: StudyConfig, workdir: Workdir, cells
             f"ask for {count} at most, or leave --workers out."
         )
     return launcher.workers or min(count, len(cells))
+
+
+def _devices(config: StudyConfig) -> int:
+    return config.mesh.data * config.mesh.replicas
 
 
 def _as_begun(workdir: Workdir, cells: tuple[Cell, ...]) -> str:
@@ -57,7 +61,7 @@ def _as_begun(workdir: Workdir, cells: tuple[Cell, ...]) -> str:
 def _faster(config: StudyConfig, cells: tuple[Cell, ...], cores: int) -> str:
     """By measurement on CPU: the threads of one process do not fill the cores at small steps, and workers fill all of
     them where there is a cell for each. Unmeasured elsewhere, so `here`."""
-    if min(cores, len(cells)) < 2 or config.mesh.data > 1:
+    if min(cores, len(cells)) < 2 or _devices(config) > 1:
         return "here"
     step = max(budget.flops_per_token(cell.model) for cell in cells) * config.train.batch_size * config.data.seq_len
     return "processes" if step < SMALL_STEP or len(cells) >= cores else "here"

@@ -27,7 +27,7 @@ class Program:
         Raises:
           OutOfMemory: the compiled program needs more than the limit.
         """
-        self.pack, self._mesh = pack, sharding.make_mesh(config.mesh.data)
+        self.pack, self._mesh = pack, sharding.make_mesh(config.mesh)
         whole, split = sharding.replicated(self._mesh), sharding.batch(self._mesh)
         self.batch_size, self.seq_len = config.train.batch_size, config.data.seq_len
         self._seeds = jnp.asarray([replica.init_seed for replica in pack.replicas], jnp.uint32)
@@ -37,7 +37,8 @@ class Program:
             for seed in {replica.data_seed for replica in pack.replicas}
         }
         stage = pack.rows or grid.most_replicas(config) if pack.replica_map == "scan" else 0
-        self._rows = max(len(pack.replicas), stage)
+        devices = config.mesh.replicas
+        self._rows = -(-max(len(pack.replicas), stage) // devices) * devices
         began = time.perf_counter()
         rates = [replica.learning_rate for replica in pack.replicas]
         self._rates = jax.device_put(np.resize(np.asarray(rates, np.float32), self._rows), whole)
@@ -64,6 +65,7 @@ class Program:
     def _compile(self, config: StudyConfig, corpus: Corpus, whole, split) -> jax.stages.Compiled:
         pack = self.pack
         run = functools.partial(step.run, pack.model, config.train, pack.replica_map, corpus.bos)
+        run = run if config.mesh.replicas == 1 else sharding.over_devices(run, self._mesh)
         starts = jax.ShapeDtypeStruct((self._rows, STEPS_PER_DISPATCH, self.batch_size), jnp.int32)
         state = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct((self._rows, *leaf.shape[1:]), leaf.dtype, sharding=whole),

@@ -108,6 +108,7 @@ def no_training(monkeypatch):
         ("--config.data.offsets=()", "config.data.offsets is empty"),
         ("--config.model.attention=fastest", "fastest"),
         ("--config.mesh.data=2", "mesh.data=2"),
+        ("--config.mesh.replicas=64", "mesh.replicas=64, but there"),
         ("--config.train.accumulate=3", "does not divide into train.accumulate=3 parts"),
         ("--config.model.remat=some", "none, elementwise, block"),
         # Memory, of all cells at once.
@@ -240,7 +241,7 @@ def test_more_workers_than_slots(study, capsys, monkeypatch):
         capsys, *study.arguments(*processes)
     )
     split = ["--launcher=processes", "--config.mesh.data=2"]
-    assert "mesh.data=2 splits a batch" in refused(capsys, *study.arguments(*split))
+    assert "mesh.data=2, mesh.replicas=1 use several" in refused(capsys, *study.arguments(*split))
     together = ["--launcher=processes", "--config.train.memory_limit_gb=0.001"]
     assert "d016_h001, d016_h016 side by side need" in refused(capsys, *study.arguments(*together))
     assert not (study.workdir / "config.json").exists()

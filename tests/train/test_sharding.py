@@ -8,7 +8,7 @@ import textwrap
 import pytest
 
 from train import sharding
-from train.config import InputError
+from train.config import InputError, MeshConfig
 
 
 def test_two_devices_train_as_one(tmp_path):
@@ -49,6 +49,60 @@ def test_two_devices_train_as_one(tmp_path):
     assert losses["1"][0] != losses["1"][1]
 
 
+@pytest.mark.parametrize(("replica_map", "replicas"), [("scan", 3), ("vmap", 4)])
+def test_replicas_over_two_devices_train_as_on_one(replica_map, replicas, tmp_path):
+    """Also where the last device has one fewer; and the loop, checkpoints and a resume work with it."""
+    (tmp_path / "text.txt").write_text("".join(f"line {i} of {i * i % 977} lines\n" for i in range(4000)))
+    script = """
+        import dataclasses, json, pathlib, sys
+        import jax, numpy as np
+        jax.config.update("jax_num_cpu_devices", 2)
+        from configs import smoke
+        from train import data, grid, loop, packs
+        from train.config import freeze
+        from train.preemption import Notice, Preempted
+        from train.program import Program
+        from train.workdir import CellFolder
+
+        class Silent:
+            def say(self, text):
+                print(text, file=sys.stderr)
+
+            def steps(self, step, losses):
+                stop._received() if step == 4 and stopping else None
+
+        folder, replica_map, replicas = pathlib.Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+        values = smoke.get_config().to_dict()
+        values["grid"].update(tuning_seeds=(), extensions=0, init_seeds=tuple(range(replicas)))
+        values["data"] |= {"source": f"file:{folder}/text.txt", "seq_len": 16}
+        values["train"] |= {"steps": 8, "warmup_steps": 2, "checkpoint_every": 4, "replica_map": replica_map}
+        params = {}
+        for devices in (1, 2):
+            values["mesh"]["replicas"] = devices
+            config = freeze(values)
+            corpus = data.load_or_write(config.data, folder / "data")
+            cell = grid.cells_of(config, data.VOCAB_SIZE)[0]
+            model, replica_map = packs.resolve(cell, config)
+            pack = packs.Pack(0, model, cell.replicas, replica_map, packs.environment(config))
+            program = Program(pack, config, corpus)
+            assert ("all-gather" in program._compiled.as_text()) == (devices == 2), "each device trains its own part"
+            place, stopping, stop = CellFolder(folder / str(devices)), devices == 2, Notice()
+            try:
+                state = loop.train(program, place, config, "", stop, Silent())
+            except Preempted:
+                stopping, stop = False, Notice()
+                state = loop.train(program, place, config, "", stop, Silent())
+            params[devices] = [np.asarray(leaf) for leaf in jax.tree.leaves(state.params)]
+        worst = max(np.abs(a - b).max() for a, b in zip(params[1], params[2]))
+        print(json.dumps([float(worst), bool(np.any(params[1][0][0] != params[1][0][-1]))]))
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script), str(tmp_path), replica_map, str(replicas)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    worst, differ = json.loads(done.stdout.splitlines()[-1])
+    assert worst < 1e-5 and differ and "continues at step 4 of 8" in done.stderr
+
+
 def test_too_few_devices_is_a_sentence():
     with pytest.raises(InputError, match="mesh.data=64, but"):
-        sharding.make_mesh(64)
+        sharding.make_mesh(MeshConfig(data=64, replicas=1))
