@@ -1,6 +1,8 @@
 """The whole protocol: seven rates a factor 2 apart and three tuning seeds in every cell, ten fresh seeds judged.
 
 Command: python main.py --config=configs/full.py
+Time:    hours on 2 cores; docs/results/full.md has the part at d_model 64.
+Expect:  four heads .03 nats a byte below one, heads of width 1 .07 above four.
 """
 
 from configs import default

@@ -53,8 +53,8 @@ def new_documents(sums: np.ndarray, tokens: np.ndarray, confidence: float = 0.95
     With the mean squares of the two-way table, the variance of the mean is (MS_seed + MS_doc - MS_residual) / (n m),
     the estimator of a mean under crossed random effects (Searle, Casella and McCulloch 1992, section 4.3); it is held
     at or above each single factor's MS / (n m). The critical value is Cochran's (1964) for a sum of two mean squares,
-    (MS_seed t(n - 1) + MS_doc t(m - 1)) / (MS_seed + MS_doc): with Satterthwaite's (1946) degrees of freedom three seeds
-    exceed the nominal error rate by half where seeds vary most (tests/eval/test_rules.py). The pooled
+    (MS_seed t(n - 1) + MS_doc t(m - 1)) / (MS_seed + MS_doc): with Satterthwaite's (1946) degrees of freedom three
+    seeds exceed the nominal error rate by half where seeds vary most (tests/eval/test_rules.py). The pooled
     mean is a ratio of two sums over documents, and enters by its linearisation (Cochran 1977, section 2.11).
 
     Args:

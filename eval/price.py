@@ -50,7 +50,7 @@ def judge(found: Evidence, workdir: Workdir, config: StudyConfig) -> Verdict:
     missing = []
     if not pairs:
         missing.append("The tables have no h = 1 and a cell with more heads beside it to compare.")
-    elif timed.empty or not names <= set(timed.cell):
+    elif timed.empty or not all(names <= set(timed.cell[timed.path == path]) for path in PATHS):
         missing.append("Its step times have not been measured: claims.launches processes do it at a study's end.")
     elif timed.launch.nunique() < 2:
         missing.append("One launch gives no interval; two are the least, claims.launches sets them.")

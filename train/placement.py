@@ -2,15 +2,11 @@
 
 import jax
 
-from mha import budget
 from train import slots
 from train.config import InputError, StudyConfig
 from train.grid import Cell
 from train.slots import Launcher
 from train.workdir import Workdir
-
-# Forward FLOPs of one step below which a second core saves less than half of its time.
-SMALL_STEP = 2e9
 
 
 def workers_for(launcher: Launcher, config: StudyConfig, workdir: Workdir, cells: tuple[Cell, ...]) -> int:
@@ -59,9 +55,8 @@ def _as_begun(workdir: Workdir, cells: tuple[Cell, ...]) -> str:
 
 
 def _faster(config: StudyConfig, cells: tuple[Cell, ...], cores: int) -> str:
-    """By measurement on CPU: the threads of one process do not fill the cores at small steps, and workers fill all of
-    them where there is a cell for each. Unmeasured elsewhere, so `here`."""
+    """Workers on CPU where there is a cell for every core, since the threads of one process do not fill the cores at
+    the steps of small models. Unmeasured elsewhere, so `here`."""
     if min(cores, len(cells)) < 2 or _devices(config) > 1:
         return "here"
-    step = max(budget.flops_per_token(cell.model) for cell in cells) * config.train.batch_size * config.data.seq_len
-    return "processes" if step < SMALL_STEP or len(cells) >= cores else "here"
+    return "processes" if len(cells) >= cores else "here"

@@ -23,6 +23,8 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 def measure(study, names: tuple[str, ...], launches: int) -> None:
     """Writes prices/launch_<i>.json for every launch that has not timed exactly the cells `names`."""
+    if not names:
+        return
     study.progress.expect(1)
     for launch in range(launches):
         path = study.workdir.price(launch)
@@ -31,16 +33,15 @@ def measure(study, names: tuple[str, ...], launches: int) -> None:
             continue
         study.progress.begin("price", f"launch {launch + 1} of {launches}, {len(names)} cells on two paths")
         command = [sys.executable, "-m", "train.prices", str(study.workdir.path.resolve()), str(launch), *names]
-        _wait(subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE), study.stop)
+        said = _wait(subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE), study.stop)
+        if said:
+            study.progress.end("price", "failed", said)
+            return
     study.progress.end("price", "done", "")
 
 
-def _wait(process: subprocess.Popen, stop) -> None:
-    """Waits for a launch; one that must stop leaves no process behind.
-
-    Raises:
-      RuntimeError: it failed; the end of what it said.
-    """
+def _wait(process: subprocess.Popen, stop) -> str:
+    """Waits for a launch; one that must stop leaves no process behind. Returns why it failed, '' if it did not."""
     try:
         while process.poll() is None:
             stop.check()
@@ -49,15 +50,15 @@ def _wait(process: subprocess.Popen, stop) -> None:
         if process.poll() is None:
             process.kill()
         said = process.communicate()[1].decode(errors="replace")
-    if process.returncode:
-        raise RuntimeError(f"a launch that times steps ended with code {process.returncode}: {said[-2000:]}")
+    stop.check()  # a signal to the whole group ends the launch too
+    return f"a launch that times steps ended with code {process.returncode}: {said[-500:]}" * bool(process.returncode)
 
 
 def main(workdir: Workdir, launch: int, names: list[str]) -> None:
     """One launch: the median step time of one replica, and its program's bytes, for each cell and path."""
     import jax
 
-    from train import compile_cache, data, grid, packs, sources
+    from train import compile_cache, data, grid, memory, packs, sources
     from train.config import freeze
     from train.program import Program
 
@@ -74,8 +75,12 @@ def main(workdir: Workdir, launch: int, names: list[str]) -> None:
             model, replica_map = packs.resolve(dataclasses.replace(cell, model=model), config)
             pack = packs.Pack(0, model, cell.replicas[:1], replica_map, packs.environment(config))
             before = [program for (other, _), program in programs.items() if other == name]
-            programs[name, path] = program = Program(pack, config, corpus, before)
-            states[name, path] = jax.block_until_ready(program.init())
+            try:
+                program = Program(pack, config, corpus, before)
+                states[name, path] = jax.block_until_ready(program.init())
+            except memory.OutOfMemory:  # plain attention may not fit where the fast path does; the row is left out
+                continue
+            programs[name, path] = program
     counts, taken = dict.fromkeys(programs, 1), {key: [] for key in programs}
     order, draw = list(programs), random.Random(launch)
     for round_ in range(ROUNDS + 1):
