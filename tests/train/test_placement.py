@@ -37,12 +37,10 @@ def workers(config, workdir, launcher=NOBODY) -> int:
     return placement.workers_for(launcher, config, Workdir(workdir), grid.cells_of(config, data.VOCAB_SIZE))
 
 
-def test_small_steps_run_in_workers_and_large_ones_where_a_cell_fills_each_core(config, cores, tmp_path):
-    large = dataclasses.replace(config, train=dataclasses.replace(config.train, batch_size=256))
-    for number, small_steps, large_steps in ((1, 0, 0), (2, 2, 2), (6, 6, 6), (8, 6, 0)):
+def test_workers_run_where_there_is_a_cell_for_every_core(config, cores, tmp_path):
+    for number, expected in ((1, 0), (2, 2), (6, 6), (8, 0)):
         cores(number)
-        assert workers(config, tmp_path) == small_steps
-        assert workers(large, tmp_path) == large_steps
+        assert workers(config, tmp_path) == expected
     one_cell = dataclasses.replace(config, grid=dataclasses.replace(config.grid, num_heads=(8,), d_model=(64,)))
     assert workers(one_cell, tmp_path) == 0
 
