@@ -67,7 +67,7 @@ def show_verdicts(console: Console, verdicts: list[Verdict], page: pathlib.Path 
         console.print(f"[bold]{verdict.id}[/] [{colours[verdict.verdict]}]{label}[/] ", end="", highlight=False)
         console.print(verdict.sentence, highlight=False, markup=False)
     if page:
-        console.print(f"Report: {page.absolute()}", highlight=False, soft_wrap=True)
+        console.print(f"Report: {page.absolute()}", highlight=False, soft_wrap=True, markup=False)
 
 
 def _curve(workdir: Workdir, cell: Cell) -> str:

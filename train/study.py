@@ -97,7 +97,7 @@ def run(
     try:
         workdir.make_writable()
         with workdir.lock() as lock:
-            console.print(f"Headroom: {len(cells)} cells in {path}", highlight=False)
+            console.print(f"Headroom: {len(cells)} cells in {path}", highlight=False, markup=False)
             if mode in TRAINING and not config.dose.relations:
                 console.print(evaluation.prospect(config), highlight=False)
             with stop.at_once():
