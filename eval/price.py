@@ -10,6 +10,7 @@ from eval.comparison import CLAIMS, Verdict, best
 from eval.evidence import Evidence
 from eval.tables import training_curve
 from train.config import StudyConfig
+from train.grid import Replica
 from train.workdir import Workdir, read_json, write_table
 
 CLAIM = "Several heads cost about as much as one"
@@ -152,7 +153,7 @@ def _curve(workdir: Workdir, cell: str, found: Evidence) -> pd.Series:
     if curve.empty:
         return pd.Series(dtype=float)
     runs = found.runs[(found.runs.cell == cell) & (found.runs.status == "done")]
-    names = [f"lr{run.learning_rate:g}_i{run.init_seed}_d{run.data_seed}" for run in runs.itertuples()]
+    names = [Replica(run.learning_rate, run.init_seed, run.data_seed).name for run in runs.itertuples()]
     return curve[curve.replica.isin(names)].groupby("step").loss.mean()
 
 
