@@ -62,8 +62,9 @@ def parse(argv: list[str]) -> tuple[dict, str, pathlib.Path, list[str], list[str
     except (AttributeError, KeyError) as error:
         raise InputError(f"{file} lacks a field that the command line sets ({error}); add it there.") from error
     if stray:
-        close = difflib.get_close_matches(stray[0], MODES, n=1)
-        hint = f"did you mean --mode={close[0]}?" if close else f"write --NAME=VALUE, with {', '.join(NAMES)}."
+        known = {mode: f"--mode={mode}" for mode in MODES} | config_file.flags(HERE)
+        close = difflib.get_close_matches(pathlib.Path(stray[0]).stem, known, n=1)
+        hint = f"did you mean {known[close[0]]}?" if close else f"write --NAME=VALUE, with {', '.join(NAMES)}."
         raise InputError(f"{stray[0]!r} is a stray argument; {hint}")
     if found.mode not in MODES:
         raise InputError(f"--mode={found.mode} is no mode; {nearest(found.mode, MODES)}")

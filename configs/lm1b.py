@@ -2,7 +2,7 @@
 
 Command: python main.py --config=configs/lm1b.py --workdir=runs/lm1b
 Needs:   the data set, prepared once with tensorflow-datasets in array_record format (the error message says how).
-Time:    not measured yet.
+Time:    of one accelerator, unknown: this study has not been run.
 Expect:  one table row for each of the 19 cells, eight replicas a row.
 """
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from mha.transformer import ModelConfig, Transformer
 from train.relations.language import Documents
-from train.step import over_first_replicas, over_replicas
+from train.replica_axis import over_first_replicas, over_replicas
 
 
 def excess_of(

@@ -14,7 +14,8 @@ from train import masked
 from train.config import EvalConfig
 from train.data import Corpus, eval_windows
 from train.packs import Pack
-from train.step import over_replicas, token_losses
+from train.replica_axis import over_replicas
+from train.token_loss import token_losses
 
 BATCHES_PER_DISPATCH = 8
 

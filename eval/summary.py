@@ -5,6 +5,7 @@ import pathlib
 import pandas as pd
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from eval import relations
@@ -82,7 +83,7 @@ def _curve(workdir: Workdir, cell: Cell) -> str:
 def show_status(console: Console, workdir: Workdir, names: list[str]) -> None:
     """Each cell's state and last logged step, and whether somebody is writing now."""
     writer = workdir.writer()
-    shown = Table(title=str(workdir.path))
+    shown = Table(title=escape(str(workdir.path)))
     for name in ("cell", "state", "step", "loss", "reason"):
         shown.add_column(name)
     for name in names:
@@ -93,6 +94,6 @@ def show_status(console: Console, workdir: Workdir, names: list[str]) -> None:
             state = "stopped"
         last = curve[curve.step == curve.step.max()] if len(curve) else curve
         step, loss = (f"{last.step.iloc[0] + 1}", f"{last.loss.min():.3f}") if len(last) else ("", "")
-        shown.add_row(name, state, step, loss, status["reason"])
+        shown.add_row(name, state, step, loss, escape(status["reason"]))
     console.print(shown)
-    console.print(f"Being written by {writer}." if writer else "Nobody is writing here now.", highlight=False)
+    console.print(f"Being written by {escape(writer)}." if writer else "Nobody is writing here now.", highlight=False)

@@ -13,7 +13,7 @@ from train.config import StudyConfig
 from train.data import Corpus, bigram_loss, unigram_entropy
 from train.grid import Cell, Replica
 from train.metrics import read
-from train.workdir import CellFolder, Workdir, read_json, write_table
+from train.workdir import CellFolder, Workdir, read_measured, read_table, write_table
 
 SPLITS = ("tune", "test")
 # Columns that a clock or an allocator fills; every other column of replicas.csv is the same in every run.
@@ -99,11 +99,11 @@ def write_tables(workdir: Workdir, cells: tuple[Cell, ...], config: StudyConfig,
         folder = workdir.cell(cell.name)
         for record in folder.packs():
             if record["trained"] is not None and folder.documents(record["index"]).exists():
-                found = pd.read_parquet(folder.documents(record["index"]))
+                found = read_table(folder.documents(record["index"]))
                 documents.append(found.assign(cell=cell.name))
                 replicas.extend(_replica_rows(cell, folder, record, found, config))
                 if folder.relations(record["index"]).exists():
-                    of_pack = pd.read_parquet(folder.relations(record["index"]))
+                    of_pack = read_table(folder.relations(record["index"]))
                     by_relation.append(pd.DataFrame({"cell": cell.name, **of_pack}))
     if not documents:
         return pd.DataFrame()
@@ -124,7 +124,7 @@ def _replica_rows(
     cell: Cell, folder: CellFolder, record: dict, documents: pd.DataFrame, config: StudyConfig
 ) -> list[dict]:
     pack, trained = packs.from_json(record), record["trained"]
-    timing = read_json(folder.timing) or {}
+    timing = read_measured(folder.timing)
     sums = documents.groupby(["learning_rate", "init_seed", "data_seed", "split"])[
         ["loss_sum", "tokens", "bytes"]
     ].sum()

@@ -121,7 +121,6 @@ class StudyConfig:
 
 
 # The fields that may grow in a workdir: what is new trains alone, what is done stays.
-GROWING = ("d_model", "num_heads", "d_k", "num_layers", "logit_scales", "learning_rates", "init_seeds", "data_seeds")
 
 CHOICES = {
     "grid.seeds": ("paired", "crossed"),
@@ -143,6 +142,7 @@ LARGEST = 2**31 - 1  # of a whole number, as XLA counts; except:
 LARGEST_SEED = 2**32 - 1
 LARGER = {f"grid.{name}_seeds": LARGEST_SEED for name in ("init", "data", "tuning")}
 LARGER |= {"data.max_bytes": 2**63 - 1, "data.language_seed": LARGEST_SEED}
+LARGEST_FRACTIONAL = 1e30  # with room for what a float32 holds, so that no single step leaves a weight infinite
 MAY_BE_ZERO = (
     "grid.init_seeds",
     "grid.data_seeds",
@@ -371,9 +371,10 @@ def _check_value(name: str, value) -> None:
             if not low_enough or number != number or number == float("inf"):
                 least = "at least 0" if name in MAY_BE_ZERO else "above 0"
                 raise InputError(f"config.{name}={value!r} must be {least} and finite.")
-            most = LARGER.get(name, LARGEST)
-            if isinstance(number, int) and number > most:
-                raise InputError(f"config.{name}={value!r} is too large; it may be {most:,} at most.")
+            most = LARGER.get(name, LARGEST) if isinstance(number, int) else LARGEST_FRACTIONAL
+            if number > most:
+                most = f"{most:,}" if isinstance(number, int) else f"{most:g}"
+                raise InputError(f"config.{name}={value!r} is too large; it may be {most} at most.")
 
 
 def differences(old: dict, new: dict) -> list[str]:

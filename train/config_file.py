@@ -41,6 +41,11 @@ def load(name: str, home: pathlib.Path) -> tuple[ConfigDict, pathlib.Path]:
     return config, file
 
 
+def flags(home: pathlib.Path) -> dict[str, str]:
+    """By name, the flag of each config of ours."""
+    return {file.stem: f"--config=configs/{file.name}" for file in (home / "configs").glob("[!_]*.py")}
+
+
 def _find(path: str, home: pathlib.Path) -> pathlib.Path:
     if not path:
         raise InputError("--config= is empty; name a file, such as --config=configs/docs.py.")
@@ -50,7 +55,7 @@ def _find(path: str, home: pathlib.Path) -> pathlib.Path:
             return place
     if any(place.is_dir() for place in places):
         raise InputError(f"--config={path} is a folder; name a file in it.")
-    ours = {file.stem: f"configs/{file.name}" for file in (home / "configs").glob("[!_]*.py")}
+    ours = flags(home)
     close = [ours[stem] for stem in difflib.get_close_matches(pathlib.Path(path).stem, ours, n=2)]
     hint = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(sorted(ours.values()))}."
     raise InputError(f"the config file --config={path} does not exist (looked from {pathlib.Path.cwd()}); {hint}")

@@ -113,7 +113,7 @@ def train_cell(study: Study, cell: Cell, evaluate: bool, end: str) -> None:
         for pack, trained in planned:
             if not trained:
                 _train_pack(study, cell, folder, pack)
-            if evaluate and not folder.documents(pack.index).exists():
+            if evaluate and not folder.evaluated(pack.index):
                 _evaluate_or_train_again(study, cell, folder, pack)
         folder.write_status(*_outcome(folder, end))
 
@@ -150,7 +150,7 @@ def _lacks_something(study: Study, cell: Cell, evaluate: bool) -> bool:
         len(done) < len(folder.packs())
         or not trained.issuperset(cell.replicas)
         or evaluate
-        and not all(folder.documents(pack.index).exists() for pack in done)
+        and not all(folder.evaluated(pack.index) for pack in done)
     )
 
 

@@ -5,6 +5,7 @@ a study later form a pack of their own, so that no finished one is touched.
 """
 
 import dataclasses
+import importlib.metadata
 import os
 import pathlib
 import platform
@@ -12,7 +13,6 @@ import shutil
 
 import jax
 import jax.numpy as jnp
-import jaxlib
 
 from mha.kernels import dispatch
 from mha.transformer import ModelConfig
@@ -20,6 +20,8 @@ from train import slots
 from train.config import InputError, StudyConfig
 from train.grid import Cell, Replica
 from train.workdir import CellFolder
+
+SHAPING_PACKAGES = ("jax", "jaxlib", "flax", "optax", "grain", "numpy")  # whose versions the bits depend on
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +60,7 @@ def environment(config: StudyConfig) -> dict:
     return {
         "threads": slots.threads(),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
-        "jaxlib": jaxlib.__version__,
+        **{name: importlib.metadata.version(name) for name in SHAPING_PACKAGES},
         "device": jax.devices()[0].device_kind,
         "devices": config.mesh.data * config.mesh.replicas,
         "cpu": _cpu() if jax.default_backend() == "cpu" else "",

@@ -1,6 +1,6 @@
-"""Loss and training steps, pure: one replica's K steps, and the replica axis around them.
+"""Training steps, pure: one replica's K steps, and the replica axis around them.
 
-Dimension key: R replica, K step of a dispatch, B batch, T position, V vocabulary, N token of the corpus.
+Dimension key: R replica, K step of a dispatch, B batch, T position, N token of the corpus.
 """
 
 import functools
@@ -13,6 +13,8 @@ import optax
 from mha.transformer import ModelConfig, Transformer
 from train import masked, optimizer
 from train.config import TrainConfig
+from train.replica_axis import over_first_replicas, over_replicas
+from train.token_loss import segments, token_losses
 
 
 class State(NamedTuple):
@@ -21,19 +23,6 @@ class State(NamedTuple):
     params: dict
     opt_state: optax.OptState
     diverged_at: jax.Array  # int32: the step whose loss or gradient was not finite, -1 while there is none
-
-
-def segments(tokens_BT: jax.Array, bos: int) -> jax.Array:
-    """Document numbers from 1 within each packed window; a document begins at its BOS."""
-    return 1 + jnp.cumsum(tokens_BT == bos, axis=1, dtype=jnp.int32)
-
-
-def token_losses(model: ModelConfig, params: dict, tokens_BT1: jax.Array, segments_BT: jax.Array) -> jax.Array:
-    """Negative log-likelihood in nats of each next token: (B, T) for `tokens_BT1` of T + 1 tokens a row."""
-    logits_BTV, _ = Transformer(model).apply({"params": params}, tokens_BT1[:, :-1], segments_BT)
-    # One-hot targets fuse into the softmax; a gather, and its scatter backward, took a quarter of a step on CPU.
-    targets_BTV = jax.nn.one_hot(tokens_BT1[:, 1:], model.vocab_size, dtype=logits_BTV.dtype)
-    return optax.softmax_cross_entropy(logits_BTV, targets_BTV)
 
 
 def batch_loss(model: ModelConfig, bos: int, params: dict, tokens_BT1: jax.Array) -> jax.Array:
@@ -90,28 +79,6 @@ def init(model: ModelConfig, config: TrainConfig, init_seeds_R: jax.Array) -> St
     return jax.vmap(one)(init_seeds_R)
 
 
-def over_replicas(function, replica_map: str):
-    """`function` mapped over a leading replica axis, all at once (`vmap`) or one after another (`scan`)."""
-    if replica_map == "vmap":
-        return jax.vmap(function)
-    return lambda *args: jax.lax.map(lambda one: function(*one), args)
-
-
-def over_first_replicas(function, count: jax.Array, *args):
-    """`function` mapped over the first `count` rows of a leading replica axis, one after another; the other rows of the
-    result are zero. The count is a traced value, so one program serves packs of different sizes."""
-    row = lambda index: jax.tree.map(lambda leaf: leaf[index], args)  # noqa: E731
-    rows = jax.tree.leaves(args)[0].shape[0]
-    empty = jax.tree.map(
-        lambda leaf: jnp.zeros((rows, *leaf.shape), leaf.dtype), jax.eval_shape(lambda: function(*row(0)))
-    )
-
-    def one(index, results):
-        return jax.tree.map(lambda all_, new: all_.at[index].set(new), results, function(*row(index)))
-
-    return jax.lax.fori_loop(0, count, one, empty)
-
-
 def run(
     model: ModelConfig,
     config: TrainConfig,
@@ -163,7 +130,7 @@ def run(
             )
             diverged_at = jnp.where(running & ~finite, step, state.diverged_at)
             found = {"loss": loss, "grad_norm": norm, "learning_rate": rate}
-            metrics = {name: metrics[name].at[index].set(value) for name, value in found.items()}
+            metrics = {name: metrics[name].at[index].set(value.astype(jnp.float32)) for name, value in found.items()}
             return State(*kept, diverged_at), metrics
 
         empty = {name: jnp.zeros(steps_in_dispatch, jnp.float32) for name in ("loss", "grad_norm", "learning_rate")}

@@ -1,6 +1,7 @@
 """The source `tfds:NAME`: text of tensorflow-datasets, read and prepared without TensorFlow; imports tfds lazily."""
 
 import difflib
+import logging
 import threading
 import time
 from collections.abc import Iterator
@@ -12,6 +13,8 @@ import numpy as np
 from train.config import InputError
 
 READ_AHEAD = 256  # examples; one at a time takes three times as long
+# Of what goes wrong tensorflow-datasets logs a line of its own, and raises it as well.
+logging.getLogger("absl").addFilter(lambda record: "tensorflow_datasets" not in record.pathname)
 REACH_SECONDS = 6  # a server that has not answered by then is taken as out of reach
 
 

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import errno
 import fcntl
+import hashlib
 import importlib.metadata
 import json
 import os
@@ -14,10 +15,13 @@ import time
 
 import pandas as pd
 
-from train.config import GROWING, InputError, StudyConfig, differences
+from train import grid, sources
+from train.config import InputError, StudyConfig, differences, freeze
 
 FORMAT = 1  # raise when a workdir of today could not be read by yesterday's code
 RECORDED = ("format", "config", "versions", "device", "data_fingerprint")  # what config.json holds
+CELL_FIELDS = ("d_model", "num_heads", "head_ratio", "d_k", "num_layers", "logit_scales")  # of the grid
+RUN_FIELDS = ("learning_rates", "init_seeds", "data_seeds")
 LOCK_TRIALS = 5
 FAILED = ("failed", "out_of_memory")  # the states of a cell that the next start tries again
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
@@ -61,6 +65,26 @@ def read_json(path: pathlib.Path):
         raise InputError(f"{path} is not readable as JSON ({error}); restore it, or use another --workdir.") from error
 
 
+def read_measured(path: pathlib.Path) -> dict:
+    """The content of a JSON file that a study can measure again; empty if it does not exist or is no JSON."""
+    try:
+        return read_json(path) or {}
+    except InputError:
+        return {}
+
+
+def read_table(path: pathlib.Path) -> pd.DataFrame:
+    """The content of `path`, a .parquet.
+
+    Raises:
+      InputError: the file is missing or damaged.
+    """
+    try:
+        return pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read ({error}); --mode=eval writes it again.") from error
+
+
 def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in PACKAGES}}
 
@@ -100,6 +124,14 @@ class CellFolder:
 
     def relations(self, pack: int) -> pathlib.Path:
         return self.path / f"relations_{pack}.parquet"
+
+    def evaluated(self, pack: int) -> bool:
+        """Whether the losses of a pack are there, whole."""
+        written = [self.documents(pack), *(path for path in [self.relations(pack)] if path.exists())]
+        try:
+            return all(len(read_table(path)) for path in written)
+        except InputError:
+            return False
 
     @property
     def metrics(self) -> pathlib.Path:
@@ -160,9 +192,11 @@ class Workdir:
         return record
 
     def write_record(self, config: StudyConfig, device: str, fingerprint: str) -> None:
+        values = json.loads(json.dumps(dataclasses.asdict(config)))
         value = {
             "format": FORMAT,
-            "config": json.loads(json.dumps(dataclasses.asdict(config))),
+            "config": values,
+            "config_sha256": hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest(),
             "versions": versions(),
             "device": device,
             "data_fingerprint": fingerprint,
@@ -181,12 +215,15 @@ class Workdir:
             return
         new = json.loads(json.dumps(dataclasses.asdict(config)))
         old = record["config"]
-        changed = differences(old, new)
+        may_grow = set()
         # A study of doses trains the runs of a stage side by side and ends them together.
-        for field in GROWING if not config.dose.relations else ("num_heads", "d_k"):
-            before, after = old["grid"].get(field), new["grid"][field]
-            grown = before and after and set(before) <= set(after)
-            changed = [line for line in changed if not (grown and line.startswith(f"grid.{field}:"))]
+        for field in RUN_FIELDS if not config.dose.relations else ():
+            before = old["grid"].get(field)
+            if before and set(before) <= set(new["grid"][field]):
+                may_grow.add(f"grid.{field}")
+        if _cells(old) and _cells(old) <= _cells(new):
+            may_grow |= {f"grid.{field}" for field in CELL_FIELDS}
+        changed = [line for line in differences(old, new) if line.partition(":")[0] not in may_grow]
         if changed:
             raise InputError(
                 f"{self.path} holds a study of another config ({'; '.join(changed)}); in one workdir only the grid may "
@@ -200,6 +237,9 @@ class Workdir:
           InputError: that is not possible.
         """
         probe = self.path / ".writable"
+        for path in (self.data, self.path / "cells", self.path / "prices", self.results, self.report):
+            if path.exists() and not path.is_dir():
+                raise InputError(f"{path} is a file where a study keeps a folder; move it, or use another --workdir.")
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             probe.write_text("")
@@ -247,6 +287,15 @@ class Workdir:
         except FileNotFoundError:
             pass
         return None
+
+
+def _cells(config: dict) -> set[str]:
+    """The names of the cells of a recorded config; none where it is not of this version."""
+    try:
+        frozen = freeze(config)
+        return {cell.name for cell in grid.cells_of(frozen, sources.vocab_size(frozen.data))}
+    except (InputError, AttributeError, TypeError):
+        return set()
 
 
 def disk_is_full(error: BaseException) -> bool:

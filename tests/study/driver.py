@@ -44,6 +44,8 @@ def happen(act: str) -> None:
     elif act == "terminate":
         print("terminated", time.time(), file=sys.stderr, flush=True)
         os.kill(os.getpid(), signal.SIGTERM)
+    elif act == "terminate group":
+        os.killpg(0, signal.SIGTERM)
     elif act == "terminate and linger":
         print("terminated", time.time(), file=sys.stderr, flush=True)
         os.kill(os.getpid(), signal.SIGTERM)

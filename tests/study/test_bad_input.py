@@ -55,6 +55,8 @@ def no_training(monkeypatch):
         ("--workers=two", "--workers=two must be a whole number"),
         ("eval", "did you mean --mode=eval?"),
         ("d016_h001", "stray argument; write --NAME=VALUE"),
+        ("smok", "did you mean --config=configs/smoke.py?"),
+        ("configs/full.py", "did you mean --config=configs/full.py?"),
         # Nothing where something is needed.
         ("--cells=", "empty name"),
         ("--cells= ", "empty name"),
@@ -83,6 +85,7 @@ def no_training(monkeypatch):
         ("--config.data.seq_len=0", "must be above 0"),
         ("--config.model.d_ff=-1", "must be at least 0"),
         ("--config.train.clip_norm=inf", "finite"),
+        ("--config.grid.learning_rates=.01,1e39", "it may be 1e+30 at most"),
         ("--config.grid.init_seeds=-1", "must be at least 0"),
         ("--config.grid.init_seeds=4294967296", "it may be 4,294,967,295 at most"),
         ("--config.train.steps=3000000000", "it may be 2,147,483,647 at most"),
@@ -148,7 +151,7 @@ def test_config_files(content, said, tmp_path, capsys):
 
 def test_config_files_that_are_none(tmp_path, capsys):
     workdir = f"--workdir={tmp_path / 'workdir'}"
-    assert "did you mean configs/smoke.py?" in refused(capsys, "--config=configs/smok.py", workdir)
+    assert "did you mean --config=configs/smoke.py?" in refused(capsys, "--config=configs/smok.py", workdir)
     assert "is a folder" in refused(capsys, f"--config={tmp_path}", workdir)
     assert "--config= is empty" in refused(capsys, "--config=", workdir)
     assert "--config= is empty" in refused(capsys, workdir, "--config")
@@ -203,6 +206,13 @@ def test_workdirs(study, done, tmp_path, capsys):
             capsys, f"--mode={mode}", "--config.train.steps=9", f"--workdir={done.workdir}"
         )
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("folder", ["data", "cells", "results"])
+def test_a_file_where_a_folder_belongs(folder, study, capsys):
+    study.workdir.mkdir()
+    (study.workdir / folder).write_text("")
+    assert f"{folder} is a file where a study keeps a folder" in refused(capsys, *study.arguments())
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,12 @@
 """What a command line means, and the exit codes."""
 
+import json
 import os
 import pathlib
 import signal
 import sys
 
+import pandas as pd
 import pytest
 
 import main
@@ -108,6 +110,41 @@ def test_report_from_what_is_there(done, quiet):
     page.unlink()
     assert done.run("--mode=report") == 0
     assert page.exists() and done.rows().equals(quiet.rows())
+
+
+def test_what_a_study_says_at_its_end(done, capsys):
+    """A row a cell: rate, losses, distance to the bigram model, how training fell, step time; then the page's path."""
+    assert done.run() == 0
+    said = capsys.readouterr().out
+    for name in ("cell", "rate", "nats/token", "bits/byte", "vs bigram", "training loss", "ms/step"):
+        assert name in said
+    for row in pd.read_csv(done.workdir / "results" / "cells.csv").itertuples():
+        (line,) = [line for line in said.splitlines() if line.split()[:2] == [row.cell, "0.01"]]
+        first, arrow, last = line.split("%")[1].split()[:3]
+        assert f"{row.test_loss:.3f}" in line and f"{-row.below_bigram:+.1%}" in line
+        assert arrow == "->" and float(first) > float(last)
+    assert f"Report: {done.workdir / 'report' / 'index.html'}" in said
+    assert "non-embedding parameters a cell, within 0.000%" in said
+
+
+def test_names_that_look_like_markup(study, capsys):
+    """Rich would take `[/b]` for the end of something bold."""
+    odd = type(study)(study.text, study.workdir.parent / "a[/b]")
+    assert odd.run("--mode=train", "--cells=d016_h001") == 0
+    status = odd.cell("d016_h001") / "status.json"
+    status.write_text(json.dumps({"state": "failed", "reason": "no room at [/tmp/x]"}))
+    capsys.readouterr()
+    assert odd.run("--mode=status") == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "a[/b]" in said and "[/tmp/x]" in said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float64", "bfloat16"])
+def test_other_precisions(dtype, study):
+    code, said = study.finish(f"--config.model.dtype={dtype}")
+    assert code == 0 and "Warning" not in said, said
+    assert study.finish("--mode=eval")[0] == 0
 
 
 def test_signals_are_given_back():

@@ -144,6 +144,26 @@ def test_torn_and_late_lines_of_metrics_are_dropped(done, quiet):
     assert_same_results(done, quiet)
 
 
+def test_damaged_losses_are_evaluated_again(done, quiet, capsys):
+    """From the checkpoint; the report alone names the file."""
+    losses = done.cell(ONE) / "documents_0.parquet"
+    os.truncate(losses, losses.stat().st_size // 2)
+    assert done.run("--mode=report") == 2
+    error = capsys.readouterr().err
+    assert f"{losses} cannot be read" in error and "--mode=eval writes it again" in error and error.count("\n") == 1
+    before = untouched(done, OTHER)
+    assert done.run() == DONE
+    assert untouched(done, OTHER) == before
+    assert_same_results(done, quiet)
+
+
+def test_damaged_times_are_measured_again(done, quiet):
+    (done.cell(ONE) / "timing.json").write_text("{")
+    assert done.run() == DONE
+    assert json.loads((done.cell(ONE) / "timing.json").read_text())["step_ms"] > 0
+    assert_same_results(done, quiet)
+
+
 def test_one_failing_cell_leaves_the_others_and_is_tried_again(study, quiet, monkeypatch, capsys):
     train = loop.train
 

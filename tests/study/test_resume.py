@@ -68,8 +68,9 @@ TERMINATED = {
     "compile": Fault("train.launch", "Program", call=2, act="terminate and linger"),
     "evaluation": Fault("eval.loss", "eval_windows", call=2, act="terminate and linger"),
     "data preparation": Fault("train.documents", "split", act="terminate and linger"),
-    "timing": Fault("train.program", "Program.run", call=12, act="terminate"),
-    "table write": Fault("train.workdir", "write_json", call=1, act="terminate"),
+    "mid-save": Fault("train.checkpoint", "Saver.save", call=5, after=True, act="terminate"),
+    "timing": Fault("train.timing", "statistics.median", act="terminate"),
+    "table write": Fault("pandas", "DataFrame.to_csv", after=True, act="terminate and linger"),
 }
 
 
@@ -85,6 +86,18 @@ def test_terminated_at_a_point(point, study, quiet):
     assert "Run the same command again" in output
     if point == "training":
         assert study.checkpoints("d016_h001"), "the pending checkpoint is finished"
+    run_to_the_end(study)
+    assert_same_results(study, quiet)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(5))
+def test_terminated_at_a_random_moment(seed, study, quiet):
+    begun = study.start()
+    time.sleep(random.Random(seed).uniform(3, 11))
+    begun.send_signal(signal.SIGTERM)
+    output = "".join(begun.communicate(timeout=SECONDS_TO_STOP))
+    assert begun.returncode in (0, 75), output  # 0: it was done before
     run_to_the_end(study)
     assert_same_results(study, quiet)
 
@@ -146,6 +159,24 @@ def test_an_added_cell_trains_alone(done, quiet, monkeypatch):
     assert done.run() == 0
     assert calls == [("d016_h016", 2)]
     assert_same_results(done, quiet)
+
+
+def test_a_grid_of_all_powers_grows_too(done, quiet, monkeypatch):
+    """What counts is that no cell is lost, however the grid names them."""
+    calls = training_calls(monkeypatch)
+    assert done.run("--config.grid.num_heads=()") == 0  # powers of head_ratio = 8, and 16
+    assert calls == [("d016_h008", 2)]
+    assert done.run("--config.grid.num_heads=()", "--config.grid.head_ratio=2") == 0
+    assert calls[1:] == [("d016_h002", 2), ("d016_h004", 2)]
+    old, keys = quiet.rows(), ["cell", "learning_rate", "init_seed", "split"]
+    pd.testing.assert_frame_equal(done.rows().merge(old[keys], on=keys), old)
+
+
+def test_a_grid_that_loses_a_cell_is_refused(done, capsys):
+    assert done.run("--config.grid.num_heads=()", "--config.grid.head_ratio=8") == 0
+    capsys.readouterr()
+    assert done.run("--config.grid.num_heads=()", "--config.grid.head_ratio=3") == 2
+    assert "grid.head_ratio: 8 -> 3" in capsys.readouterr().err
 
 
 def test_cells_restricts_training_and_keeps_the_tables(done, quiet, monkeypatch):

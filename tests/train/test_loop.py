@@ -109,6 +109,35 @@ def test_frozen_means_frozen(config, corpus, tmp_path):
     assert bits(state.params, 1) == bits(before.params, 1)
 
 
+def test_the_state_is_donated(program):
+    """Its memory is the next state's, so that a program needs one state and not two."""
+    state = program.init()
+    program.run(state, 0, 1)
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state))
+
+
+def test_metrics_are_read_while_the_next_dispatch_runs(program, config, tmp_path, monkeypatch):
+    """Each a dispatch late, but before a save, which waits anyway."""
+    order = []
+    run, read_back = Program.run, loop.read_back
+
+    def noted_run(self, state, first, count):
+        order.append(f"run {first}")
+        return run(self, state, first, count)
+
+    def noted_read(found):
+        order.append("read")
+        return read_back(found)
+
+    monkeypatch.setattr(Program, "run", noted_run)
+    monkeypatch.setattr(loop, "read_back", noted_read)
+    monkeypatch.setattr(loop, "_next_dispatch", lambda dispatch, seconds: 2)
+    train(program, config, tmp_path / "cell")
+    assert order == ["run 0", "run 1", "read", "run 3", "read", "read", "run 4", "run 6", "read", "read"] + [
+        "run 8", "run 10", "read", "read"
+    ]  # fmt: skip
+
+
 def test_metrics_of_every_logged_step_once(trained, program, config):
     _, folder = trained
     found = lines(folder)

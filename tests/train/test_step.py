@@ -11,7 +11,7 @@ import pytest
 
 from configs import default
 from mha.transformer import ModelConfig
-from train import step
+from train import step, token_loss
 from train.config import freeze
 
 BOS = 256
@@ -103,9 +103,9 @@ def test_replicas_differ_by_seed_and_rate():
 
 def test_segments_begin_at_bos_and_bos_is_no_target():
     tokens = jnp.array([[5, BOS, 7, 8, BOS, 9, 3, 1, 2]])
-    np.testing.assert_array_equal(step.segments(tokens, BOS), [[1, 2, 2, 2, 3, 3, 3, 3, 3]])
+    np.testing.assert_array_equal(token_loss.segments(tokens, BOS), [[1, 2, 2, 2, 3, 3, 3, 3, 3]])
     params = jax.tree.map(lambda leaf: leaf[0], step.init(MODEL, TRAIN, SEEDS[:1]).params)
-    losses = step.token_losses(MODEL, params, tokens, step.segments(tokens[:, :-1], BOS))
+    losses = token_loss.token_losses(MODEL, params, tokens, token_loss.segments(tokens[:, :-1], BOS))
     kept = jnp.array([False, True, True, False, True, True, True, True])[None]
     wanted = jnp.sum(jnp.where(kept, losses, 0)) / 6
     np.testing.assert_allclose(step.batch_loss(MODEL, BOS, params, tokens), wanted, rtol=1e-6)

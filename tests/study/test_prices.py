@@ -1,0 +1,62 @@
+"""The launches that time steps: what goes wrong in one costs the price and nothing else."""
+
+import json
+import pathlib
+
+import pytest
+
+from tests.study.tiny import CELLS, Fault
+from train import memory, prices
+from train.workdir import Workdir
+
+pytestmark = pytest.mark.usefixtures("plain_page")
+PRICED = ("--config.grid.tuning_seeds=7", "--config.claims.launches=2")
+
+
+def running(workdir: pathlib.Path) -> list[str]:
+    """Command lines of the launches that are alive."""
+    found = [path.read_bytes().replace(b"\0", b" ").decode() for path in pathlib.Path("/proc").glob("[0-9]*/cmdline")]
+    return [line for line in found if "train.prices" in line and str(workdir) in line]
+
+
+def c3(study) -> dict:
+    (verdict,) = [v for v in json.loads((study.workdir / "results" / "claims.json").read_text()) if v["id"] == "C3"]
+    return verdict
+
+
+def test_a_launch_that_fails_costs_the_price_alone(study, monkeypatch, capsys):
+    monkeypatch.setattr(prices.sys, "executable", "false")
+    assert study.run(*PRICED) == 0
+    assert "price: failed: a launch that times steps ended with code 1" in capsys.readouterr().out
+    assert c3(study)["verdict"] == "undecided" and len(study.rows("cells")) == 2
+    monkeypatch.undo()
+    times = []
+    monkeypatch.setattr(prices, "_wait", lambda process, stop: times.append(process.wait()) or "")
+    assert study.run(*PRICED) == 0
+    assert times == [0, 0]
+    rows = Workdir(study.workdir).price(1).read_text()
+    assert {(row["cell"], row["path"]) for row in json.loads(rows)["rows"]} == {
+        (cell, path) for cell in CELLS for path in ("auto", "reference")
+    }
+    assert study.run(*PRICED) == 0
+    assert times == [0, 0], "what is timed is not timed again"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("act", ["terminate", "terminate group"])
+def test_terminated_while_a_launch_runs(act, study):
+    process = study.start(*PRICED, fault=Fault("train.prices", "_wait", act=act), start_new_session=True)
+    output = "".join(process.communicate(timeout=300))
+    assert process.returncode == 75, output
+    assert not running(study.workdir)
+    code, output = study.finish(*PRICED)
+    assert code == 0 and Workdir(study.workdir).price(1).exists(), output
+
+
+def test_a_path_that_does_not_fit_is_left_out(done, monkeypatch):
+    """Plain attention keeps every head's probabilities, and may need what the device has not."""
+    sizes = iter([1, 10**18] * len(CELLS))
+    monkeypatch.setattr(memory, "compiled_bytes", lambda compiled: next(sizes))
+    prices.main(Workdir(done.workdir), 0, list(CELLS))
+    rows = json.loads(Workdir(done.workdir).price(0).read_text())["rows"]
+    assert [(row["cell"], row["path"]) for row in rows] == [(cell, "auto") for cell in CELLS]
