@@ -70,14 +70,16 @@ def check(config: StudyConfig, workdir: Workdir, cells: tuple[Cell, ...], worker
     for cell in cells:
         packs.check_shape(cell, workdir.cell(cell.name), config)
         model, replica_map = packs.resolve(cell, config)
-        replicas = max(len(cell.replicas), most_replicas(config))
+        most = max(len(cell.replicas), most_replicas(config))
+        replicas = memory.replicas_that_fit(config, model, most, replica_map, corpus_tokens)
         batch_size = config.train.batch_size // config.train.accumulate  # whose activations are held at once
         sizes[cell.name] = memory.estimate(model, replicas, replica_map, batch_size, corpus_tokens)
     too_large = [f"{name} {memory.gigabytes(needed)}" for name, needed in sizes.items() if needed > allowed]
     if too_large:
         raise InputError(
-            f"estimated memory exceeds the {memory.gigabytes(allowed)} available: {', '.join(too_large)}; lower "
-            f"train.batch_size or data.seq_len, drop these cells with --cells, or raise train.memory_limit_gb."
+            f"estimated memory exceeds the {memory.gigabytes(allowed)} available, even for one replica at a time: "
+            f"{', '.join(too_large)}; lower train.batch_size or data.seq_len, drop these cells with --cells, or raise "
+            f"train.memory_limit_gb."
         )
     largest = sorted(sizes, key=sizes.get, reverse=True)[:workers]
     together = sum(sizes[name] for name in largest)
@@ -106,7 +108,7 @@ def train_cells(study: Study, cells: tuple[Cell, ...], evaluate: bool, end: str 
 def train_cell(study: Study, cell: Cell, evaluate: bool, end: str) -> None:
     """What `train_cells` does with one cell."""
     folder = study.workdir.cell(cell.name)
-    planned = packs.plan(cell, folder, study.config, study.progress.say)
+    planned = packs.plan(cell, folder, study.config, len(study.corpus.tokens), study.progress.say)
     with faults_stay_in(study, cell.name):
         if not all(trained for _, trained in planned):
             folder.write_status("running")

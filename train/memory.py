@@ -1,5 +1,6 @@
 """How much memory a cell takes: an estimate before anything is compiled, and the compiled program's own account."""
 
+import bisect
 import os
 
 import jax
@@ -7,7 +8,7 @@ import jax
 from mha import budget
 from mha.transformer import ModelConfig
 from train import cgroup
-from train.config import TrainConfig
+from train.config import StudyConfig, TrainConfig
 
 
 class OutOfMemory(Exception):
@@ -40,6 +41,13 @@ def estimate(model: ModelConfig, replicas: int, replica_map: str, batch_size: in
     kept = sum(layers) if model.remat == "none" else max(layers) + model.num_layers * held[model.remat]
     activations = 4 * tokens * (kept + 3 * model.vocab_size)
     return state + at_once * activations + 2 * corpus_tokens
+
+
+def replicas_that_fit(config: StudyConfig, model: ModelConfig, most: int, replica_map: str, corpus_tokens: int) -> int:
+    """How many of `most` replicas one program can train by the estimate; at least 1, whether that fits or not."""
+    allowed, batch_size = limit(config.train), config.train.batch_size // config.train.accumulate
+    fits = lambda count: estimate(model, count, replica_map, batch_size, corpus_tokens) <= allowed  # noqa: E731
+    return max(1, bisect.bisect_left(range(1, most + 1), True, key=lambda count: not fits(count)))
 
 
 def compiled_bytes(compiled: jax.stages.Compiled) -> int:

@@ -10,15 +10,16 @@ import os
 import pathlib
 import platform
 import shutil
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
 from mha.kernels import dispatch
 from mha.transformer import ModelConfig
-from train import slots
+from train import memory, slots
 from train.config import InputError, StudyConfig
-from train.grid import Cell, Replica
+from train.grid import Cell, Replica, most_replicas
 from train.workdir import CellFolder
 
 SHAPING_PACKAGES = ("jax", "jaxlib", "flax", "optax", "grain", "numpy")  # whose versions the bits depend on
@@ -116,8 +117,11 @@ def check_shape(cell: Cell, folder: CellFolder, config: StudyConfig) -> None:
             )
 
 
-def plan(cell: Cell, folder: CellFolder, config: StudyConfig, say) -> list[tuple[Pack, bool]]:
-    """The cell's packs in training order, each with whether it is trained to the end; new ones are written down first.
+def plan(
+    cell: Cell, folder: CellFolder, config: StudyConfig, corpus_tokens: int, say: Callable[[str], None]
+) -> list[tuple[Pack, bool]]:
+    """The cell's packs in training order, each with whether it is trained to the end; new ones are written down first,
+    as many as it takes for each to fit the memory.
 
     A pack that has not finished restarts, and says so, if the settings that it began with cannot be had again.
     """
@@ -138,8 +142,11 @@ def plan(cell: Cell, folder: CellFolder, config: StudyConfig, say) -> list[tuple
             record.update(dataclasses.replace(pack, environment=here, model=model, replica_map=replica_map).as_json())
     known = {replica for record in records for replica in from_json(record).replicas}
     added = tuple(replica for replica in cell.replicas if replica not in known)
-    if added:
-        pack = Pack(len(records), model, added, replica_map, here)
+    most = max(len(added), most_replicas(config))
+    rows = memory.replicas_that_fit(config, model, most, replica_map, corpus_tokens)
+    for first in range(0, len(added), rows):
+        replicas = added[first : first + rows]
+        pack = Pack(len(records), model, replicas, replica_map, here, rows if rows < most else 0)
         records.append({**pack.as_json(), "trained": None})
     if records != before:
         folder.write_packs(records)

@@ -35,7 +35,7 @@ def saved(config, tmp_path_factory):
     corpus = data.write_corpus(config.data, workdir.data)
     (cell,) = grid.cells_of(config, data.VOCAB_SIZE)
     folder = workdir.cell(cell.name)
-    ((pack, _),) = packs.plan(cell, folder, config, print)
+    ((pack, _),) = packs.plan(cell, folder, config, 0, print)
     seeds = jnp.asarray([replica.init_seed for replica in pack.replicas], jnp.uint32)
     state = step.init(pack.model, config.train, seeds)
     with checkpoint.Saver(folder.checkpoints(0)) as saver:

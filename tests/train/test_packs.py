@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from configs import smoke
-from train import data, grid, packs
+from train import data, grid, memory, packs
 from train.config import InputError, freeze
 from train.workdir import CellFolder
 
@@ -30,7 +30,7 @@ def folder(tmp_path):
 
 
 def plan(config, folder, said=None):
-    return packs.plan(cell_of(config), folder, config, (said if said is not None else []).append)
+    return packs.plan(cell_of(config), folder, config, 0, (said if said is not None else []).append)
 
 
 def test_a_pack_is_written_before_its_first_step_and_read_back(folder):
@@ -54,6 +54,19 @@ def test_added_replicas_get_a_pack_of_their_own(folder):
     names = {replica.name for replica in added.replicas}
     assert names == {"lr0.01_i2_d2", "lr0.02_i0_d0", "lr0.02_i1_d1", "lr0.02_i2_d2"}
     assert set(added.replicas).isdisjoint(first.replicas)
+
+
+def test_packs_are_as_large_as_the_memory_allows(folder):
+    """Seven replicas where five fit: by the estimate, written down, and the same program serves both packs."""
+    config = config_of(init_seeds=tuple(range(7)))
+    model, replica_map = packs.resolve(cell_of(config), config)
+    size = lambda count: memory.estimate(model, count, replica_map, config.train.batch_size, 0)  # noqa: E731
+    allowed = (size(5) + size(6)) / 2 / 2**30
+    config = dataclasses.replace(config, train=dataclasses.replace(config.train, memory_limit_gb=allowed))
+    (first, _), (second, _) = plan(config, folder)
+    assert [len(pack.replicas) for pack in (first, second)] == [5, 2] and first.rows == second.rows == 5
+    assert {*first.replicas} | {*second.replicas} == {*cell_of(config).replicas}
+    assert plan(config, folder) == [(first, False), (second, False)]
 
 
 def test_another_environment_starts_an_unfinished_pack_again(folder, monkeypatch):
