@@ -16,6 +16,7 @@ seq_len in a row, where ours counts each byte of each document once). --torch_py
 """
 
 import argparse
+import contextlib
 import json
 import os
 import pathlib
@@ -169,13 +170,12 @@ def run(name: str, args, folder: pathlib.Path) -> dict:
         else:
             command = [sys.executable, "-m", "benchmarks.jax_study", name]
         began = time.perf_counter()
-        running = [
-            subprocess.Popen(
-                [*command, str(folder), *part], cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE
-            )
-            for part in parts
-        ]
-        said = [process.communicate()[0] for process in running]
+        with contextlib.ExitStack() as ended:
+            running = [
+                ended.enter_context(_killed_at_last([*command, str(folder), *part], cwd=ROOT, env=environment))
+                for part in parts
+            ]
+            said = [process.communicate()[0] for process in running]
         seconds = time.perf_counter() - began
         if any(process.returncode for process in running):
             raise RuntimeError(f"{name} ended with {[process.returncode for process in running]}.")
@@ -185,17 +185,28 @@ def run(name: str, args, folder: pathlib.Path) -> dict:
         return {"seconds": seconds, "compile_seconds": compiling, "loss": sum(losses) / len(losses), "first_step": None}
 
 
+@contextlib.contextmanager
+def _killed_at_last(command: list[str], **keywords):
+    """A process that does not outlive the block, with its standard output as text."""
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, **keywords)
+    try:
+        yield process
+        process.wait()
+    finally:
+        process.kill()
+
+
 def ours(args, workdir: pathlib.Path, environment: dict) -> dict:
     """`python main.py`; its table is there when results/replicas.csv is."""
     import pandas as pd
 
     command = [sys.executable, str(ROOT / "main.py"), *fields(args), f"--workdir={workdir}"]
     start, began = time.time(), time.perf_counter()
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
     first_step = None
-    for line in process.stdout:
-        if first_step is None and ": step " in line:
-            first_step = time.perf_counter() - began
+    with _killed_at_last(command, env=environment) as process:
+        for line in process.stdout:
+            if first_step is None and ": step " in line:
+                first_step = time.perf_counter() - began
     if process.wait():
         raise RuntimeError(f"main.py ended with {process.returncode}.")
     table = workdir / "results" / "replicas.csv"
