@@ -90,6 +90,6 @@ def get_config() -> ConfigDict:
 
     config.mesh = ConfigDict()
     config.mesh.data = 1  # devices that share a batch
-    config.mesh.replicas = 1  # devices that share out a cell's replicas
+    config.mesh.replicas = 0  # devices that share out a cell's replicas; 0 = every accelerator of the host, on CPU 1
 
     return config.lock()

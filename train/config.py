@@ -162,6 +162,7 @@ MAY_BE_ZERO = (
     "train.memory_limit_gb",
     "train.profile_steps",
     "eval.stride",
+    "mesh.replicas",
 )
 
 

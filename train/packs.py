@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 from mha.kernels import dispatch
 from mha.transformer import ModelConfig
-from train import memory, slots
+from train import memory, sharding, slots
 from train.config import InputError, StudyConfig
 from train.grid import Cell, Replica, most_replicas
 from train.workdir import CellFolder
@@ -63,7 +63,7 @@ def environment(config: StudyConfig) -> dict:
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
         **{name: importlib.metadata.version(name) for name in SHAPING_PACKAGES},
         "device": jax.devices()[0].device_kind,
-        "devices": config.mesh.data * config.mesh.replicas,
+        "devices": config.mesh.data * sharding.replica_devices(config.mesh),
         "cpu": _cpu() if jax.default_backend() == "cpu" else "",
     }
 

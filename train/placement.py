@@ -30,7 +30,7 @@ def workers_for(launcher: Launcher, config: StudyConfig, workdir: Workdir, cells
     if _devices(config) > 1:
         raise InputError(
             f"--launcher=processes gives each worker one device, and mesh.data={config.mesh.data}, mesh.replicas="
-            f"{config.mesh.replicas} use several in a program; set both to 1, or --launcher=here."
+            f"{config.mesh.replicas} use several in a program; leave both out, or --launcher=here."
         )
     if launcher.workers > count:
         raise InputError(
@@ -41,7 +41,7 @@ def workers_for(launcher: Launcher, config: StudyConfig, workdir: Workdir, cells
 
 
 def _devices(config: StudyConfig) -> int:
-    return config.mesh.data * config.mesh.replicas
+    return config.mesh.data * max(1, config.mesh.replicas)
 
 
 def _as_begun(workdir: Workdir, cells: tuple[Cell, ...]) -> str:

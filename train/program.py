@@ -37,7 +37,7 @@ class Program:
             for seed in {replica.data_seed for replica in pack.replicas}
         }
         stage = pack.rows or grid.most_replicas(config) if pack.replica_map == "scan" else 0
-        devices = config.mesh.replicas
+        devices = self._mesh.shape["replica"]
         self._rows = -(-max(len(pack.replicas), stage) // devices) * devices
         began = time.perf_counter()
         rates = [replica.learning_rate for replica in pack.replicas]
@@ -65,7 +65,7 @@ class Program:
     def _compile(self, config: StudyConfig, corpus: Corpus, whole, split) -> jax.stages.Compiled:
         pack = self.pack
         run = functools.partial(step.run, pack.model, config.train, pack.replica_map, corpus.bos)
-        run = run if config.mesh.replicas == 1 else sharding.over_devices(run, self._mesh)
+        run = run if self._mesh.shape["replica"] == 1 else sharding.over_devices(run, self._mesh)
         starts = jax.ShapeDtypeStruct((self._rows, STEPS_PER_DISPATCH, self.batch_size), jnp.int32)
         state = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct((self._rows, *leaf.shape[1:]), leaf.dtype, sharding=whole),

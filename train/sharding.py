@@ -2,6 +2,7 @@
 everything else on every device."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 
 import jax
@@ -11,8 +12,16 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from train.config import InputError, MeshConfig
 
 
+def replica_devices(config: MeshConfig) -> int:
+    """Devices that share out the replicas of a program: config.replicas, where 0 means all the accelerators of this
+    host, unless they share batches."""
+    if config.replicas:
+        return config.replicas
+    return 1 if config.data > 1 or jax.default_backend() == "cpu" else jax.local_device_count()
+
+
 def make_mesh(config: MeshConfig) -> Mesh:
-    """A mesh of `config.replicas` x `config.data` devices.
+    """A mesh of `replica_devices` x `config.data` devices.
 
     Raises:
       InputError: there are fewer devices.
@@ -20,7 +29,8 @@ def make_mesh(config: MeshConfig) -> Mesh:
     for name, number in dataclasses.asdict(config).items():
         if number > jax.device_count():
             raise InputError(f"mesh.{name}={number}, but there are {jax.device_count()} devices; lower it.")
-    shape, devices = (config.replicas, config.data), jax.devices()[: config.replicas * config.data]
+    shape = replica_devices(config), config.data
+    devices = jax.devices()[: math.prod(shape)]
     return jax.make_mesh(shape, ("replica", "data"), axis_types=(AxisType.Auto,) * 2, devices=devices)
 
 

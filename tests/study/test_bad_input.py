@@ -251,7 +251,7 @@ def test_more_workers_than_slots(study, capsys, monkeypatch):
         capsys, *study.arguments(*processes)
     )
     split = ["--launcher=processes", "--config.mesh.data=2"]
-    assert "mesh.data=2, mesh.replicas=1 use several" in refused(capsys, *study.arguments(*split))
+    assert "mesh.data=2, mesh.replicas=0 use several" in refused(capsys, *study.arguments(*split))
     together = ["--launcher=processes", "--config.train.memory_limit_gb=0.001"]
     assert "d016_h001, d016_h016 side by side need" in refused(capsys, *study.arguments(*together))
     assert not (study.workdir / "config.json").exists()

@@ -106,3 +106,12 @@ def test_replicas_over_two_devices_train_as_on_one(replica_map, replicas, tmp_pa
 def test_too_few_devices_is_a_sentence():
     with pytest.raises(InputError, match="mesh.data=64, but"):
         sharding.make_mesh(MeshConfig(data=64, replicas=1))
+
+
+@pytest.mark.parametrize(("backend", "data", "replicas", "found"), [
+    ("cpu", 1, 0, 1), ("gpu", 1, 0, 4), ("tpu", 1, 0, 4), ("gpu", 2, 0, 1), ("gpu", 1, 3, 3),
+])  # fmt: skip
+def test_an_accelerator_host_shares_replicas_out_by_itself(backend, data, replicas, found, monkeypatch):
+    monkeypatch.setattr(sharding.jax, "default_backend", lambda: backend)
+    monkeypatch.setattr(sharding.jax, "local_device_count", lambda: 4)
+    assert sharding.replica_devices(MeshConfig(data=data, replicas=replicas)) == found
