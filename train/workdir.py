@@ -14,7 +14,7 @@ import time
 
 import pandas as pd
 
-from train.config import GROWING, InputError, StudyConfig, differences
+from train.config import GROWING, LATER, InputError, StudyConfig, differences
 
 FORMAT = 1  # raise when a workdir of today could not be read by yesterday's code
 RECORDED = ("format", "config", "versions", "device", "data_fingerprint")  # what config.json holds
@@ -157,6 +157,9 @@ class Workdir:
             raise InputError(
                 f"{self.path / 'config.json'} lacks {', '.join(lacking)}; restore it, or use another --workdir."
             )
+        for section, fields in LATER.items():
+            if isinstance(record["config"], dict) and isinstance(record["config"].get(section), dict):
+                record["config"][section] = fields | record["config"][section]
         return record
 
     def write_record(self, config: StudyConfig, device: str, fingerprint: str) -> None:

@@ -12,6 +12,10 @@ its sum of +-bits then has 2^r levels, equally spaced. So
              alone;
   readout    compares these bits with each answer's.
 
+The staircase is stiff: its units reach some 150, so a step of AdamW moves it far. At the rates that suit drawn weights
+training leaves this solution within its first steps; a model that leaves it has not shown
+that one head could not express it.
+
 Everything that is no answer is predicted at about its frequency. Words and positions have a constant norm each, so
 that the RMSNorms only scale.
 
@@ -43,7 +47,7 @@ def refusal(model: ModelConfig, spoken: Language) -> str:
     if model.num_heads == 1 and all(have[name] >= needed[name] for name in needed):
         return ""
     return (
-        f"A start by hand with {len(spoken.on)} relations needs one head and at least {_listed(needed)}; this model "
+        f"A start by hand at dose {len(spoken.on)} needs one head and at least {_listed(needed)}; this model "
         f"has num_heads={model.num_heads}, {_listed(have)}."
     )
 
