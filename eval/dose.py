@@ -9,10 +9,10 @@ import pandas as pd
 from eval import dose_rules
 from eval.claims import Verdict
 from eval.dose_rules import Steps
-from train import dose_study, starts, until
+from train import dose_study, starts
 from train.config import StudyConfig
 from train.grid import Cell
-from train.relations import shortcuts
+from train.relations import parse, shortcuts
 from train.relations.language import Language
 from train.workdir import Workdir, write_json, write_table
 
@@ -46,7 +46,7 @@ def write_tables(workdir: Workdir, cells: tuple[Cell, ...], config: StudyConfig)
                 done = dose_study.outcomes(folder, stage)
                 worst = _worst(dose_study.looks(folder, stage)) if done else {}
                 for run in done or ():
-                    spoken = until.spoken(config.data, dose, run.replica.data_seed)
+                    spoken = parse.spoken(config.data, dose, run.replica.data_seed)
                     rows.append(
                         {
                             "cell": cell.name,

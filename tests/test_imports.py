@@ -17,6 +17,7 @@ EVAL_MAY_USE = {
     "relations",
     "sharding",
     "sources",
+    "starts",
     "step",
     "tuning",
     "windows",

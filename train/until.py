@@ -17,11 +17,12 @@ import numpy as np
 
 from mha.transformer import ModelConfig
 from train import checkpoint, dose_rates, loop, metrics, starts, step
-from train.config import DataConfig, StudyConfig
+from train.config import StudyConfig
 from train.grid import Replica
 from train.preemption import Notice, Preempted
-from train.relations import language, parse
+from train.relations import language
 from train.relations.language import Documents, Language
+from train.relations.parse import spoken
 
 CHUNK = 10  # steps of a dispatch, so that a signal is answered soon
 SAVE_SECONDS = 30.0  # between two checkpoints
@@ -57,11 +58,6 @@ class Outcome:
     steps: int
     why: str
     loss: float
-
-
-def spoken(data: DataConfig, dose: int, seed: int) -> Language:
-    """The language of a seed at a dose."""
-    return parse.language(dataclasses.replace(data, relations=parse.at_dose(data, dose, seed), language_seed=seed))
 
 
 def looked_at(config: StudyConfig, dose: int, split: str, seed: int) -> Documents:

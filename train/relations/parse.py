@@ -1,5 +1,6 @@
 """From the config's data section to a language, every check made; configs/default.py explains the fields."""
 
+import dataclasses
 import re
 
 from train.config import DataConfig, InputError
@@ -38,6 +39,11 @@ def language(config: DataConfig) -> Language:
     found = Mixed(*families) if len(families) > 1 else families[0]
     _check_vocabulary(config, found)
     return found
+
+
+def spoken(config: DataConfig, dose: int, seed: int) -> Language:
+    """The language of one seed in a study of doses."""
+    return language(dataclasses.replace(config, relations=at_dose(config, dose, seed), language_seed=seed))
 
 
 def at_dose(config: DataConfig, dose: int, seed: int) -> str:
