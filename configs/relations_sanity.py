@@ -2,9 +2,9 @@
 
 Command: python main.py --config=configs/relations_sanity.py:dose and ...:kinds, the relations of families P and K
 Time:    not measured yet.
-Expect:  a row a run in results/dose.csv (columns names, stage, loss, query_alone): with attention at most .02 nats a bit
-         above its floor, with attention off ln 2 = .693, where the best rule is that sees the query alone. Not yet run
-         in full; induction (G), which takes two layers, is the one that may need more steps than the cap.
+Expect:  a row a run in results/dose.csv (columns names, stage, loss, query_alone): with attention at most .02 nats a
+         bit above its floor, with attention off ln 2 = .693, where the best rule is that sees the query alone. Not yet
+         run in full; induction (G), which takes two layers, is the one that may need more steps than the cap.
 """
 
 from configs import default
