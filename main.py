@@ -107,7 +107,7 @@ def _illegal(said: str) -> str:
 
 def _evaluation():
     """What a study calls of eval/ (train.study.Evaluation)."""
-    from eval import answers, claims, loss, summary, tables, verdicts
+    from eval import answers, claims, dose, loss, summary, tables, verdicts
     from eval import arms as arms_beside
     from eval.report import dose_page, page
     from train import study
@@ -122,6 +122,7 @@ def _evaluation():
         write_verdicts=verdicts.write,
         write_report=page.write,
         excess_of=answers.excess_of,
+        asks_for_hand_built=dose.asks_for_hand_built,
         write_dose=dose_page.write_all,
         show_cells=summary.show_cells,
         show_verdicts=summary.show_verdicts,

@@ -87,6 +87,7 @@ def get_config() -> ConfigDict:
     dose.threshold = 0.05  # nats a relational bit above the floor
     dose.look_every = 50  # steps; train.steps is the cap
     dose.documents = 256  # that a look is taken on
+    dose.starts = ()  # trained beside drawn weights: hand_built (of one head) | no_attention | mlp_first
 
     config.mesh = ConfigDict()
     config.mesh.data = 1  # devices that share a batch

@@ -9,11 +9,14 @@ import pandas as pd
 from eval import dose_rules
 from eval.claims import Verdict
 from eval.dose_rules import Steps
-from train import dose_study
+from train import dose_study, starts
 from train.config import StudyConfig
 from train.grid import Cell
+from train.relations import parse, shortcuts
+from train.relations.language import Language
 from train.workdir import Workdir, write_json, write_table
 
+SHORTCUT_TOKENS = 200_000
 FEW, MANY = 1, 6  # doses that the rules speak of
 ONE_HEAD, MANY_HEADS = 1, 8  # fixed beforehand
 CLAIMS = {
@@ -30,13 +33,20 @@ RULES = {
 
 
 def write_tables(workdir: Workdir, cells: tuple[Cell, ...], config: StudyConfig) -> pd.DataFrame:
-    """Writes results/dose.csv and .parquet, a row a run, and returns them; empty before any stage is done."""
+    """Writes results/dose.csv and .parquet, a row a run, and returns them; empty before any stage is done.
+
+    `loss` is the relational loss above its floor where the run stopped, `worst` the largest of all looks, in nats a
+    bit; `query_alone`, of runs without attention, that of the best rule which sees the query alone.
+    """
     rows = []
     for cell in cells:
         for dose in config.dose.relations:
             folder = workdir.cell(dose_study.name_of(cell, dose))
             for stage in dose_study.STAGES:
-                for run in dose_study.outcomes(folder, stage) or ():
+                done = dose_study.outcomes(folder, stage)
+                worst = _worst(dose_study.looks(folder, stage)) if done else {}
+                for run in done or ():
+                    spoken = parse.spoken(config.data, dose, run.replica.data_seed)
                     rows.append(
                         {
                             "cell": cell.name,
@@ -45,12 +55,15 @@ def write_tables(workdir: Workdir, cells: tuple[Cell, ...], config: StudyConfig)
                             "d_k": cell.model.d_k,
                             "num_layers": cell.model.num_layers,
                             "relations": dose,
+                            "names": " ".join(spoken.relations),
                             "stage": stage,
                             "learning_rate": run.replica.learning_rate,
                             "seed": run.replica.init_seed,
                             "steps": run.steps,
                             "outcome": run.why,
                             "loss": run.loss,
+                            "worst": worst.get(run.replica.name, math.nan),
+                            "query_alone": _query_alone(spoken) if stage == starts.NO_ATTENTION else math.nan,
                         }
                     )
     table = pd.DataFrame(rows)
@@ -58,6 +71,30 @@ def write_tables(workdir: Workdir, cells: tuple[Cell, ...], config: StudyConfig)
         for suffix in ("csv", "parquet"):
             write_table(workdir.results / f"dose.{suffix}", table)
     return table
+
+
+def _worst(looks: list[dict]) -> dict[str, float]:
+    """The largest loss of each run; one that is not finite counts as chance."""
+    found: dict[str, float] = {}
+    for line in looks:
+        loss = math.log(2) if line["loss"] is None else line["loss"]
+        found[line["replica"]] = max(loss, found.get(line["replica"], loss))
+    return found
+
+
+def _query_alone(spoken: Language) -> float:
+    """Nats a bit above the floor that the best rule leaves which sees the query alone."""
+    found = shortcuts.table(spoken, 0, SHORTCUT_TOKENS)
+    sizes = np.array([relation.share for relation in found])
+    return float(
+        sizes @ [rule.loss - each.floor for each in found for rule in each.shortcuts if rule.rule == "query alone"]
+    )
+
+
+def asks_for_hand_built(dose: int, losses: list[float], config: StudyConfig) -> bool:
+    """Whether C4b's rule wants runs of one head from weights by hand, given the losses of its fresh runs at a dose."""
+    low = dose_rules.intervals.over_seeds(np.array(losses), 1 - 0.05 / config.claims.looks).low
+    return dose == MANY and low > dose_rules.THRESHOLD
 
 
 def write_verdicts(workdir: Workdir, table: pd.DataFrame, config: StudyConfig) -> list[Verdict]:
@@ -69,8 +106,12 @@ def write_verdicts(workdir: Workdir, table: pd.DataFrame, config: StudyConfig) -
 
 def judge(table: pd.DataFrame, config: StudyConfig) -> list[Verdict]:
     """C4a and C4b from the table of runs, of its shallowest models."""
+    confidence = 1 - 0.05 / config.claims.looks
     fresh = table[table.stage == dose_study.FRESH] if len(table) else table
     fresh = fresh[fresh.num_layers == fresh.num_layers.min()] if len(fresh) else fresh
+    if of_kinds(config):
+        why = f"The kinds {config.data.relations} are no dose of family P, which the claim speaks of."
+        return _not_judged(why, confidence)
     missing = [
         f"{heads} heads at {dose} relations"
         for heads in (ONE_HEAD, MANY_HEADS)
@@ -80,13 +121,8 @@ def judge(table: pd.DataFrame, config: StudyConfig) -> list[Verdict]:
     one_layer = fresh.empty or fresh.num_layers.iloc[0] == 1
     primary = one_layer and config.data.demand == "joint" and config.data.sources == "exchangeable"
     beside = () if primary else ("A secondary cell: the claim is judged at one layer, joint, exchangeable.",)
-    confidence = 1 - 0.05 / config.claims.looks
     if missing:
-        why = f"No fresh run of {', '.join(missing)}."
-        return [
-            Verdict(name, CLAIMS[name], "undecided", f"Not judged: {why}", RULES[name], 0.0, confidence, missing=(why,))
-            for name in CLAIMS
-        ]
+        return _not_judged(f"No fresh run of {', '.join(missing)}.", confidence)
 
     def steps(heads: int, dose: int) -> Steps:
         mine = fresh[(fresh.num_heads == heads) & (fresh.relations == dose)].sort_values("seed")
@@ -99,7 +135,9 @@ def judge(table: pd.DataFrame, config: StudyConfig) -> list[Verdict]:
     controls = dose_rules.controls_hold(one_few, many_few, many_many, confidence)
     last = fresh[(fresh.num_heads == ONE_HEAD) & (fresh.relations == MANY)].sort_values("seed").loss.to_numpy(float)
     cap = config.train.steps
-    cannot = dose_rules.cannot(last, many_many, cap, controls, None, confidence)
+    kept = table[(table.stage == starts.HAND_BUILT) & (table.num_heads == ONE_HEAD) & (table.relations == MANY)]
+    kept = kept[kept.num_layers == fresh.num_layers.min()].worst.to_numpy(float)
+    cannot = dose_rules.cannot(last, many_many, cap, controls, kept if len(kept) else None, confidence)
     medians = {key: float(np.median(each.steps)) for key, each in runs.items()}
     details = {
         "median_steps": {f"h{heads}_r{dose}": value for (heads, dose), value in medians.items()},
@@ -117,9 +155,27 @@ def judge(table: pd.DataFrame, config: StudyConfig) -> list[Verdict]:
         f"At its stop with {MANY} relations one head leaves {left.mean:.3f} nats a bit ({confidence:g} interval "
         f"{left.low:.3f} to {left.high:.3f}); the threshold is {config.dose.threshold:g}."
     )
+    if len(kept):
+        held += (
+            f" One head can express them: from weights by hand that tell all {2**MANY} answers apart, "
+            f"{(kept <= dose_rules.THRESHOLD).sum()} of {len(kept)} runs stay below it at every look up to the cap (of "
+            f"all looks the largest: {kept.max():.3f})."
+        )
     return [
         _verdict("C4a", slower, gap, f"{ratio}{_growth(growth)}", len(last), confidence, beside, details),
         _verdict("C4b", cannot, left, held, len(last), confidence, beside, details),
+    ]
+
+
+def of_kinds(config: StudyConfig) -> bool:
+    """Whether the study is of family K."""
+    return any(letter.isalpha() for letter in config.data.relations)
+
+
+def _not_judged(why: str, confidence: float) -> list[Verdict]:
+    return [
+        Verdict(name, CLAIMS[name], "undecided", f"Not judged: {why}", RULES[name], 0.0, confidence, missing=(why,))
+        for name in CLAIMS
     ]
 
 

@@ -17,7 +17,7 @@ THRESHOLD = 0.05  # nats a bit
 CONTROL = math.log(2)  # the gap at one relation must lie within
 SLOWER = math.log(1.5)  # a gap at six relations that matters
 FAR = 10  # a cap this many times the median T(8, 6) is far enough to speak of capacity
-HAND_BUILT, HOLDS = 6, 4  # runs from hand-built weights, and how many must hold
+HOLDS = 4 / 6  # of the runs from hand-built weights
 NOT_TESTABLE = "not testable here"
 CAP_TOO_NEAR = "cap too near"
 NEEDS_HAND_BUILT = "runs from hand-built weights are lacking"
@@ -86,14 +86,14 @@ def cannot(
     """C4b: can one head not hold six relations at once?
 
     `refuted`: the upper limit of y(1, 6) is at most THRESHOLD, or the hand-built start stays at most THRESHOLD at every
-    look in at least HOLDS of HAND_BUILT runs; `supported`: the lower limit is above THRESHOLD and the hand-built start
+    look in at least HOLDS of its runs; `supported`: the lower limit is above THRESHOLD and the hand-built start
     does not hold; `undecided` where the controls fail, the cap is below FAR times the median T(8, 6), or the hand-built
     runs that would decide are lacking.
 
     Args:
       losses: (n,) relational loss in nats a bit of one head at its stop: its first look below THRESHOLD, or the cap.
       controls: what `controls_hold` says.
-      hand_built: (HAND_BUILT,) the largest loss over all looks of each run from hand-built weights, None before they
+      hand_built: (runs,) the largest loss over all looks of each run from hand-built weights, None before they
         have run.
     """
     found = intervals.over_seeds(losses, confidence)
@@ -101,7 +101,7 @@ def cannot(
         return Judged(UNDECIDED, NOT_TESTABLE, found, None)
     if cap < FAR * np.median(many_heads_6.steps):
         return Judged(UNDECIDED, CAP_TOO_NEAR, found, None)
-    holds = hand_built is not None and np.sum(np.asarray(hand_built) <= THRESHOLD) >= HOLDS
+    holds = hand_built is not None and np.mean(np.asarray(hand_built) <= THRESHOLD) >= HOLDS
     if found.high <= THRESHOLD or holds:
         return Judged(REFUTED, "", found, None)
     if not found.low > THRESHOLD:

@@ -19,6 +19,7 @@ EVAL_MAY_USE = {
     "replica_axis",
     "sharding",
     "sources",
+    "starts",
     "token_loss",
     "tuning",
     "windows",

@@ -100,6 +100,7 @@ class DoseConfig:
     threshold: float
     look_every: int
     documents: int
+    starts: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,9 +136,11 @@ CHOICES = {
     "train.objective": ("causal", "masked"),
     "train.schedule": ("cosine", "constant"),
     "train.replica_map": ("auto", "vmap", "scan"),
+    "dose.starts": ("hand_built", "no_attention", "mlp_first"),
 }
+LATER = {"dose": {"starts": []}}  # fields that workdirs of older versions lack, with what their studies did
 MAY_BE_EMPTY = ("grid.num_heads", "grid.d_k", "grid.num_layers", "grid.data_seeds", "grid.tuning_seeds")
-MAY_BE_EMPTY += ("train.profile_steps", "dose.relations")
+MAY_BE_EMPTY += ("train.profile_steps", "dose.relations", "dose.starts")
 LARGEST = 2**31 - 1  # of a whole number, as XLA counts; except:
 LARGEST_SEED = 2**32 - 1
 LARGER = {f"grid.{name}_seeds": LARGEST_SEED for name in ("init", "data", "tuning")}
@@ -342,7 +345,7 @@ def _check_dose(config: StudyConfig) -> None:
         "grid.seeds=paired": grid.seeds == "paired",
         "mesh.data=1": config.mesh.data == 1,
         f"data.seq_len={data.document_tokens}, a document": data.seq_len == data.document_tokens,
-        "grid.tuning_seeds that are not empty": bool(grid.tuning_seeds),
+        "grid.tuning_seeds, or a single rate": bool(grid.tuning_seeds) or len(grid.learning_rates) == 1,
         f"train.steps, the cap, a multiple of dose.look_every={dose.look_every}": train.steps % dose.look_every == 0,
         "a single d_model": len(grid.d_model) == 1,
         "grid.num_layers=()": not grid.num_layers,
@@ -356,6 +359,8 @@ def _check_dose(config: StudyConfig) -> None:
         )
     if len(set(dose.relations)) < len(dose.relations):
         raise InputError(f"config.dose.relations={dose.relations} names a dose twice; name each once.")
+    if len(set(dose.starts)) < len(dose.starts):
+        raise InputError(f"config.dose.starts={dose.starts} names a start twice; name each once.")
 
 
 def _check_value(name: str, value) -> None:

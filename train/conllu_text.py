@@ -1,5 +1,5 @@
-"""The source `conllu:PATH-or-glob`: text with gold trees (Universal Dependencies) and, where MISC has `Entity=`, gold
-coreference, read by the library conllu; imports it lazily.
+"""The sources `conllu:PATH-or-glob` and `tfds:universal_dependencies/...`: text with gold trees (Universal
+Dependencies) and, where MISC has `Entity=`, gold coreference, read by the library conllu; imports it lazily.
 
 A document is what stands between two `# newdoc` lines, or a file without any; of few documents each is cut at sentence
 ends into blocks. Its text is the surface forms with the spaces that SpaceAfter leaves, a sentence a line.
@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from train import text_files
+from train import text_files, tfds_trees
 from train.config import InputError
 from train.documents import BLOCK_BYTES, FEW_RECORDS
 
@@ -64,22 +64,22 @@ class Report:
         return found
 
 
-def read(pattern: str) -> tuple[list[Annotated], str, Report]:
-    """All documents that match, what they are ('document' or 'block' of one), and the report.
+def read(source: str) -> tuple[list[Annotated], str, Report]:
+    """All documents of data.source, what they are ('document' or 'block' of one), and the report.
 
     Raises:
       InputError: nothing matches, a file is not UTF-8 (file and offset), no sentence is there, or more than MOST_BAD of
         them are bad (file, line and reason of the first).
     """
     report, documents = Report(), []
-    for name, content in text_files.records(pattern)[1]:
-        documents.extend(_documents(name, content.decode(), report))
+    for name, content in _records(source):
+        documents.extend(_documents(name, content, report))
     total = report.sentences + len(report.bad)
     if not total:
-        raise InputError(f"conllu:{pattern} holds no sentence; check that the files are CoNLL-U.")
+        raise InputError(f"{source} holds no sentence; check that the files are CoNLL-U.")
     if len(report.bad) > MOST_BAD * total:
         raise InputError(
-            f"conllu:{pattern} has {len(report.bad)} bad sentences of {total}, and {MOST_BAD:.0%} is the most that is "
+            f"{source} has {len(report.bad)} bad sentences of {total}, and {MOST_BAD:.0%} is the most that is "
             f"skipped: {'; '.join(report.bad[:3])}{_more(report.bad)}; correct them."
         )
     if len(documents) >= FEW_RECORDS:
@@ -89,6 +89,19 @@ def read(pattern: str) -> tuple[list[Annotated], str, Report]:
     of_whole = sum(_num_coreference(_annotated(*document, whole)) for document in documents)
     report.cut = of_whole - sum(map(_num_coreference, blocks))
     return blocks, "block", report
+
+
+def is_source(source: str) -> bool:
+    """Whether data.source names text with gold labels."""
+    return source.startswith("conllu:") or tfds_trees.is_tree(source)
+
+
+def _records(source: str) -> Iterator[tuple[str, str]]:
+    """(name, CoNLL-U text) of each file, or of each split of a data set."""
+    kind, _, name = source.partition(":")
+    if kind == "tfds":
+        return tfds_trees.records(name)
+    return ((file, content.decode()) for file, content in text_files.records(name)[1])
 
 
 def _more(found: list) -> str:

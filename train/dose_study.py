@@ -1,25 +1,37 @@
 """A study of how many steps each dose of relations needs (claim C4): every cell at every dose finds its rate, then runs
-the fresh seeds.
+the fresh seeds; then again from other starts (train.starts) where the config or a verdict asks for them.
 
 A cell's runs.json has the outcome of each stage that is done, so a study stopped anywhere goes on from there.
 """
 
 import dataclasses
+import itertools
 
 import numpy as np
 
-from train import dose_rates, grid, launch, metrics, packs, until
+from train import dose_rates, grid, launch, metrics, packs, starts, until
+from train.config import StudyConfig
 from train.grid import Cell, Replica
 from train.launch import Study
+from train.relations import by_hand
 from train.until import Outcome, Program, Runs
 from train.workdir import CellFolder, read_json, write_json
 
 TUNE, EXTEND, FRESH = "tune", "extend", "fresh"
-STAGES = (TUNE, EXTEND, FRESH)
+STAGES = (TUNE, EXTEND, FRESH, *starts.KNOWN)
 
 
 def name_of(cell: Cell, dose: int) -> str:
     return f"{cell.name}_r{dose}"
+
+
+def check(config: StudyConfig, cells: tuple[Cell, ...]) -> None:
+    """Raises InputError for a dose that the language has not, or a start that a cell cannot have."""
+    for dose, (_, seed) in itertools.product(config.dose.relations, grid.judged_seeds(config)):
+        spoken = until.spoken(config.data, dose, seed)
+        for start, cell in itertools.product(config.dose.starts, cells):
+            if start != starts.HAND_BUILT or cell.model.num_heads == 1:
+                starts.check(start, cell.model, spoken)
 
 
 def train(study: Study, cells: tuple[Cell, ...]) -> None:
@@ -40,14 +52,13 @@ def train(study: Study, cells: tuple[Cell, ...]) -> None:
 
 def _train_cell(study: Study, program: Program, folder: CellFolder, name: str, dose: int) -> None:
     config = study.config
-    rates, seeds = tuple(sorted(config.grid.learning_rates)), grid.choosing_seeds(config)
 
-    def stage(which: str, split: str, replicas: tuple[Replica, ...], compete: bool, known=()) -> list[Outcome]:
+    def stage(which: str, split: str, replicas: tuple[Replica, ...], **more) -> list[Outcome]:
         done = outcomes(folder, which)
         if done is not None:
             return done
         study.progress.begin(name, f"{which}: {len(replicas)} runs")
-        runs = Runs(program.model, dose, split, replicas, compete, known)
+        runs = Runs(program.model, dose, split, replicas, **more)
         found = until.train(
             program, runs, folder.path / which, config, study.evaluation.excess_of, study.stop, study.progress
         )
@@ -55,15 +66,31 @@ def _train_cell(study: Study, program: Program, folder: CellFolder, name: str, d
         write_json(folder.path / "runs.json", {**records, which: [dataclasses.asdict(one) for one in found]})
         return found
 
+    rate = _tuned(stage, folder, config) if config.grid.tuning_seeds else config.grid.learning_rates[0]
+    judged = grid.replicas((rate,), grid.judged_seeds(config))
+    fresh = stage(FRESH, "test", judged)
+    asked = [start for start in config.dose.starts if start != starts.HAND_BUILT]
+    spoken = until.spoken(config.data, dose, config.grid.init_seeds[0])
+    if not by_hand.refusal(program.model, spoken) and (
+        starts.HAND_BUILT in config.dose.starts
+        or study.evaluation.asks_for_hand_built(dose, [run.loss for run in fresh], config)
+    ):
+        asked.append(starts.HAND_BUILT)
+    for start in asked:
+        stage(start, "test", judged, start=start)
+
+
+def _tuned(stage, folder: CellFolder, config: StudyConfig) -> float:
+    """The rate that the tuning seeds choose."""
+    rates, seeds = tuple(sorted(config.grid.learning_rates)), grid.choosing_seeds(config)
     tuned = stage(TUNE, "tune", grid.replicas(rates, seeds), compete=True)
-    best = chosen(folder)
-    added = dose_rates.extension(rates, best) if config.grid.extensions else None
+    added = dose_rates.extension(rates, chosen(folder)) if config.grid.extensions else None
     if added is not None:
         by_rate = tuple(
             (rate, tuple(run.steps for run in tuned if run.replica.learning_rate == rate)) for rate in rates
         )
         stage(EXTEND, "tune", grid.replicas((added,), seeds), compete=True, known=by_rate)
-    stage(FRESH, "test", grid.replicas((chosen(folder),), grid.judged_seeds(config)), compete=False)
+    return chosen(folder)
 
 
 def outcomes(folder: CellFolder, stage: str) -> list[Outcome] | None:

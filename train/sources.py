@@ -62,13 +62,11 @@ def read(config: DataConfig) -> Contents:
 
 
 def _text(config: DataConfig) -> Contents:
-    from train import documents  # slow, and only the first run needs the sources
+    from train import conllu_text, documents  # slow, and only the first run needs the sources
 
     labelled, notes = {}, []
-    if config.source.startswith("conllu:"):
-        from train import conllu_text
-
-        found, unit, report = conllu_text.read(config.source.partition(":")[2])
+    if conllu_text.is_source(config.source):
+        found, unit, report = conllu_text.read(config.source)
         labelled = {document.name: document for document in found}
         notes = report.notes()
         splits = documents.of_labelled([(document.name, document.text) for document in found], config, unit)

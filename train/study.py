@@ -37,6 +37,7 @@ class Evaluation:
       write_verdicts: results/claims.json (eval.verdicts.write).
       write_report: the page (eval.report.page.write); returns its path.
       excess_of: relational losses of runs in memory (eval.answers.excess_of).
+      asks_for_hand_built: whether C4b's rule wants runs from weights by hand (eval.dose.asks_for_hand_built).
       write_dose: tables, verdicts and page of a study of doses (eval.report.dose_page.write_all).
       show_cells: prints the results (eval.summary.show_cells).
       show_verdicts: prints the verdicts (eval.summary.show_verdicts).
@@ -52,6 +53,7 @@ class Evaluation:
     write_verdicts: Callable
     write_report: Callable
     excess_of: Callable
+    asks_for_hand_built: Callable
     write_dose: Callable
     show_cells: Callable
     show_verdicts: Callable
@@ -152,12 +154,13 @@ def _corpus(config: StudyConfig, mode: str, workdir: Workdir, cells: tuple[Cell,
     """The workdir's corpus, written first if no study has begun here and nothing speaks against it."""
     import jax
 
-    from train import launch
+    from train import dose_study, launch
 
     workdir.check_continues(config)
     jax.config.update("jax_enable_x64", config.model.dtype == "float64")
     if mode in TRAINING:
         launch.check(config, workdir, cells, workers, corpus_tokens=0)
+        dose_study.check(config, cells)
     record = workdir.record()
     if record is None:
         shutil.rmtree(workdir.data, ignore_errors=True)

@@ -28,16 +28,9 @@ def records(name: str) -> tuple[int, Iterator[tuple[str, bytes]]]:
       InputError: an unknown name, a data set that is not prepared and cannot be downloaded or needs TensorFlow for it,
         one in another format than array_record, or one without a text feature.
     """
-    builder = _builder(name)
+    builder = builder_of(name)
     feature = _text_feature(builder, name)
-    if not builder.is_prepared():
-        builder = _prepared(name)
-    try:
-        sources = builder.as_data_source()
-    except (NotImplementedError, ValueError) as error:
-        raise InputError(
-            f"tfds:{name} is prepared in {builder.data_path}, but not as array_record; " + _elsewhere(name)
-        ) from error
+    sources = sources_of(builder, name)
     splits = sorted(sources)
     ends = np.cumsum([len(sources[split]) for split in splits])
 
@@ -54,7 +47,28 @@ def records(name: str) -> tuple[int, Iterator[tuple[str, bytes]]]:
     return int(ends[-1]), texts()
 
 
-def _builder(name: str):
+def sources_of(builder, name: str) -> dict:
+    """Each split of a data set, prepared first where it can be, as a random-access source.
+
+    Raises:
+      InputError: it is not prepared and cannot be, or in another format than array_record.
+    """
+    if not builder.is_prepared():
+        builder = _prepared(name)
+    try:
+        return builder.as_data_source()
+    except (NotImplementedError, ValueError) as error:
+        raise InputError(
+            f"tfds:{name} is prepared in {builder.data_path}, but not as array_record; " + _elsewhere(name)
+        ) from error
+
+
+def builder_of(name: str):
+    """The builder of a data set, prepared or not.
+
+    Raises:
+      InputError: an unknown name, or a builder that needs TensorFlow for a data set that is not prepared.
+    """
     import tensorflow_datasets as tfds
 
     try:

@@ -9,19 +9,20 @@ import json
 import math
 import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from mha.transformer import ModelConfig
-from train import checkpoint, dose_rates, loop, metrics, step
-from train.config import DataConfig, StudyConfig
+from train import checkpoint, dose_rates, loop, metrics, starts, step
+from train.config import StudyConfig
 from train.grid import Replica
 from train.preemption import Notice, Preempted
-from train.relations import language, parse
+from train.relations import language
 from train.relations.language import Documents, Language
+from train.relations.parse import spoken
 
 CHUNK = 10  # steps of a dispatch, so that a signal is answered soon
 SAVE_SECONDS = 30.0  # between two checkpoints
@@ -37,6 +38,7 @@ class Runs:
       dose: how many relations are switched on.
       split: `tune` or `test`: the documents of each seed's language that looks are taken on.
       known: by rate, T of tuning runs that are done; with `compete` a rate that can no longer be the best stops.
+      start: what the weights are before step 0 (train.starts); some starts train to the cap, whatever the looks say.
     """
 
     model: ModelConfig
@@ -45,6 +47,7 @@ class Runs:
     replicas: tuple[Replica, ...]
     compete: bool = False
     known: tuple[tuple[float, tuple[int, ...]], ...] = ()
+    start: str = starts.DRAWN
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,11 +58,6 @@ class Outcome:
     steps: int
     why: str
     loss: float
-
-
-def spoken(data: DataConfig, dose: int, seed: int) -> Language:
-    """The language of a seed at a dose."""
-    return parse.language(dataclasses.replace(data, relations=str(dose), language_seed=seed))
 
 
 def looked_at(config: StudyConfig, dose: int, split: str, seed: int) -> Documents:
@@ -77,10 +75,20 @@ class Program:
         self.batch_size, self.length = config.train.batch_size, config.data.document_tokens
         self._run = jax.jit(functools.partial(step.run, model, config.train, "scan", language.BOS), donate_argnums=0)
 
-    def init(self, seeds: list[int]) -> step.State:
-        """The state of every row before step 0; rows beyond the seeds repeat the last."""
+    def init(self, seeds: list[int], start: str = starts.DRAWN, languages: Sequence[Language] = ()) -> step.State:
+        """The state of every row before step 0; rows beyond the seeds repeat the last.
+
+        Args:
+          languages: of each seed, where its start is not drawn alone.
+        """
         padded = [*seeds, *[seeds[-1]] * (self.rows - len(seeds))]
-        return step.init(self.model, self._config.train, jnp.asarray(padded, jnp.uint32))
+        state = step.init(self.model, self._config.train, jnp.asarray(padded, jnp.uint32))
+        if start == starts.DRAWN:
+            return state
+        drawn = jax.device_get(state.params)
+        spoken = [*languages, *[languages[-1]] * (self.rows - len(languages))]
+        rows = [starts.params(start, self.model, one, _row(drawn, row)) for row, one in enumerate(spoken)]
+        return state._replace(params=jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves)), *rows))
 
     def run(self, state, tokens: list[np.ndarray], rates: list[float], first: int, count: int):
         """Trains the first len(tokens) rows for `count` <= CHUNK steps; the others are lost.
@@ -118,11 +126,12 @@ def train(
     bits[: len(languages[0].vocabulary)] = languages[0].vocabulary.answer_bits
     store, path = folder / "checkpoints", folder / "looks.jsonl"
     seeds = [replica.init_seed for replica in runs.replicas]
+    begin = functools.partial(program.init, seeds, runs.start, languages)
     abstract = jax.eval_shape(lambda: program.init(seeds))
     place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), abstract)
     found = checkpoint.restore_newest(store, loop.items_of(abstract), progress.say)
-    now, state = (found[0], loop.state_of(found[1])) if found else (0, stop.wait_for(lambda: program.init(seeds)))
+    now, state = (found[0], loop.state_of(found[1])) if found else (0, stop.wait_for(begin))
     looks = [line for line in metrics.read(path) if line["step"] <= now]
     _rewrite(path, looks)
     ended = _ended(runs, looks, config)
@@ -132,9 +141,9 @@ def train(
             order = [row for row in range(len(runs.replicas)) if row not in ended]
             places = np.array([*order, *(row for row in range(program.rows) if row not in order)])
             count = min(CHUNK, every - now % every)
-            begin = 2 * config.dose.documents + now * program.batch_size
+            unread = 2 * config.dose.documents + now * program.batch_size
             drawn = [
-                _documents(languages[row], runs.replicas[row].data_seed, begin, count * program.batch_size)
+                _documents(languages[row], runs.replicas[row].data_seed, unread, count * program.batch_size)
                 for row in order
             ]
             rates = [runs.replicas[row].learning_rate for row in order]
@@ -171,7 +180,7 @@ def _ended(runs: Runs, looks: list[dict], config: StudyConfig) -> dict[int, Outc
             replica = runs.replicas[row]
             if loss is None:
                 ended[row] = Outcome(replica, config.train.steps, DIVERGED, math.log(2))
-            elif loss <= config.dose.threshold:
+            elif loss <= config.dose.threshold and runs.start not in starts.TO_THE_CAP:
                 ended[row] = Outcome(replica, now, REACHED, loss)
         if runs.compete:
             taken = {rate: list(steps) for rate, steps in runs.known}
@@ -206,6 +215,10 @@ def _block(spoken: Language, seed: int, index: int) -> np.ndarray:
 @jax.jit
 def _rows(tree, order: jax.Array):
     return jax.tree.map(lambda leaf: leaf[order], tree)
+
+
+def _row(tree, row: int):
+    return jax.tree.map(lambda leaf: leaf[row], tree)
 
 
 def _number(value: float) -> float | None:

@@ -16,7 +16,7 @@ import time
 import pandas as pd
 
 from train import grid, sources
-from train.config import InputError, StudyConfig, differences, freeze
+from train.config import LATER, InputError, StudyConfig, differences, freeze
 
 FORMAT = 1  # raise when a workdir of today could not be read by yesterday's code
 RECORDED = ("format", "config", "versions", "device", "data_fingerprint")  # what config.json holds
@@ -189,6 +189,9 @@ class Workdir:
             raise InputError(
                 f"{self.path / 'config.json'} lacks {', '.join(lacking)}; restore it, or use another --workdir."
             )
+        for section, fields in LATER.items():
+            if isinstance(record["config"], dict) and isinstance(record["config"].get(section), dict):
+                record["config"][section] = fields | record["config"][section]
         return record
 
     def write_record(self, config: StudyConfig, device: str, fingerprint: str) -> None:

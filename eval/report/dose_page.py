@@ -9,14 +9,19 @@ import numpy as np
 import pandas as pd
 
 from eval.claims import Verdict
-from eval.dose import write_tables, write_verdicts
+from eval.dose import of_kinds, write_tables, write_verdicts
 from eval.report import style
-from train import dose_study
+from train import dose_study, starts
 from train.config import StudyConfig
 from train.grid import Cell
 from train.workdir import Workdir
 
 HERE = pathlib.Path(__file__).parent
+STARTS = {
+    starts.HAND_BUILT: "weights by hand",
+    starts.NO_ATTENTION: "attention off",
+    starts.MLP_FIRST: "an MLP before the first attention",
+}
 # One head that weighs r exchangeable sources alike leaves this much of r ln 2 nats: it sees their sum alone.
 EVEN = {2: 0.347, 3: 0.824, 4: 1.365, 6: 2.542}
 CHANCE = math.log(2)
@@ -67,6 +72,7 @@ def write(
         verdicts=verdicts,
         config=config,
         rows=_summary(table, config),
+        others=_others(table),
         record=workdir.record(),
     )
     folder = workdir.report / "figures"
@@ -90,10 +96,37 @@ def _summary(table: pd.DataFrame, config: StudyConfig) -> list[dict]:
                 "range": f"{runs.steps.min():,} to {runs.steps.max():,}",
                 "capped": f"{(runs.outcome != 'reached').sum()} of {len(runs)}",
                 "loss": f"{runs.loss.mean():.3f}",
-                "even": f"{EVEN[dose] / dose:.3f}" if dose in EVEN else "",
+                "even": f"{even:.3f}" if (even := _even(dose, config)) else "",
             }
         )
     return rows
+
+
+def _others(table: pd.DataFrame) -> list[dict]:
+    """A row a cell, dose and start other than drawn weights."""
+    rows = []
+    for start, words in STARTS.items():
+        for (heads, dose), runs in table[table.stage == start].groupby(["num_heads", "relations"]):
+            rows.append(
+                {
+                    "start": words,
+                    "heads": heads,
+                    "dose": dose,
+                    "rate": f"{runs.learning_rate.iloc[0]:g}",
+                    "reached": f"{(runs.outcome == 'reached').sum()} of {len(runs)}",
+                    "median": f"{runs.steps.median():,.0f}",
+                    "loss": f"{runs.loss.mean():.3f}",
+                    "worst": f"{runs.worst.max():.3f}",
+                    "query_alone": "" if runs.query_alone.isna().all() else f"{runs.query_alone.mean():.3f}",
+                }
+            )
+    return rows
+
+
+def _even(dose: int, config: StudyConfig) -> float | None:
+    """Nats a bit that one head leaves which weighs the sources of a dose alike, where that is known."""
+    exchangeable = config.data.sources == "exchangeable" and config.data.demand == "joint"
+    return EVEN[dose] / dose if exchangeable and dose in EVEN and not of_kinds(config) else None
 
 
 def _curves(workdir: Workdir, cell: Cell, dose: int, config: StudyConfig) -> dict[str, list[dict]]:
@@ -141,9 +174,10 @@ def _learning(curves: dict[int, dict], dose: int, config: StudyConfig):
             label = f"h = {heads}" if number == 0 else None
             axes.plot(steps, losses, color=style.category(index), linewidth=1, alpha=0.8, label=label)
     axes.axhline(config.dose.threshold, color=style.MUTED, linewidth=0.8, linestyle=":")
-    if dose in EVEN:
-        axes.axhline(EVEN[dose] / dose, color=style.MUTED, linewidth=0.8)
-        axes.text(1, EVEN[dose] / dose, "even weights", transform=axes.get_yaxis_transform(), ha="right", va="bottom",
+    even = _even(dose, config)
+    if even:
+        axes.axhline(even, color=style.MUTED, linewidth=0.8)
+        axes.text(1, even, "even weights", transform=axes.get_yaxis_transform(), ha="right", va="bottom",
                   fontsize=8, color=style.MUTED)  # fmt: skip
     axes.set(xlabel="training steps", xscale="log", ylim=(0, 1.15 * CHANCE))
     axes.legend()
@@ -154,7 +188,7 @@ def _by_relation(curves: dict[int, dict], dose: int, config: StudyConfig):
     """The loss of each relation against the step, mean over the seeds that have it on and have not stopped."""
     figure, axes = _axes(f"{dose} {'relation' if dose == 1 else 'relations'}, one by one", "nats a bit above the floor")
     names = sorted({name for runs in curves.values() for lines in runs.values() for name in lines[0]["relations"]},
-                   key=lambda name: int(name[1:]))  # fmt: skip
+                   key=lambda name: (name[0], int(name[1:] or 0)))  # fmt: skip
     styles = ("-", "--", ":", "-.")
     for index, runs in enumerate(curves.values()):
         for number, name in enumerate(names):

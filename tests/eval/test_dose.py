@@ -11,15 +11,16 @@ from configs import relations
 from eval import dose
 from eval.report import dose_page
 from main import main
-from train import dose_study, grid, sources
-from train.config import InputError, freeze
+from train import dose_study, grid, sources, starts
+from train.config import DataConfig, InputError, freeze
 from train.grid import Replica
-from train.workdir import Workdir, write_json
+from train.relations import parse
+from train.workdir import Workdir, read_json, write_json
 
 CAP = 10_000
 
 
-def workdir_of(folder, steps, heads=(1, 8), doses=(1, 6), stages=dose_study.STAGES):
+def workdir_of(folder, steps, heads=(1, 8), doses=(1, 6), stages=dose_study.STAGES[:3]):
     """A study whose fresh run of seed s takes steps(heads, dose, s), capped."""
     config = relations.get_config()
     config.grid.num_heads, config.dose.relations = heads, doses
@@ -84,6 +85,68 @@ def test_capped_runs_count_as_the_cap_and_need_hand_built_ones(tmp_path):
     assert cannot.low > 0.05
 
 
+@pytest.mark.parametrize(("kept", "verdict"), [(6, "refuted"), (4, "refuted"), (3, "supported")])
+def test_runs_by_hand_decide_where_drawn_ones_do_not_get_there(tmp_path, kept, verdict):
+    """By the largest of all looks, not by the last."""
+    workdir, cells, config = workdir_of(
+        tmp_path, lambda heads, number, seed: 20_000 if (heads, number) == (1, 6) else 700 + 10 * seed
+    )
+    place = workdir.cell(dose_study.name_of(cells[0], 6))
+    runs, lines = [], []
+    for seed in range(6):
+        run = Replica(0.003, seed, seed)
+        runs.append({"replica": dataclasses.asdict(run), "steps": CAP, "why": "capped", "loss": 0.01})
+        for step, loss in ((50, 0.01), (5_000, 0.01 if seed < kept else 0.09), (CAP, 0.01)):
+            lines.append({"step": step, "replica": run.name, "loss": loss, "relations": {}})
+    (place.path / starts.HAND_BUILT).mkdir()
+    (place.path / starts.HAND_BUILT / "looks.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    write_json(place.path / "runs.json", read_json(place.path / "runs.json") | {starts.HAND_BUILT: runs})
+    table = dose.write_tables(workdir, cells, config)
+    by_hand = table[table.stage == starts.HAND_BUILT]
+    assert by_hand.worst.tolist() == [0.01] * kept + [0.09] * (6 - kept) and set(
+        by_hand.names.str.split().str.len()
+    ) == {6}
+    cannot = dose.judge(table, config)[1]
+    assert cannot.verdict == verdict
+    assert f"that tell all 64 answers apart, {kept} of 6 runs stay below it at every look" in cannot.sentence
+    html = dose_page.write(workdir, cells, table, [cannot], config).read_text()
+    assert "weights by hand" in html and "largest look" in html
+
+
+def test_when_the_rule_asks_for_runs_by_hand():
+    config = freeze(relations.get_config().to_dict())
+    high = [0.2, 0.3, 0.25, 0.28, 0.22, 0.26]
+    assert dose.asks_for_hand_built(6, high, config) and not dose.asks_for_hand_built(4, high, config)
+    assert not dose.asks_for_hand_built(6, [0.04] * 6, config)
+    assert not dose.asks_for_hand_built(6, [0.04] * 5 + [0.6], config), "its lower limit is below .05"
+
+
+def test_kinds_are_not_the_claims(tmp_path):
+    config = relations.get_config()
+    config.data.relations = "A,B,C,D,E,F,G"
+    for verdict in dose.judge(pd.DataFrame(), freeze(config.to_dict())):
+        assert verdict.verdict == "undecided" and "are no dose of family P" in verdict.sentence
+
+
+def test_an_older_workdir_lacks_the_starts_and_continues(tmp_path):
+    workdir, _, config = workdir_of(tmp_path, slow_at_many)
+    record = read_json(tmp_path / "config.json")
+    del record["config"]["dose"]["starts"]
+    write_json(tmp_path / "config.json", record)
+    workdir.check_continues(config)
+    assert freeze(workdir.record()["config"]) == config
+    more = dataclasses.replace(config, dose=dataclasses.replace(config.dose, starts=("hand_built",)))
+    with pytest.raises(InputError, match="dose.starts"):
+        workdir.check_continues(more)
+
+
+def test_what_attention_off_leaves_at_best():
+    """The rule that sees the query alone is at ln 2 for every relation, the floor of noise apart."""
+    for which in ("1", "A", "E", "G"):
+        spoken = parse.language(DataConfig(source="relations", relations=which))
+        assert dose._query_alone(spoken) == pytest.approx(np.log(2), abs=0.01)
+
+
 def test_what_cannot_be_judged_is_said(tmp_path):
     workdir, cells, config = workdir_of(tmp_path / "a", lambda heads, number, seed: CAP)
     for verdict in dose.judge(dose.write_tables(workdir, cells, config), config):
@@ -126,6 +189,20 @@ def test_a_workdir_of_doses_may_grow_by_heads_alone(tmp_path):
     for changes in ({"init_seeds": tuple(range(8))}, {"learning_rates": (0.0003, 0.001, 0.003, 0.01)}):
         with pytest.raises(InputError, match="grid.* -> .*Use another --workdir"):
             workdir.check_continues(grown(**changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (["--config.dose.relations=1,7"], "dose.relations asks for 7 relations and an answer has 6 bits"),
+        (["--config.data.relations=A,B", "--config.dose.relations=3"], "dose.relations asks for 3 of data.relations"),
+        (["--config.dose.starts=mlp_first"], "dose.starts=mlp_first cannot be"),
+        (["--config.dose.starts=hand_built", "--config.grid.d_model=16"], "at least d_model=26, d_k=15, d_ff=2"),
+    ],
+)
+def test_what_cannot_be_is_said_before_anything_is_written(tmp_path, capsys, changes, said):
+    assert main(["--config=configs/relations.py", f"--workdir={tmp_path}/run", *changes]) == 2
+    assert said in capsys.readouterr().err and not (tmp_path / "run" / "config.json").exists()
 
 
 @pytest.mark.slow

@@ -121,4 +121,4 @@ def test_a_study_of_a_language(tmp_path, capsys):
     replicas = pd.read_csv(workdir / "results" / "replicas.csv")
     tokens = table[table.relation == "every token"].merge(replicas, on=["init_seed", "split", "learning_rate"])
     assert len(tokens) and np.allclose(tokens.loss_x, tokens.loss_y)
-    assert json.loads((workdir / "data" / "corpus.json").read_text())["vocab_size"] == 162 + 122
+    assert json.loads((workdir / "data" / "corpus.json").read_text())["vocab_size"] == 162 + 120

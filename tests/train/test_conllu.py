@@ -64,7 +64,7 @@ def many(count: int = 60) -> str:
 
 def read(tmp_path, content: str):
     (tmp_path / "gold.conllu").write_text(content)
-    return conllu_text.read(f"{tmp_path}/gold.conllu")
+    return conllu_text.read(f"conllu:{tmp_path}/gold.conllu")
 
 
 def config(tmp_path, content: str, **fields) -> DataConfig:
@@ -130,10 +130,10 @@ def test_a_bad_sentence_is_skipped_and_counted(bad, line, said, tmp_path):
 
 def test_what_cannot_be_read(tmp_path):
     with pytest.raises(InputError, match="does not exist"):
-        conllu_text.read(f"{tmp_path}/none.conllu")
+        conllu_text.read(f"conllu:{tmp_path}/none.conllu")
     (tmp_path / "latin.conllu").write_bytes(LETTER.encode("latin-1"))
     with pytest.raises(InputError, match="latin.conllu is not UTF-8 text: byte 156 of"):
-        conllu_text.read(f"{tmp_path}/latin.conllu")
+        conllu_text.read(f"conllu:{tmp_path}/latin.conllu")
     with pytest.raises(InputError, match="holds no sentence"):
         read(tmp_path, "# newdoc\n\n# text = nothing\n")
 
@@ -155,7 +155,7 @@ def test_links_of_tokens_are_those_of_their_words(tokenizer, piece, tmp_path):
     if piece != "all":
         assert {name: count for name, count in found.items() if name != "coref"} == wanted
         assert found["coref"] == 60 * 5
-    for document, _, _ in [conllu_text.read(ours.source.partition(":")[2])]:
+    for document, _, _ in [conllu_text.read(ours.source)]:
         for annotated in document:
             number = by_name[annotated.name]
             tokens = np.asarray(corpus.tokens[corpus.offsets[number] : corpus.offsets[number + 1]])[1:]

@@ -125,3 +125,76 @@ def test_no_network_is_found_in_seconds(tmp_path):
         assert time.monotonic() - began < 12  # ten, and a process's start
         assert "cannot be downloaded: no answer from www.statmt.org" in message
         assert "--config.data.source=file:" in message
+
+
+TREES = """
+# newdoc id = weblog-one
+# sent_id = weblog-one-0001
+# text = I don't, ou du café.
+1\tI\tI\tPRON\tPRP\tCase=Nom\t3\tnsubj\t3:nsubj\tEntity=(e1-person-1)
+2-3\tdon't\t_\t_\t_\t_\t_\t_\t_\tSpaceAfter=No
+2\tdo\tdo\tAUX\tVBP\t_\t3\taux\t3:aux\t_
+3\tn't\tnot\tPART\tRB\t_\t0\troot\t0:root\t_
+3.1\tgo\tgo\tVERB\tVB\t_\t_\t_\t0:root\t_
+4\t,\t,\tPUNCT\t,\t_\t3\tpunct\t3:punct\t_
+5\tou\tor\tCCONJ\tCC\t_\t8\tcc\t8:cc\t_
+6-7\tdu\t_\t_\t_\t_\t_\t_\t_\t_
+6\tde\tde\tADP\tIN\t_\t8\tcase\t8:case\t_
+7\tle\tle\tDET\tDT\t_\t8\tdet\t8:det\t_
+8\tcafé\tcafé\tNOUN\tNN\t_\t3\tconj\t3:conj\tSpaceAfter=No|Entity=(e2-place-1)
+9\t.\t.\tPUNCT\t.\t_\t3\tpunct\t3:punct\t_
+
+# sent_id = weblog-one-0002
+# text = I sleep
+1\tI\tI\tPRON\tPRP\t_\t2\tnsubj\t2:nsubj\tEntity=(e1-person-1)
+2\tsleep\tsleep\tVERB\tVBP\t_\t0\troot\t0:root\t_
+
+# newdoc id = weblog-two
+# sent_id = weblog-two-0001
+# text = None slept
+1\tNobody\tnobody\tPRON\tNN\t_\t2\tnsubj\t2:nsubj\t_
+2\tslept\tsleep\tVERB\tVBD\t_\t0\troot\t0:root\t_
+
+"""
+PREPARE_TREES = """
+import tensorflow_datasets as tfds
+builder = tfds.builder("universal_dependencies/en_ewt", file_format="array_record")
+builder._split_generators = lambda manager: {{"dev": builder._generate_examples([{path!r}])}}
+builder.download_and_prepare()
+"""
+COMPARE_TREES = """
+import dataclasses, json, sys
+from train import conllu_text
+from train.config import InputError
+ours, unit, report = conllu_text.read("tfds:universal_dependencies/en_ewt")
+files, _, wanted = conllu_text.read({source!r})
+def key(found):
+    names = [one.name.partition("#")[2] for one in found]
+    return {{name: (one.text, one.spans.tolist(), sorted(one.links)) for name, one in zip(names, found)}}
+assert dataclasses.asdict(report) == dataclasses.asdict(wanted), (report, wanted)
+assert key(ours) == key(files) and len(ours) == len(files), (key(ours), key(files))
+result = [unit, len(ours), report.sentences, report.words, sum(len(one.links) for one in ours)]
+print(json.dumps([result, "tensorflow" in sys.modules]))
+"""
+
+
+def trees(path, folder) -> list:
+    """What is read of a data set that is prepared from the CoNLL-U at `path`, the same as what is read of the file."""
+    prepared = folder / "prepared"
+    python(PREPARE_TREES.format(path=str(path)) + "print()", str(folder), prepared)
+    result, imported = json.loads(python(COMPARE_TREES.format(source=f"conllu:{path}"), str(folder), prepared))
+    assert not imported
+    return result
+
+
+def test_gold_trees_are_read_as_from_their_file(tmp_path):
+    """Contractions, empty nodes, entities and the order of sentences come back, though the data set has no numbers."""
+    (tmp_path / "gold.conllu").write_text(TREES.lstrip("\n"))
+    assert trees(tmp_path / "gold.conllu", tmp_path) == ["block", 2, 3, 13, 8 + 1 + 1 + 1]
+
+
+def test_gold_trees_that_are_not_prepared_say_how(tmp_path):
+    before = "import requests\ndef head(*a, **k): raise requests.ConnectionError('no name')\nrequests.head = head\n"
+    message = read("tfds:universal_dependencies/en_ewt", tmp_path / "empty", tmp_path / "data", before=before)
+    assert "is not prepared in" in message and "no answer from raw.githubusercontent.com" in message
+    assert "tfds build universal_dependencies/en_ewt --file_format=array_record --data_dir=DIR" in message

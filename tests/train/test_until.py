@@ -210,13 +210,27 @@ def test_the_chosen_rate_is_that_of_fewest_steps_then_of_lower_loss(tmp_path):
     assert dose_study.chosen(folder) == 0.03
 
 
+def test_a_dose_of_kinds():
+    """data.relations names the kinds; a seed's row of a square says which of them are on."""
+    config = frozen(data__relations="A,B,C,D,E,F,G")
+    alone = [until.spoken(config.data, 1, seed).relations for seed in range(7)]
+    assert sorted(alone) == [(kind,) for kind in "ABCDEFG"] and alone == [
+        until.spoken(config.data, 1, seed + 7).relations for seed in range(7)
+    ]
+    three = [until.spoken(config.data, 3, seed).relations for seed in range(7)]
+    assert all(len(set(each)) == 3 for each in three) and sorted(sum(three, ())) == sorted(3 * "ABCDEFG")
+    for which, dose in (("A,C", 3), ("6,A,C", 1)):
+        with pytest.raises(InputError, match=f"dose.relations asks for {dose} of data.relations='{which}'"):
+            until.spoken(frozen(data__relations=which).data, dose, 0)
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
         ({"data__source": "docs"}, "data.source=relations"),
         ({"train__schedule": "cosine"}, "train.schedule=constant"),
         ({"data__seq_len": 32}, "data.seq_len=64, a document"),
-        ({"grid__tuning_seeds": (), "grid__extensions": 0}, "grid.tuning_seeds that are not empty"),
+        ({"grid__tuning_seeds": (), "grid__extensions": 0}, "grid.tuning_seeds, or a single rate"),
         ({"train__steps": 50}, "a multiple of dose.look_every=20"),
         ({"dose__relations": (1, 1)}, "names a dose twice"),
         ({"dose__relations": (0, 1)}, "must be above 0"),

@@ -15,7 +15,8 @@ the text, the load and the number of answers are the same whatever is on.
   F semantic     the bit of class g, drawn at its first word in a document and the same in all others
   G induction    the bit of what followed the latest earlier copy of the key; another key stands after that copy
 
-A kind is asked for, each as likely, among those that the text so far can answer.
+A kind is asked for among those that the text so far can answer, as likely as its share of ASKED: agreement and
+induction can be asked for least often, and induction, which takes two layers, needs the most examples to be learnt.
 """
 
 import dataclasses
@@ -37,9 +38,10 @@ NAMES = {
 KINDS = tuple(NAMES)
 DISTANCE = 8  # of B's carrier; at that distance a frame always has one
 SPAN = 5  # words of E
-GENDERS, CLASSES, KEYS, FILLERS = 2, 4, 6, 8
+GENDERS, CLASSES, KEYS, FILLERS = 2, 4, 4, 8
 # word -> how often it is drawn (shares of what may stand in a place), and how many there are beside their bit.
-SHARES = {"subject": 0.14, "attractor": 0.14, "carrier": 0.16, "name": 0.16, "rare": 0.06, "member": 0.2, "key": 0.14}
+SHARES = {"subject": 0.14, "attractor": 0.14, "carrier": 0.12, "name": 0.14, "rare": 0.06, "member": 0.14, "key": 0.26}
+ASKED = {"A": 2, "B": 1, "C": 1, "D": 1, "E": 1, "F": 1, "G": 8}
 SIZES = {
     "subject": 2,
     "attractor": 2,
@@ -204,17 +206,18 @@ class _Text:
         seen = self._class_bits[rows] >= 0
         # The latest name is of one gender, so the other one is asked for; the keys but the latest.
         asked_names, asked_keys = self._names[rows].min(axis=1), self._askable_keys(rows)
-        may = np.ones((len(rows), len(KINDS)), bool)
-        may[:, 0] = (self._subject[rows] >= 0) & (self._attractor[rows] > self._subject[rows])
-        may[:, 2] = asked_names >= 0
-        may[:, 3] = self._rare[rows] >= 0
-        may[:, 5] = seen.any(axis=1)
-        may[:, 6] = asked_keys.any(axis=1)
+        may = np.tile(list(ASKED.values()), (len(rows), 1))
+        may[:, 0] *= (self._subject[rows] >= 0) & (self._attractor[rows] > self._subject[rows])
+        may[:, 2] *= asked_names >= 0
+        may[:, 3] *= self._rare[rows] >= 0
+        may[:, 5] *= seen.any(axis=1)
+        may[:, 6] *= asked_keys.any(axis=1)
         kind, own = self._pick(may), self._draw.integers(0, 2, len(rows))
-        gender, group = self._names[rows].argmin(axis=1), self._pick(seen, may[:, 5])
+        gender, group = self._names[rows].argmin(axis=1), self._pick(seen, may[:, 5] > 0)
         argument = np.select([kind == 2, kind == 5], [gender, group], 0)
         token = self._first["query"] + np.array(list(QUERIES.values()))[kind] + 2 * argument + own
-        log_p = -np.log(may.sum(axis=1)) - np.log(2) - np.where(kind == 5, np.log(np.maximum(seen.sum(axis=1), 1)), 0)
+        chosen = np.take_along_axis(may, kind[:, None], 1)[:, 0]
+        log_p = np.log(chosen / may.sum(axis=1) / 2) - np.where(kind == 5, np.log(np.maximum(seen.sum(axis=1), 1)), 0)
         self._put(rows, position, token, log_p)
         self._kind[rows], self._own[rows], self._argument[rows] = kind, own, argument
         self._next[rows] = np.where(kind == 6, KEY, ANSWER)
@@ -223,7 +226,7 @@ class _Text:
         return (self._keys[rows] >= 0) & (self._keys[rows] != self._key[rows, None])
 
     def _pick(self, may: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
-        """A column of each row in which `may` is true, each as likely; 0 for rows outside `rows`."""
+        """A column of each row, as likely as its share of `may`, whole numbers; 0 for rows outside `rows`."""
         order = (self._draw.random(len(may)) * may.sum(axis=1)).astype(int)
         found = np.argmax(np.cumsum(may, axis=1) > order[:, None], axis=1)
         return found if rows is None else np.where(rows, found, 0)

@@ -1,5 +1,6 @@
 """From the config's data section to a language, every check made; configs/default.py explains the fields."""
 
+import dataclasses
 import re
 
 from train.config import DataConfig, InputError
@@ -38,6 +39,34 @@ def language(config: DataConfig) -> Language:
     found = Mixed(*families) if len(families) > 1 else families[0]
     _check_vocabulary(config, found)
     return found
+
+
+def spoken(config: DataConfig, dose: int, seed: int) -> Language:
+    """The language of one seed in a study of doses."""
+    return language(dataclasses.replace(config, relations=at_dose(config, dose, seed), language_seed=seed))
+
+
+def at_dose(config: DataConfig, dose: int, seed: int) -> str:
+    """data.relations of one seed in a study of doses: `dose` relations of family P, or, where data.relations has
+    letters, `dose` of these kinds, by the seed's row of a Latin square.
+
+    Raises:
+      InputError: more than there are bits, or letters beside a number, or fewer than the dose.
+    """
+    number, letters = _relations(config)
+    if not letters and dose > len(config.offsets):
+        raise InputError(
+            f"dose.relations asks for {dose} relations and an answer has {len(config.offsets)} bits, one for each of "
+            f"data.offsets; give at most {len(config.offsets)}, or more offsets."
+        )
+    if not letters:
+        return str(dose)
+    if number or dose > len(letters):
+        raise InputError(
+            f"dose.relations asks for {dose} of data.relations={config.relations!r}; in a study of doses name kinds "
+            f"alone, at least {dose} of them, such as --config.data.relations=A,C,G, or leave it to family P."
+        )
+    return ",".join(letters[index] for index in active(seed % len(letters), len(letters), dose))
 
 
 def _relations(config: DataConfig) -> tuple[int, list[str]]:

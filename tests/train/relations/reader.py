@@ -111,8 +111,9 @@ class DoseReader:
         self.text.append(word)
 
 
-SHARE = {"S": 14, "T": 14, "c": 16, "name": 16, "r": 6, "member": 20, "k": 14}
-COUNT = {"S": 2, "T": 2, "c": 2, "name": 4, "r": 16, "member": 16, "k": 6}
+SHARE = {"S": 14, "T": 14, "c": 12, "name": 14, "r": 6, "member": 14, "k": 26}
+COUNT = {"S": 2, "T": 2, "c": 2, "name": 4, "r": 16, "member": 16, "k": 4}
+ASKED = {"A": 2, "G": 8}  # as often as the other kinds, which are asked for alike
 
 
 def kind_of(word: str) -> str:
@@ -201,12 +202,13 @@ class KindsReader:
         found = re.fullmatch(r"(\?[A-G])[01](:\d)?", word)
         if not found:
             return 0.0
-        name, p = found[1] + (found[2] or ""), 0.0
-        askable = self.askable()
-        for choice in askable:
+        name, p, every = found[1] + (found[2] or ""), 0.0, 0
+        for choice in self.askable():
             choices = choice if isinstance(choice, list) else [choice]
-            p += (name in choices) / len(choices)
-        return p / len(askable) / 2
+            times = ASKED.get(choices[0][1], 1)
+            p += times * (name in choices) / len(choices)
+            every += times
+        return p / every / 2
 
     def _p_key(self, word: str) -> float:
         keys = self.keys()

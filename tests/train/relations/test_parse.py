@@ -29,7 +29,7 @@ from train.relations.kinds import Kinds
         ({"document_tokens": 17}, "give at least 18"),
         ({"relations": "A", "document_tokens": 18}, "give at least 19"),
         ({"vocab_size": 161}, "data.vocab_size=161 is too small: the language of data.relations=6 has 162 words"),
-        ({"relations": "6,A", "vocab_size": 162}, "has 284 words"),
+        ({"relations": "6,A", "vocab_size": 162}, "has 282 words"),
         ({"noise": 0.5}, "data.noise=0.5 must be at least 0 and below .5"),
         ({"noise": -0.1}, "data.noise=-0.1"),
         ({"distractors": 1.5}, "data.distractors=1.5 is a probability"),
