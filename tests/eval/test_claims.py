@@ -52,7 +52,8 @@ def test_a_planted_difference_is_found(tmp_path):
     assert "several heads learn faster than one" in found["C1"].sentence and "text.txt" in found["C1"].sentence
     assert found["C1"].details["sign"] == {"agree": 6, "of": 6, "p_value": pytest.approx(2 / 64)}
     assert found["C1"].details["fixed_heads"]["verdict"] == "supported"
-    assert found["C1"].details["shared_rate"]["rate"] == 0.008
+    shared = found["C1"].details["shared_rate"]
+    assert shared["rate"] == 0.008 and shared["n"] == 2, "the tuning seeds alone"
     assert found["C1"].details["correlation"] > 0.9
     assert "Whether it is the width" in " ".join(found["C2"].notes)
     assert "the loss at d_k = 1 exceeds that at h*: after" in found["C2"].sentence
