@@ -1,6 +1,7 @@
 """What is computed beside a verdict and never decides it: other intervals, other sides, other ways to choose."""
 
 import math
+from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
@@ -26,11 +27,10 @@ def details(
     """
     values = pooled.sum(axis=1) / tokens.sum()
     alpha = 0.05 / config.claims.looks
-    of_documents = intervals.variance_of_documents(pooled, tokens) if judged.about == "new documents" else 0.0
     computed = {
         "these_documents": ends(judged.these),
         "new_documents": ends(judged.new),
-        "values": dict(zip([f"{init}" for init, _ in shared], values.tolist(), strict=True)),
+        "values": dict(zip([f"i{init}_d{order}" for init, order in shared], values.tolist(), strict=True)),
         "negative_parts": list(judged.negative),
         "diverged": {
             cell: f"{len(found.diverged(cell))} of {_runs(found, cell)}" for pair in chosen.values() for cell in pair
@@ -40,16 +40,47 @@ def details(
         "shared_rate": _shared_rate(found, comparison, config),
         "survivors": _survivors(found, chosen, config),
         "depth": _depth(found, comparison, config),
+        "may_be_best": _may_be_best(found, comparison, 1 - alpha),
     }
     if len(values) > 1:
-        interval = intervals.new_documents if judged.about == "new documents" else intervals.these_documents
+        new = judged.about == "new documents"
+        interval = intervals.new_documents if new else intervals.these_documents
+        spread = intervals.variances(pooled, tokens) if new else intervals.Variances(float(np.var(values, ddof=1)))
         computed["equivalent"] = intervals.within(interval, pooled, tokens, config.claims.margin, alpha)
         computed["bootstrap"] = intervals.bootstrap(pooled, tokens, 1 - alpha)
-        computed["seeds_to_decide"] = stats.seeds_to_decide(values, config.claims.margin, of_documents, alpha)
+        computed["seeds_to_decide"] = stats.seeds_to_decide(spread, len(values), config.claims.margin, alpha)
     if len(values) >= SIGN_SEEDS:
         agree, p_value = stats.sign_agreement(values)
         computed["sign"] = {"agree": agree, "of": len(values), "p_value": p_value}
     return computed
+
+
+def divergence(found: Evidence, cells: Iterable[str]) -> str:
+    """'0 of 20 runs diverged': the judged runs of `cells`, and those of which every run did."""
+    counts = {cell: (len(found.diverged(cell)), _runs(found, cell)) for cell in cells}
+    lost, runs = (sum(count) for count in zip(*counts.values(), strict=True))
+    whole = [cell for cell, (lost_here, runs_here) in counts.items() if lost_here == runs_here]
+    return f"{lost} of {runs} runs diverged" + (f", every one of {' and '.join(whole)}" if whole else "")
+
+
+def best_set(found: Evidence, cells: Iterable[str], confidence: float) -> tuple[dict[str, bool], int]:
+    """Whether each of `cells` may be the best (eval.stats.best_set), and the number of seeds that say so: those of
+    which no run diverged. A cell whose every run diverged is out; with fewer than two such seeds none is named."""
+    runs = found.runs[found.runs.cell.isin(cells) & (found.runs.status == "done")]
+    losses = runs.pivot_table(index="cell", columns=SEED, values="counted").dropna(axis=1)
+    if losses.shape[1] < 2:
+        return {}, losses.shape[1]
+    inside = dict(zip(losses.index, stats.best_set(losses.to_numpy(), confidence).tolist(), strict=True))
+    return {cell: inside.get(cell, False) for cell in cells}, losses.shape[1]
+
+
+def _may_be_best(found: Evidence, comparison: Comparison, confidence: float) -> dict:
+    """The set of best d_k of each group of C2."""
+    sets = {}
+    for name, sides in comparison.sides(found.cells).items() if comparison.id == "C2" else ():
+        inside, seeds = best_set(found, pd.concat(sides).cell.tolist(), confidence)
+        sets[name] = {"cells": [cell for cell, may_be in inside.items() if may_be], "seeds": seeds}
+    return sets
 
 
 def _correlation(found: Evidence, chosen, shared, tokens) -> float | None:

@@ -49,12 +49,19 @@ class Verdict:
 @dataclasses.dataclass(frozen=True)
 class Comparison:
     """What a claim compares within each group of cells: the loss of the best of `left` less that of the best of
-    `right`, each side's best chosen on the tune documents with the choosing seeds."""
+    `right`, each side's best chosen on the tune documents with the choosing seeds.
+
+    Attributes:
+      left, right: the two sides in a sentence.
+      wanted: what a cell of either side has.
+      supported, refuted, open: the outcome in words.
+    """
 
     id: str
     claim: str
     left: str
     right: str
+    wanted: tuple[str, str]
     supported: str
     refuted: str
     open: str
@@ -72,6 +79,16 @@ class Comparison:
             found[name] = (group[of_left], group[~of_left])
         return found
 
+    def pairs(self, cells: pd.DataFrame) -> dict[str, tuple[str, str]]:
+        """The two cells that are compared in each group that has both sides."""
+        sides = self.sides(cells).items()
+        return {name: (best(left), best(right)) for name, (left, right) in sides if len(left) and len(right)}
+
+    def left_out(self, cells: pd.DataFrame) -> dict[str, str]:
+        """The groups that lack a side, each with what it lacks."""
+        sides = self.sides(cells).items()
+        return {name: self.wanted[0 if left.empty else 1] for name, (left, right) in sides if left.empty or right.empty}
+
 
 CLAIMS = (
     Comparison(
@@ -79,6 +96,7 @@ CLAIMS = (
         "Several heads beat one at the same size",
         "h = 1",
         "the best h > 1",
+        ("h = 1", "more than one head"),
         "several heads {faster} one",
         "several heads do not {faster} one",
         "it is open whether several heads {faster} one",
@@ -87,10 +105,11 @@ CLAIMS = (
         "C2",
         "Heads can be too many: at d_k = 1 the loss is higher",
         "d_k = 1",
-        "the best d_k > 1",
-        "heads can be too many",
-        "heads of width 1 are not worse",
-        "it is open whether heads of width 1 are worse",
+        "h*, the best d_k > 1",
+        ("d_k = 1", "d_k above 1"),
+        "the loss at d_k = 1 exceeds that at h*",
+        "the loss at d_k = 1 does not exceed that at h*",
+        "it is open whether the loss at d_k = 1 exceeds that at h*",
     ),
 )
 

@@ -16,10 +16,12 @@ class Evidence:
     """The judged runs at each cell's chosen rate. Losses are in nats, a diverged run's the unigram entropy a token.
 
     Attributes:
-      cells: the cells table in the order d_model, num_heads, d_k, with `series`: '' where every cell of the d_model has
-        num_heads * d_k = d_model, else 'd_k = <d_k>', since heads are compared at one d_k then.
-      runs: their `test` rows of replicas.parquet, one a seed, with `series` and `counted`, the loss in nats/token.
-      choosing: the `tune` rows of every run that chose a rate, with `series` and `counted`.
+      cells: the cells table in the order d_model, num_heads, d_k, num_layers, with `series`: '' where every cell of the
+        d_model has num_heads * d_k = d_model, else 'd_k = <d_k>', since heads are compared at one d_k then; and
+        `depth`: '' or, of several, '<num_layers> layers'.
+      runs: their `test` rows of replicas.parquet, one a seed, with `series`, `depth` and `counted`, the loss in
+        nats/token.
+      choosing: the `tune` rows of every run that chose a rate, with `series`, `depth` and `counted`.
       documents: their `test` rows of documents.parquet, with `file`, the source file, and `counted`, the summed loss.
       unigram: entropy of the training split, nats/token.
     """
@@ -51,13 +53,17 @@ def load(workdir: Workdir, table: pd.DataFrame, corpus: Corpus) -> Evidence:
     unigram = unigram_entropy(corpus)
     own_width = table.num_heads * table.d_k == table.d_model
     same = own_width.groupby(table.d_model).transform("all")
-    cells = table.assign(series=("d_k = " + table.d_k.astype(str)).where(~same, ""))
-    cells = cells.sort_values(["d_model", "num_heads", "d_k"], ignore_index=True)
-    every = pd.read_parquet(workdir.results / "replicas.parquet").merge(cells[["cell", "series"]])
+    depths = table.num_layers.nunique() > 1
+    cells = table.assign(
+        series=("d_k = " + table.d_k.astype(str)).where(~same, ""),
+        depth=table.num_layers.astype(str) + " layers" if depths else "",
+    )
+    cells = cells.sort_values(["d_model", "num_heads", "d_k", "num_layers"], ignore_index=True)
+    every = pd.read_parquet(workdir.results / "replicas.parquet").merge(cells[["cell", "series", "depth"]])
     every = every.assign(counted=every.loss.where(every.status == "done", unigram))
     runs = every[every.split == "test"].merge(cells[["cell", "learning_rate"]])
     choosing = every[(every.split == "tune") & (every.stage != "fresh")]
-    runs = runs.sort_values(["d_model", "num_heads", "d_k", *SEED], ignore_index=True)
+    runs = runs.sort_values(["d_model", "num_heads", "d_k", "num_layers", *SEED], ignore_index=True)
     documents = pd.read_parquet(workdir.results / "documents.parquet")
     documents = documents[documents.split == "test"].merge(runs[["cell", "learning_rate", *SEED, "status"]])
     files = documents.document if corpus.unit == "document" else documents.document.str.rpartition("@")[0]

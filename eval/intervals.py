@@ -119,14 +119,28 @@ def p_of_so_low(found: Interval) -> float:
     return 1.0 - float(scipy.optimize.brentq(surplus, least, most)) if surplus(least) < 0 else 1.0
 
 
-def variance_of_documents(sums: np.ndarray, tokens: np.ndarray) -> float:
-    """Variance of the pooled mean, in (nats/token)^2, that the choice of documents leaves however many seeds there are:
-    (MS_doc - MS_residual) / (n m), not below 0. Arguments as in `new_documents`; 0 for fewer than two of either."""
+class Variances(NamedTuple):
+    """What makes a pooled difference vary, in (nats/token)^2: its parts at n seeds are as in `new_documents`.
+
+    Attributes:
+      of_seed: variance between seeds of the difference on one set of documents, E[MS_seed] / m.
+      of_documents: of the mean, left by the choice of documents however many seeds there are.
+      of_rest: the share of `of_seed` that seeds and documents make together, E[MS_residual] / m.
+      documents: m.
+    """
+
+    of_seed: float
+    of_documents: float = 0.0
+    of_rest: float = 0.0
+    documents: int = 2  # immaterial where documents add nothing
+
+
+def variances(sums: np.ndarray, tokens: np.ndarray) -> Variances:
+    """Estimates from at least two seeds and two documents; arguments as in `new_documents`."""
     seeds, documents = sums.shape
-    if min(seeds, documents) < 2:
-        return 0.0
-    _, of_document, residual = _mean_squares(sums, tokens)
-    return max(of_document - residual, 0.0) / (seeds * documents)
+    of_seed, of_document, rest = _mean_squares(sums, tokens)
+    alone = max(of_document - rest, 0.0) / (seeds * documents)
+    return Variances(of_seed / documents, alone, rest / documents, documents)
 
 
 def bootstrap(sums: np.ndarray, tokens: np.ndarray, confidence: float = 0.95, draws: int = 4000) -> tuple:

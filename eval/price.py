@@ -5,10 +5,11 @@ import math
 
 import pandas as pd
 
-from eval import intervals, rules
-from eval.comparison import CLAIMS, Verdict, best
+from eval import asides, intervals, rules
+from eval.comparison import CLAIMS, Verdict
 from eval.evidence import Evidence
 from eval.tables import training_curve
+from mha.budget import TOLERANCE
 from train.config import StudyConfig
 from train.grid import Replica
 from train.workdir import Workdir, read_measured, write_table
@@ -20,11 +21,7 @@ LAST = 5  # logged steps that a training loss is averaged over
 
 def to_measure(found: Evidence) -> dict[str, tuple[str, str]]:
     """By group, the two cells whose price is compared: h = 1, and the h* of C1."""
-    return {
-        name: tuple(best(side) for side in pair)
-        for name, pair in CLAIMS[0].sides(found.cells).items()
-        if len(pair[0]) and len(pair[1])
-    }
+    return CLAIMS[0].pairs(found.cells)
 
 
 def launches(workdir: Workdir, config: StudyConfig) -> pd.DataFrame:
@@ -36,14 +33,20 @@ def launches(workdir: Workdir, config: StudyConfig) -> pd.DataFrame:
     return rows
 
 
-def judge(found: Evidence, workdir: Workdir, config: StudyConfig) -> Verdict:
-    """The verdict on C3, and one a path in `parts`: `supported` if parameters are equal and the intervals of both
-    ratios lie within the tolerance, `refuted` if one lies wholly outside; the claim is decided where paths agree."""
+def judge(found: Evidence, workdir: Workdir, config: StudyConfig, source: str) -> Verdict:
+    """The verdict on C3, and in `parts` one a path, then one a path and d_model where there are several: `supported` if
+    parameters are equal and the intervals of both ratios lie within the tolerance, `refuted` if one lies wholly
+    outside; the claim is decided where the paths agree.
+
+    Args:
+      source: name of the corpus.
+    """
     tolerance = config.claims.tolerance
     bounds = (1 / (1 + tolerance), 1 + tolerance)
     rule = (
-        f"supported: parameters equal and the 95 % intervals of the ratios of step time and of memory, h* to h = 1, "
-        f"within {bounds[0]:.3f} to {bounds[1]:.3f}; refuted: one wholly outside; else undecided; one verdict a path"
+        f"supported: attention parameters equal, all non-embedding ones within {TOLERANCE:.1%}, and the 95 % intervals "
+        f"of the ratios of step time and of memory, h* to h = 1, within {bounds[0]:.3f} to {bounds[1]:.3f}; refuted: "
+        f"one wholly outside; else undecided; one verdict a path"
     )
     base = Verdict("C3", CLAIM, rules.UNDECIDED, "", rule, tolerance, 0.95)
     pairs, timed = to_measure(found), launches(workdir, config)
@@ -56,17 +59,16 @@ def judge(found: Evidence, workdir: Workdir, config: StudyConfig) -> Verdict:
     elif timed.launch.nunique() < 2:
         missing.append("One launch gives no interval; two are the least, claims.launches sets them.")
     if missing:
-        return dataclasses.replace(base, missing=tuple(missing), sentence=f"Not judged: {missing[0]}")
+        return dataclasses.replace(base, missing=tuple(missing), sentence=f"On {source}, not judged: {missing[0]}")
     cells = found.cells.set_index("cell")
-    equal = all(cells.params_attention[a] == cells.params_attention[b] for a, b in pairs.values())
-    parts = []
-    for path, words in PATHS.items():
-        ratios = {
-            quantity: _ratio(timed[timed.path == path], pairs, quantity) for quantity in ("step_ms", "memory_bytes")
-        }
-        parts.append(
-            {"name": words, "path": path, "verdict": _verdict(ratios.values(), bounds, equal), **_numbers(ratios)}
-        )
+    equal = all(_same_size(cells, *pair) for pair in pairs.values())
+    parts = [_part(timed, path, words, pairs, bounds, equal) for path, words in PATHS.items()]
+    by_d_model = [
+        _part(timed, path, f"{words}, {name}", {name: pair}, bounds, _same_size(cells, *pair))
+        for path, words in PATHS.items()
+        for name, pair in pairs.items()
+        if len(pairs) > 1
+    ]
     verdicts = {part["verdict"] for part in parts}
     verdict = verdicts.pop() if len(verdicts) == 1 else rules.UNDECIDED
     counts = [
@@ -80,7 +82,7 @@ def judge(found: Evidence, workdir: Workdir, config: StudyConfig) -> Verdict:
         "C3",
         CLAIM,
         verdict,
-        _sentence(parts, pairs, cells, equal, timed),
+        _sentence(parts, pairs, cells, equal, timed, found, source),
         rule,
         tolerance,
         0.95,
@@ -89,10 +91,24 @@ def judge(found: Evidence, workdir: Workdir, config: StudyConfig) -> Verdict:
         high=fast["step_ms_high"],
         n=int(timed.launch.nunique()),
         about="launches",
-        parts=tuple(parts),
+        parts=(*parts, *by_d_model),
         notes=tuple(counts + [_equal_time_note(each) for each in details["at_equal_time"]]),
         details=details,
     )
+
+
+def _same_size(cells: pd.DataFrame, cell: str, other: str) -> bool:
+    """Equal attention parameters, and all non-embedding ones equal to TOLERANCE."""
+    sizes = cells.params_non_embedding
+    near = abs(sizes[cell] - sizes[other]) <= TOLERANCE * max(sizes[cell], sizes[other])
+    return bool(near and cells.params_attention[cell] == cells.params_attention[other])
+
+
+def _part(timed: pd.DataFrame, path: str, name: str, pairs: dict, bounds: tuple[float, float], equal: bool) -> dict:
+    """The ratios of `pairs` on one path, with their verdict."""
+    timed = timed[timed.path == path]
+    ratios = {quantity: _ratio(timed, pairs, quantity) for quantity in ("step_ms", "memory_bytes")}
+    return {"name": name, "path": path, "verdict": _verdict(ratios.values(), bounds, equal), **_numbers(ratios)}
 
 
 def _ratio(timed: pd.DataFrame, pairs: dict, quantity: str) -> intervals.Interval:
@@ -119,15 +135,26 @@ def _numbers(ratios: dict) -> dict:
     }
 
 
-def _sentence(parts, pairs, cells, equal: bool, timed) -> str:
+def _sentence(parts, pairs, cells, equal: bool, timed, found: Evidence, source: str) -> str:
     heads = ", ".join(f"{cells.num_heads[right]} at {name}" for name, (_, right) in pairs.items())
-    said = f"At the same size, h* ({heads}) against h = 1, over {timed.launch.nunique()} launches: "
+    size = "at the same size" if equal else "at sizes that differ"
+    said = f"On {source}, {size}, h* ({heads}) against h = 1, over {timed.launch.nunique()} launches: "
     said += "; ".join(
         f"on {part['name']} a step takes {part['step_ms']:.2f} times as long ({part['step_ms_low']:.2f} to "
         f"{part['step_ms_high']:.2f}) and {part['memory_bytes']:.2f} times the memory: {part['verdict']}"
         for part in parts
     )
-    return said + (". Attention parameters are equal." if equal else ". Attention parameters differ.")
+    diverged = asides.divergence(found, [cell for pair in pairs.values() for cell in pair])
+    return f"{said}. {_parameters(cells, pairs)}; of the judged runs, {diverged}."
+
+
+def _parameters(cells: pd.DataFrame, pairs: dict) -> str:
+    """'Attention parameters are equal, non-embedding parameters differ by up to 0.012%'."""
+    said = []
+    for name, sizes in (("Attention", cells.params_attention), ("non-embedding", cells.params_non_embedding)):
+        apart = max(abs(sizes[right] / sizes[left] - 1) for left, right in pairs.values())
+        said.append(f"{name} parameters {f'differ by up to {apart:.3%}' if apart else 'are equal'}")
+    return ", ".join(said)
 
 
 def _at_equal_time(workdir: Workdir, found: Evidence, pairs: dict) -> list[dict]:

@@ -8,9 +8,12 @@ import numpy as np
 import scipy.optimize
 import scipy.stats
 
+from eval.intervals import Variances
+
 POWER = 0.8
 MOST_SEEDS = 100_000  # beyond, 'seeds to decide' is given up
 CONFIDENCE_OF_PLAN = 0.8  # of the standard deviation that 'seeds to decide' plans with
+DRAWS = 2048  # of the mean squares, which power is averaged over
 
 
 def rejected(p_values: Sequence[float], alpha: float, method: str) -> np.ndarray:
@@ -85,45 +88,74 @@ def largest_spread(margin: float, seeds: int, alpha: float = 0.05, power: float 
     return margin * scipy.optimize.brentq(surplus, 1e-3, 1e3)
 
 
-def difference_power(margin: float, spread: float, of_documents: float, seeds: int, alpha: float = 0.05) -> float:
-    """The chance that a two-sided t test at alpha over `seeds` finds a difference as large as `margin`.
+def largest_error(margin: float, alpha: float = 0.05, power: float = POWER) -> float:
+    """The standard error that the mean may have, known, for equivalence within `margin` to keep that power."""
+    return margin / float(scipy.stats.norm.ppf(1 - alpha) + scipy.stats.norm.ppf((1 + power) / 2))
+
+
+def difference_power(margin: float, spread: Variances, seeds: int, alpha: float = 0.05) -> float:
+    """The chance that eval.rules calls a difference as large as `margin` supported.
+
+    The mean is normal and the three mean squares chi-squared about their expectations, independent of it and of each
+    other; averaged over them, the interval (eval.intervals.new_documents) must lie above 0 and reach the margin.
 
     Args:
-      spread: standard deviation of the difference between seeds.
-      of_documents: variance of the mean that the choice of documents alone leaves, however many seeds there are.
+      alpha: 1 - the interval's confidence.
     """
     if seeds < 2:
         return 0.0
-    error = math.sqrt(spread**2 / seeds + of_documents)
+    documents = spread.documents
+    error = math.sqrt(spread.of_seed / seeds + spread.of_documents)
     if not error:
         return 1.0
-    critical = scipy.stats.t.ppf(1 - alpha / 2, seeds - 1)
-    return float(scipy.stats.nct.sf(critical, seeds - 1, margin / error))
+    rest = min(spread.of_rest, spread.of_seed) / seeds
+    means = spread.of_seed / seeds, spread.of_documents + rest, rest
+    freedoms = seeds - 1, documents - 1, (seeds - 1) * (documents - 1)
+    of_seed, of_document, of_rest = (
+        mean * scipy.stats.chi2.ppf(share, freedom) / freedom
+        for mean, share, freedom in zip(means, _shares().T, freedoms, strict=True)
+    )
+    quantiles = [scipy.stats.t.ppf(1 - alpha / 2, freedom) for freedom in freedoms[:2]]
+    critical = (of_seed * quantiles[0] + of_document * quantiles[1]) / (of_seed + of_document)
+    half = critical * np.sqrt(np.maximum(of_seed + of_document - of_rest, np.maximum(of_seed, of_document)))
+    least = np.maximum(half, margin - half)  # of the mean, for support
+    return float(np.mean(scipy.stats.norm.sf((least - margin) / error)))
 
 
-def seeds_to_decide(values: np.ndarray, margin: float, of_documents: float, alpha: float = 0.05) -> tuple | None:
+@functools.cache
+def _shares() -> np.ndarray:
+    """(DRAWS, 3) points that fill the unit cube evenly."""
+    from scipy.stats import qmc
+
+    return qmc.Halton(3, scramble=False).random(DRAWS + 1)[1:]  # the first is the origin
+
+
+def seeds_to_decide(spread: Variances, seeds: int, margin: float, alpha: float = 0.05) -> tuple[int, int] | None:
     """(fewest, most) seeds with which a difference of `margin` is found with POWER, or None: no number of seeds does.
 
     The plan is for the margin and not for the effect just seen, whose use would flatter it (Hoenig and Heisey 2001).
-    The range is that of the standard deviation of `values` (n,), its chi-squared interval at CONFIDENCE_OF_PLAN.
+    The range is that of the variance between seeds, its chi-squared interval at CONFIDENCE_OF_PLAN.
+
+    Args:
+      spread: as estimated from `seeds` seeds, at least two.
     """
-    freedom = len(values) - 1
-    tails = np.array([1 + CONFIDENCE_OF_PLAN, 1 - CONFIDENCE_OF_PLAN]) / 2
-    spreads = np.std(values, ddof=1) * np.sqrt(freedom / scipy.stats.chi2.ppf(tails, freedom))
-    if difference_power(margin, 0, of_documents, MOST_SEEDS, alpha) < POWER:
+    if difference_power(margin, spread._replace(of_seed=0.0), MOST_SEEDS, alpha) < POWER:
         return None
-    return tuple(_fewest_seeds(margin, spread, of_documents, alpha) for spread in spreads)
+    tails = np.array([1 + CONFIDENCE_OF_PLAN, 1 - CONFIDENCE_OF_PLAN]) / 2
+    factors = (seeds - 1) / scipy.stats.chi2.ppf(tails, seeds - 1)
+    ends = (spread._replace(of_seed=factor * spread.of_seed) for factor in factors)
+    return tuple(_fewest_seeds(margin, end, alpha) for end in ends)
 
 
-def _fewest_seeds(margin: float, spread: float, of_documents: float, alpha: float) -> int:
+def _fewest_seeds(margin: float, spread: Variances, alpha: float) -> int:
     low, high = 1, 2
-    while difference_power(margin, spread, of_documents, high, alpha) < POWER:
+    while difference_power(margin, spread, high, alpha) < POWER:
         low, high = high, 2 * high
         if high > MOST_SEEDS:
             return MOST_SEEDS
     while high - low > 1:
         middle = (low + high) // 2
-        enough = difference_power(margin, spread, of_documents, middle, alpha) >= POWER
+        enough = difference_power(margin, spread, middle, alpha) >= POWER
         low, high = (low, middle) if enough else (middle, high)
     return high
 

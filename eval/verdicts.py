@@ -35,22 +35,30 @@ def write(
     """
     found = evidence.load(workdir, table, corpus)
     looks = _looks(workdir, found, config)
-    verdicts = [claims.judge(comparison, found, workdir, config, corpus.source, looks, beside) for comparison in CLAIMS]
-    verdicts = [*verdicts, price.judge(found, workdir, config)]
+    beside = arms.compared(beside, corpus.fingerprint)
+    verdicts = [
+        claims.judge(comparison, found, workdir, config, corpus.source, looks[comparison.id], beside)
+        for comparison in CLAIMS
+    ]
+    verdicts = [*verdicts, price.judge(found, workdir, config, corpus.source)]
     verdicts[0].details["margin_in_tokens"] = gain_of_more_tokens(workdir, found)
     write_json(workdir.results / "claims.json", [dataclasses.asdict(verdict) for verdict in verdicts])
     return verdicts
 
 
-def _looks(workdir: Workdir, found: evidence.Evidence, config: StudyConfig) -> int:
-    """How often verdicts have been read here, each time with other seeds; this time counts once all seeds are there."""
-    seeds = sorted(map(list, grid.judged_seeds(config)))
-    counts = found.runs.groupby("cell").size()
-    read = read_json(workdir.looks) or []
-    if seeds not in read and len(counts) and (counts == len(seeds)).all():
-        read.append(seeds)
+def _looks(workdir: Workdir, found: evidence.Evidence, config: StudyConfig) -> dict[str, int]:
+    """How often each claim's verdict has been read here, each time with other seeds or another choice of cells or rates
+    to compare; this time counts once nothing is missing."""
+    seeds, rates = sorted(map(list, grid.judged_seeds(config))), found.cells.set_index("cell").learning_rate
+    read = read_json(workdir.looks) or {}
+    for comparison in CLAIMS:
+        chosen = [[cell, float(rates[cell])] for pair in comparison.pairs(found.cells).values() for cell in pair]
+        look, earlier = {"seeds": seeds, "chosen": chosen}, read.setdefault(comparison.id, [])
+        if look not in earlier and not claims.missing(comparison, found, workdir, config):
+            earlier.append(look)
+    if any(read.values()):
         write_json(workdir.looks, read)
-    return max(1, len(read))
+    return {name: max(1, len(earlier)) for name, earlier in read.items()}
 
 
 def gain_of_more_tokens(workdir: Workdir, found: evidence.Evidence) -> float | None:

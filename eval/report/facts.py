@@ -6,11 +6,13 @@ import math
 
 import pandas as pd
 
-from eval import evidence, stats
+from eval import asides, evidence
 from eval.evidence import SEED, Evidence
 from train import data, grid, metrics, sources
 from train.config import freeze
 from train.workdir import Workdir, read_json
+
+SHAPE = ("d_model", "num_heads", "num_layers")  # of a cell, beside its series
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,8 +48,8 @@ class Facts:
         return float(self.cells.bigram_bits_per_byte.iloc[0] * math.log(2) * self.corpus.bytes_per_token("test"))
 
     def curves(self) -> pd.DataFrame:
-        """Training loss at each cell's chosen rate, averaged over its seeds: cell, d_model, num_heads, series, step,
-        tokens, seconds (by the timing pass), petaflops (of training), loss. A diverged run is left out."""
+        """Training loss at each cell's chosen rate, averaged over its seeds: cell, SHAPE, series, depth, step, tokens,
+        seconds (by the timing pass), petaflops (of training), loss. A diverged run is left out."""
         frames, config = [], self.record["config"]
         a_step = config["train"]["batch_size"] * config["data"]["seq_len"]
         for row in self.cells.itertuples():
@@ -56,7 +58,7 @@ class Facts:
             lines = [line for line in metrics.read(self.workdir.cell(row.cell).metrics) if line["replica"] in names]
             if lines:
                 mean = pd.DataFrame(lines).astype({"loss": float}).groupby("step", as_index=False).loss.mean()
-                shape = {"cell": row.cell, "d_model": row.d_model, "num_heads": row.num_heads, "series": row.series}
+                shape = {name: getattr(row, name) for name in ("cell", *SHAPE, "series", "depth")}
                 step = mean.step + 1
                 flops = 3e-15 * row.flops_per_token * a_step  # forward, and twice as much backward
                 axes = {"tokens": step * a_step, "seconds": step * (row.step_ms or math.nan) / 1e3}
@@ -65,10 +67,10 @@ class Facts:
 
     @functools.cached_property
     def pairs(self) -> pd.DataFrame:
-        """Per cell and seed: `difference`, its test loss less that of h = 1 of the same d_model and series."""
+        """Per cell and seed: `difference`, its test loss less that of h = 1 of the same d_model, series and depth."""
         if self.seeds.empty:
             return pd.DataFrame()
-        keys = ["d_model", "series", *SEED]
+        keys = ["d_model", "series", "num_layers", *SEED]
         single = self.seeds[self.seeds.num_heads == 1][[*keys, "counted"]]
         joined = self.seeds[self.seeds.num_heads > 1].merge(single, on=keys, suffixes=("", "_single"))
         return joined.assign(difference=joined.counted - joined.counted_single)
@@ -119,15 +121,13 @@ def rate_costs(facts: Facts) -> list[dict]:
 
 
 def may_be_best(facts: Facts) -> dict[str, bool]:
-    """Whether each cell is in the 95 % set of the best of its d_model (eval.stats.best_set), over the seeds that all of
-    them have."""
-    found = {}
-    for _, cells in facts.cells.groupby(["d_model", "series"]):
-        runs = facts.seeds[facts.seeds.cell.isin(cells.cell)]
-        losses = runs.pivot_table(index="cell", columns=SEED, values="counted").dropna(axis=1)
-        if losses.shape[1] > 1:
-            found |= dict(zip(losses.index, stats.best_set(losses.to_numpy()).tolist(), strict=True))
-    return found
+    """Whether each cell is in the 95 % set of the best of its d_model, series and depth (eval.asides.best_set); empty
+    with crossed seeds, which are no blocks."""
+    if facts.record["config"]["grid"]["seeds"] == "crossed":
+        return {}
+    groups = facts.cells.groupby(["d_model", "series", "num_layers"])
+    sets = [asides.best_set(facts.evidence, cells.cell.tolist(), 0.95)[0] for _, cells in groups]
+    return {cell: inside for found in sets for cell, inside in found.items()}
 
 
 def rate_notes(facts: Facts) -> list[str]:

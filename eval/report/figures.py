@@ -45,11 +45,15 @@ def loss(seeds: pd.DataFrame, axis: str, bounds: tuple[float, float], bigram: fl
       index: which of the study's d_model this is; sets the colour.
     """
     figure, axes = _axes(f"d_model {seeds.d_model.iloc[0]}", LABELS[axis], "test loss (nats/token)")
-    other = "d_k" if axis == "num_heads" else "num_heads"
-    lines = list(seeds.groupby(other)) if (seeds.series != "").any() else [(None, seeds)]
-    for position, (value, line) in enumerate(lines):
-        colour = style.category(index) if value is None else style.ordered(position, len(lines))
-        label = "mean, 95 % interval" if value is None else f"{'d_k' if other == 'd_k' else 'h'} = {value}"
+    other, name = ("d_k", "d_k") if axis == "num_heads" else ("num_heads", "h")
+    fixed = (seeds.series != "").any()
+    lines = [line for _, line in seeds.groupby([other, "num_layers"] if fixed else "num_layers")]
+    for position, line in enumerate(lines):
+        colour = style.category(index) if len(lines) == 1 else style.ordered(position, len(lines))
+        label = (
+            _joined(f"{name} = {line[other].iloc[0]}" if fixed else "", line.depth.iloc[0])
+            or "mean, 95 % interval, these documents"
+        )
         _with_seeds(axes, line, axis, "counted", colour, style.marker(index), label, bounds)
     axes.set_ylim(*bounds)
     if bounds[0] <= bigram <= bounds[1]:
@@ -76,9 +80,9 @@ def difference(pairs: pd.DataFrame, axis: str):
     fixed = pairs.series
     if axis == "d_k":
         fixed = fixed.where(fixed == "", "h = " + pairs.num_heads.astype(str))
-    groups = list(pairs.groupby([pairs.d_model, fixed]))
-    for index, ((d_model, value), line) in enumerate(groups):
-        label = f"d_model {d_model}" + (f", {value}" if value else "")
+    groups = list(pairs.groupby([pairs.d_model, fixed, pairs.num_layers]))
+    for index, ((d_model, value, _), line) in enumerate(groups):
+        label = _joined(f"d_model {d_model}", value, line.depth.iloc[0])
         shift = 0.1 * (index - (len(groups) - 1) / 2)
         colour, marker = style.category(index), style.marker(index)
         _with_seeds(axes, line, axis, "difference", colour, marker, label, bounds, shift)
@@ -94,15 +98,15 @@ def sensitivity(rates: pd.DataFrame):
     upper edge stands for a rate at which a run diverged.
 
     Args:
-      rates: d_model, num_heads, series, learning_rate, loss, chosen, diverged (runs).
+      rates: d_model, num_heads, num_layers, series, depth, learning_rate, loss, chosen, diverged (runs).
     """
     figure, axes = _axes(f"d_model {rates.d_model.iloc[0]}", "peak learning rate (log scale)", "tune loss (nats/token)")
     whole = rates.loss[rates.diverged == 0] if (rates.diverged == 0).any() else rates.loss
     margin = 0.12 * (whole.max() - whole.min()) or 0.05
     top = whole.max() + margin
-    lines = list(rates.groupby(["num_heads", "series"]))
-    for position, ((num_heads, series), line) in enumerate(lines):
-        colour, label = style.ordered(position, len(lines)), f"h = {num_heads}" + (f", {series}" if series else "")
+    lines = list(rates.groupby(["num_heads", "series", "num_layers"]))
+    for position, ((num_heads, series, _), line) in enumerate(lines):
+        colour, label = style.ordered(position, len(lines)), _joined(f"h = {num_heads}", series, line.depth.iloc[0])
         mark = style.marker(position)
         whole_only = line.loss.where(line.diverged == 0)
         axes.plot(line.learning_rate, whole_only, color=colour, marker=mark, markersize=4.5, label=label)
@@ -132,12 +136,12 @@ def sensitivity(rates: pd.DataFrame):
 def curves(lines: pd.DataFrame, axis: str, label: str):
     """Training loss of one d_model against `axis`: a line a cell, the mean over its seeds at the chosen rate."""
     figure, axes = _axes(f"d_model {lines.d_model.iloc[0]}", f"{label}, log scale", "training loss (nats/token)")
-    groups = list(lines.groupby(["num_heads", "series"]))
-    for position, ((num_heads, series), line) in enumerate(groups):
+    groups = list(lines.groupby(["num_heads", "series", "num_layers"]))
+    for position, ((num_heads, series, _), line) in enumerate(groups):
+        name = _joined(f"h = {num_heads}", series, line.depth.iloc[0])
         line = line.sort_values("step")
         bins = np.unique(np.geomspace(1, line.step.max() + 1, POINTS).round())
         line = line.groupby(np.digitize(line.step, bins))[[axis, "loss"]].mean()
-        name = f"h = {num_heads}" + (f", {series}" if series else "")
         axes.plot(line[axis], line.loss, color=style.ordered(position, len(groups)), label=name, linewidth=1.3)
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter("{x:,.0f}" if axis == "tokens" else "{x:g}")
@@ -168,8 +172,8 @@ def forest(rows: list[dict], margin: float, title: str):
 def cost(cells: pd.DataFrame, values: pd.Series, title: str, label: str):
     """`values` of the cells, above 0, against h: a line a d_model."""
     figure, axes = _axes(title, LABELS["num_heads"], f"{label}, log scale")
-    for index, ((d_model, series), line) in enumerate(cells.groupby(["d_model", "series"])):
-        name = f"d_model {d_model}" + (f", {series}" if series else "")
+    for index, ((d_model, series, _), line) in enumerate(cells.groupby(["d_model", "series", "num_layers"])):
+        name = _joined(f"d_model {d_model}", series, line.depth.iloc[0])
         colour, mark = style.category(index), style.marker(index)
         axes.plot(line.num_heads, values[line.index], color=colour, marker=mark, markersize=6, label=name)
     axes.set_yscale("log")
@@ -227,6 +231,10 @@ def _with_seeds(axes, rows, x, y, colour, marker, label, bounds, shift=0.0) -> N
     if known.any():
         below, above = (mean - low)[known], (high - mean)[known]
         axes.errorbar(at[known], mean[known], [below, above], color=colour, fmt="none", linewidth=1.1, capsize=3)
+
+
+def _joined(*words: str) -> str:
+    return ", ".join(word for word in words if word)
 
 
 def _ticks(axes, values) -> None:

@@ -78,12 +78,12 @@ def layers(widths: str) -> str:
     return f"{len(each)} × {each[0]}" if len(set(each)) == 1 else ", ".join(each)
 
 
-def _single_ms(cells: pd.DataFrame) -> dict[tuple[int, str], float]:
-    """Step time of h = 1 by (d_model, series)."""
+def _single_ms(cells: pd.DataFrame) -> dict[tuple[int, str, int], float]:
+    """Step time of h = 1 by (d_model, series, num_layers)."""
     if cells.empty:
         return {}
     single = cells[cells.num_heads == 1]
-    return {(row.d_model, row.series): row.step_ms for row in single.itertuples()}
+    return {(row.d_model, row.series, row.num_layers): row.step_ms for row in single.itertuples()}
 
 
 def _prices(workdir: Workdir) -> list[dict]:
@@ -151,7 +151,7 @@ def _draw(found: facts.Facts) -> dict[str, tuple[str, str, dict[str, str]]]:
 def _rates(found: facts.Facts) -> pd.DataFrame:
     """Mean tune loss by cell and learning rate, a diverged run counted as the unigram entropy."""
     tune = found.evidence.choosing
-    keys = ["cell", "d_model", "num_heads", "series", "learning_rate"]
+    keys = ["cell", *facts.SHAPE, "series", "depth", "learning_rate"]
     tune = tune.assign(diverged=tune.status == "diverged")
     means = tune.groupby(keys, as_index=False).agg(loss=("counted", "mean"), diverged=("diverged", "sum"))
     chosen = found.cells[["cell", "learning_rate"]].rename(columns={"learning_rate": "best"})

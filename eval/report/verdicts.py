@@ -1,6 +1,6 @@
 """The verdicts as the page shows them: a row a claim, and the rows of each forest plot."""
 
-from eval import asides, claims, rules
+from eval import asides, rules, sentences
 from eval.report.facts import Facts, signed
 
 
@@ -31,9 +31,17 @@ def _number(verdict: dict) -> str:
 def _more(verdict: dict) -> list[str]:
     """What was computed beside the sentence, in words."""
     details = verdict["details"]
-    if verdict["id"] == "C3" or "values" not in details:
+    if verdict["id"] == "C3":
+        return [_price(part) for part in verdict["parts"]]
+    if "values" not in details:
         return []
     said = [f"{part['name']}: {_ends(part)}, {part['verdict']}." for part in verdict["parts"]]
+    for name, found in details["may_be_best"].items():
+        if found["cells"]:
+            said.append(
+                f"{name}: one of {', '.join(found['cells'])} is the best, with {100 * verdict['confidence']:.4g} % "
+                f"confidence (Hsu), over {found['seeds']} seeds of which no run diverged."
+            )
     for key, words in (("these_documents", "On these documents"), ("new_documents", "For new documents too")):
         if details[key]["low"] is not None:
             said.append(f"{words}: {_ends(details[key])}.")
@@ -61,7 +69,7 @@ def _more(verdict: dict) -> list[str]:
             f"The two sides' losses correlate over seeds by {details['correlation']:.2f}: what pairing takes out."
         )
     if verdict["verdict"] != rules.UNDECIDED and details.get("seeds_to_decide"):
-        words = claims.seeds_in_words(tuple(details["seeds_to_decide"]))
+        words = sentences.seeds_in_words(tuple(details["seeds_to_decide"]))
         said.append(f"A difference as small as the margin would take {words} (80 % power).")
     gain = details.get("margin_in_tokens")
     if gain is not None:
@@ -69,6 +77,15 @@ def _more(verdict: dict) -> list[str]:
             f"What the margin means: 5 % more tokens lower the training loss by about {gain:.4f} nats/token here."
         )
     return said
+
+
+def _price(part: dict) -> str:
+    """The two ratios of one path, over all d_model or of one."""
+    said = [
+        f"{part[key]:.2f} [{part[f'{key}_low']:.2f}, {part[f'{key}_high']:.2f}] times the {words}"
+        for key, words in (("step_ms", "step time"), ("memory_bytes", "memory"))
+    ]
+    return f"{part['name']}: {' and '.join(said)}, {part['verdict']}."
 
 
 def _ends(found: dict) -> str:
@@ -84,7 +101,7 @@ def forest(verdict: dict) -> list[dict]:
     details = verdict["details"]
     if verdict["low"] is None or "values" not in details:
         return []
-    found = [{"label": "all d_model, decides" if len(verdict["parts"]) > 1 else "decides", **_pick(verdict)}]
+    found = [{"label": f"{verdict['about']}, decides", **_pick(verdict)}]
     found[0]["seeds"] = list(details["values"].values())
     if len(verdict["parts"]) > 1:
         found += [{"label": part["name"], **_pick(part)} for part in verdict["parts"]]

@@ -58,7 +58,7 @@ def test_too_few_documents_are_reported(effective):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seeds", [3, 10])
+@pytest.mark.parametrize("seeds", [3, 5, 10])
 def test_skewed_effects_are_reported(seeds):
     these, new, sizes = coverage(seeds, 50, skewed)
     print(f"\nskewed, {seeds} seeds, {sizes:.0f} effective documents: these {these:.3f}, new {new:.3f}")

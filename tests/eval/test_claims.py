@@ -1,11 +1,14 @@
 """C1, C2 and C3 from a workdir's tables: what they say, and what they say when something is missing."""
 
+import dataclasses
 import json
 import math
 
+import numpy as np
+import pandas as pd
 import pytest
 
-from eval import arms, claims, price, rules, verdicts
+from eval import arms, claims, evidence, intervals, price, rules, verdicts
 from tests.eval.workdirs import build
 from train import data
 from train.config import InputError, freeze
@@ -49,9 +52,13 @@ def test_a_planted_difference_is_found(tmp_path):
     assert "several heads learn faster than one" in found["C1"].sentence and "text.txt" in found["C1"].sentence
     assert found["C1"].details["sign"] == {"agree": 6, "of": 6, "p_value": pytest.approx(2 / 64)}
     assert found["C1"].details["fixed_heads"]["verdict"] == "supported"
-    assert found["C1"].details["shared_rate"]["rate"] == 0.008
+    shared = found["C1"].details["shared_rate"]
+    assert shared["rate"] == 0.008 and shared["n"] == 2, "the tuning seeds alone"
     assert found["C1"].details["correlation"] > 0.9
     assert "Whether it is the width" in " ".join(found["C2"].notes)
+    assert "the loss at d_k = 1 exceeds that at h*: after" in found["C2"].sentence
+    assert all("; 0 of 12 runs diverged" in found[name].sentence for name in ("C1", "C2"))
+    assert found["C2"].details["may_be_best"] == {"d_model 32": {"cells": ["d032_h004"], "seeds": 6}}
 
 
 def test_where_there_is_no_difference_none_is_found(tmp_path):
@@ -59,6 +66,40 @@ def test_where_there_is_no_difference_none_is_found(tmp_path):
     assert found["C1"].verdict in ("refuted", "undecided") and abs(found["C1"].effect) < 0.01
     assert found["C1"].details["equivalent"] and "No difference that matters" in found["C1"].notes[0]
     assert found["C1"].about == "these documents" and "weigh as 1.0" in " ".join(found["C1"].notes)
+
+
+def test_a_supported_difference_matters(tmp_path):
+    """The 90 % interval may lie within the margin and the 95 % interval reach it: then only `supported` is said."""
+    curve = lambda model: 2.0 + 0.02 * (model.num_heads == 1)  # noqa: E731
+    found, workdir = judged(tmp_path, curve=curve, files=1)
+    table, claims_ = pd.read_parquet(workdir.results / "cells.parquet"), workdir.record()["config"]["claims"]
+    values = list(found["C1"].details["values"].values())
+    margin = (found["C1"].high + intervals.over_seeds(np.array(values), 0.9).high) / 2
+    record = workdir.record()
+    record["config"]["claims"] = {**claims_, "margin": margin}
+    write_json(workdir.path / "config.json", record)
+    again = judge_again(workdir, table)["C1"]
+    assert again.verdict == "supported" and again.details["equivalent"]
+    assert "No difference that matters" not in " ".join(again.notes)
+
+
+def test_a_d_model_without_its_counterpart_is_named(tmp_path):
+    workdir, table = build(tmp_path, **{**PROTOCOL, "d_model": (16, 32), "num_heads": (1, 4, 16)}, curve=flat)
+    found = judge_again(workdir, table)
+    assert not [note for note in found["C1"].notes if note.startswith("Left out")]
+    assert "Left out, having nothing to compare: d_model 32 has no cell with d_k = 1." in found["C2"].notes
+    assert [part["name"] for part in found["C2"].parts] == ["d_model 16"]
+
+
+def test_crossed_seeds_are_not_judged(tmp_path):
+    """2 inits x 3 data orders are no 6 independent seeds."""
+    seeds = {"seeds": "crossed", "init_seeds": (0, 1), "data_seeds": (2, 3, 4)}
+    found, workdir = judged(tmp_path, curve=steep, **seeds)
+    for name in ("C1", "C2"):
+        assert found[name].verdict == "undecided" and found[name].effect is None and found[name].n == 0
+        assert "for claim C9" in found[name].sentence
+    assert "for claim C9" in claims.prospect(freeze(workdir.record()["config"]))
+    assert not workdir.looks.exists()
 
 
 def test_only_tune_documents_and_tuning_seeds_choose_h(tmp_path):
@@ -125,15 +166,40 @@ def test_a_cell_whose_every_run_diverged(tmp_path):
     found, _ = judged(tmp_path, curve=flat, lost=(("d032_h001", None, None),))
     assert "d032_h001 6 of 6" in " ".join(found["C1"].notes)
     assert found["C1"].details["survivors"] == {"n": 0, "verdict": "undecided"}
+    assert "6 of 12 runs diverged, every one of d032_h001." in found["C1"].sentence
+
+
+def test_a_diverged_run_does_not_blur_the_best_set(tmp_path):
+    lost = (("d032_h001", None, 0), ("d032_h032", None, None))
+    found, _ = judged(tmp_path, curve=steep, lost=lost)
+    assert found["C2"].details["may_be_best"] == {"d_model 32": {"cells": ["d032_h004"], "seeds": 5}}
 
 
 def test_seeds_added_after_a_look_make_it_exploratory(tmp_path):
     workdir, table = build(tmp_path, **PROTOCOL, curve=steep)
     assert not judge_again(workdir, table)["C1"].exploratory
     assert not judge_again(workdir, table)["C1"].exploratory, "the same seeds are the same look"
-    write_json(workdir.looks, [[[0, 0]], *json.loads(workdir.looks.read_text())])
+    read = json.loads(workdir.looks.read_text())
+    write_json(workdir.looks, {name: [{**look, "seeds": [[0, 0]]}, look] for name, (look,) in read.items()})
     again = judge_again(workdir, table)["C1"]
     assert again.exploratory and again.sentence.startswith("Exploratory")
+
+
+@pytest.mark.parametrize("change", ["cell", "rate"])
+def test_another_choice_after_a_look_makes_it_exploratory(change, tmp_path):
+    """... on the same seeds, and for the claim alone whose choice it is."""
+    workdir, table = build(tmp_path, **PROTOCOL, curve=steep)
+    first = judge_again(workdir, table)
+    assert not first["C1"].exploratory and not first["C2"].exploratory
+    if change == "cell":
+        table = table.assign(tune_loss=[3.0, 2.0, 1.0])  # h* of C1 is 32 now, and of C2 still 4
+    else:
+        read = json.loads(workdir.looks.read_text())
+        read["C1"][0]["chosen"][0][1] = 0.004
+        write_json(workdir.looks, read)
+    again = judge_again(workdir, table)
+    assert again["C1"].exploratory and not again["C2"].exploratory
+    assert judge_again(workdir, table)["C1"].exploratory, "a look is not forgotten"
 
 
 def test_looks_widen_the_interval(tmp_path):
@@ -143,20 +209,48 @@ def test_looks_widen_the_interval(tmp_path):
     assert two["C1"].confidence == 0.975 and two["C1"].low < one["C1"].low and two["C1"].high > one["C1"].high
 
 
-def arm(kind_of_change: dict, verdict: str, ratio: float, kind: str, low: float = 0.1) -> arms.Arm:
-    found = {"verdict": verdict, "low": low, "sentence": "A sentence."}
-    return arms.Arm("runs/arm", kind, str(kind_of_change), ratio, {"C1": found, "C2": found})
+def arm(workdir, verdict: str, ratio: float, kind: str, **changes) -> arms.Arm:
+    found = {"verdict": verdict, "low": 0.1, "sentence": "A sentence.", "exploratory": False, "missing": [], **changes}
+    fingerprint = workdir.record()["data_fingerprint"]
+    return arms.Arm("runs/arm", kind, "train.steps: 1 -> 4", ratio, {"C1": found, "C2": found}, fingerprint)
 
 
 def test_arms_say_how_far_a_verdict_reaches(tmp_path):
     workdir, table = build(tmp_path, **PROTOCOL, curve=steep)
-    longer = arm({}, "supported", 4.0, "tokens")
-    assert "several heads beat one" in judge_again(workdir, table, [longer])["C1"].sentence
-    for short in (arm({}, "supported", 2.0, "tokens"), arm({}, "undecided", 4.0, "tokens")):
+    longer = arm(workdir, "supported", 4.0, "tokens")
+    found = judge_again(workdir, table, [longer])["C1"]
+    assert "several heads beat one" in found.sentence
+    assert "Arm runs/arm (train.steps: 1 -> 4): supported. A sentence." in found.notes
+    for short in (arm(workdir, "supported", 2.0, "tokens"), arm(workdir, "undecided", 4.0, "tokens")):
         assert "learn faster" in judge_again(workdir, table, [short])["C1"].sentence
-    both = [arm({}, "supported", 1, "d_k"), arm({}, "supported", 1, "scaling")]
+    both = [arm(workdir, "supported", 1, "d_k"), arm(workdir, "supported", 1, "scaling")]
     assert "It is the width" in " ".join(judge_again(workdir, table, both)["C2"].notes)
     assert "It is the width" not in " ".join(judge_again(workdir, table, both[:1])["C2"].notes)
+
+
+def test_it_is_the_width_only_where_there_is_something_to_explain(tmp_path):
+    workdir, table = build(tmp_path, **PROTOCOL, curve=flat)
+    both = [arm(workdir, "supported", 1, "d_k"), arm(workdir, "supported", 1, "scaling")]
+    found = judge_again(workdir, table, both)["C2"]
+    assert found.verdict != "supported" and "the width" not in " ".join(found.notes)
+
+
+@pytest.mark.parametrize(
+    "changes, reason",
+    [
+        ({"exploratory": True}, "its verdict is exploratory."),
+        ({"missing": ["d032_h001 lacks 1 of 7 fresh seeds."]}, "incomplete: d032_h001 lacks 1 of 7 fresh seeds."),
+        ({"fingerprint": "0123456789abcdef"}, "its data, 0123456789ab, are not this study's."),
+        ({"verdicts": {}}, "it holds no verdict on C1."),
+    ],
+)
+def test_an_arm_that_cannot_speak_is_passed_over(changes, reason, tmp_path):
+    workdir, table = build(tmp_path, **PROTOCOL, curve=steep)
+    fields = {name: changes.pop(name) for name in ("fingerprint", "verdicts") if name in changes}
+    longer = dataclasses.replace(arm(workdir, "supported", 4.0, "tokens", **changes), **fields)
+    found = judge_again(workdir, table, [longer])["C1"]
+    assert "learn faster" in found.sentence
+    assert [note for note in found.notes if "passed over" in note and note.endswith(reason)]
 
 
 def test_arms_are_read_from_workdirs(tmp_path):
@@ -168,9 +262,19 @@ def test_arms_are_read_from_workdirs(tmp_path):
     write_json(other.path / "config.json", record)
     with pytest.raises(InputError, match="differs from this one in nothing"):
         arms.load([str(other.path)], base.record()["config"])
+    record["config"]["claims"]["margin"] = 0.02
+    write_json(other.path / "config.json", record)
+    with pytest.raises(InputError, match="claims.margin=0.02 where this study has 0.01"):
+        arms.load([str(other.path)], base.record()["config"])
+    record["config"]["claims"]["margin"], record["config"]["data"]["max_bytes"] = 0.01, 1000
+    write_json(other.path / "config.json", record)
+    with pytest.raises(InputError, match="other data: data.max_bytes: 3000000 -> 1000"):
+        arms.load([str(other.path)], base.record()["config"])
+    record["config"]["data"]["max_bytes"] = base.record()["config"]["data"]["max_bytes"]
     record["config"]["train"]["steps"] *= 4
     write_json(other.path / "config.json", record)
     (found,) = arms.load([str(other.path)], base.record()["config"])
+    assert found.fingerprint == other.record()["data_fingerprint"]
     assert found.kind == "tokens" and found.ratio == 4 and found.verdicts["C1"]["verdict"] == "supported"
     with pytest.raises(InputError, match="holds no verdicts"):
         arms.load([str(tmp_path)], base.record()["config"])
@@ -222,6 +326,43 @@ def test_the_price(slower, more, verdict, tmp_path):
     assert found.verdict == verdict and found.n == 4
     assert found.effect == pytest.approx(slower, rel=1e-6) and found.parts[0]["memory_bytes"] == pytest.approx(more)
     assert "4 times the exps" in " ".join(found.notes)
+    assert (
+        found.sentence.startswith("On file:") and "text.txt, at the same size, h* (4 at d_model 32)" in found.sentence
+    )
+    assert "Attention parameters are equal, non-embedding parameters are equal" in found.sentence
+    assert "of the judged runs, 0 of 12 runs diverged." in found.sentence and len(found.parts) == 2
+
+
+def test_the_price_of_each_d_model(tmp_path):
+    """... beside that of all: one twice as dear, one half as dear."""
+    workdir, table = build(tmp_path, **{**PROTOCOL, "d_model": (16, 32), "num_heads": (1, 4, 16)}, curve=flat)
+    pairs = price.to_measure(evidence.load(workdir, table, data.open_corpus(workdir.data)))
+    for launch in range(4):
+        rows = [
+            {"launch": launch, "cell": cell, "path": path, "attention": path, "step_ms": time, "memory_bytes": 1e6}
+            for factor, pair in zip((2.0, 0.5), pairs.values(), strict=True)
+            for cell, time in zip(pair, (10 + launch, factor * (10 + launch)), strict=True)
+            for path in price.PATHS
+        ]
+        write_json(workdir.price(launch), {"rows": rows, "device": "cpu"})
+    found = judge_again(workdir, table)["C3"]
+    parts = {part["name"]: (round(part["step_ms"], 6), part["verdict"]) for part in found.parts}
+    assert parts == {
+        **{words: (1.0, "supported") for words in price.PATHS.values()},
+        **{f"{words}, d_model 16": (2.0, "refuted") for words in price.PATHS.values()},
+        **{f"{words}, d_model 32": (0.5, "refuted") for words in price.PATHS.values()},
+    }
+
+
+@pytest.mark.parametrize("factor, verdict", [(1.0005, "supported"), (1.02, "undecided")])
+def test_the_price_asks_for_all_parameters(factor, verdict, tmp_path):
+    """At equal FLOPs attention parameters may agree and the feed-forward ones differ."""
+    workdir, table = build(tmp_path, **PROTOCOL, curve=steep)
+    launches(workdir, 1.0)
+    sizes = table.params_non_embedding.where(table.num_heads == 1, factor * table.params_non_embedding)
+    found = judge_again(workdir, table.assign(params_non_embedding=sizes))["C3"]
+    assert found.verdict == verdict and f"differ by up to {factor - 1:.3%}" in found.sentence
+    assert ("at sizes that differ" in found.sentence) == (verdict == "undecided")
 
 
 def test_no_price_without_launches(tmp_path):
@@ -243,6 +384,7 @@ def test_before_training_the_study_says_what_its_seeds_can_decide(tmp_path):
         return claims.prospect(freeze(workdir.record()["config"]))
 
     assert "6 fresh seeds" in said() and "0.0072" in said()
+    assert "about the same test documents" in said() and "from 0.0034 on it alone puts it out of reach" in said()
     assert "two seeds are the least" in said(init_seeds=(0,))
     assert "without grid.tuning_seeds" in said(tuning_seeds=())
     assert rules.UNDECIDED == "undecided"

@@ -203,13 +203,16 @@ def test_sentences_fit_the_study(tmp_path, changes, sentences):
     assert [sentence for sentence in sentences if sentence not in " ".join(said)] == []
 
 
+CROSSED = ["d_k = 8", "so they are too narrow", "that is for claim C9"]
+
+
 @pytest.mark.parametrize(
     "changes, sentences",
     [
         ({"init_seeds": (0,), "learning_rates": (0.01,), "only": ["d016_h001"], "timing": False, "curves": False}, []),
         ({"num_heads": (1, 4), "lost": [(None, None, None)]}, ["d016_h004 2 of 2"]),
         ({"num_heads": (1, 4), "only": ()}, ["No cell has been judged yet", "2 pending"]),
-        ({"d_model": (32,), "num_heads": (1, 2), "d_k": (4, 8), "seeds": "crossed", "data_seeds": (5, 6)}, ["d_k = 8"]),
+        ({"d_model": (32,), "num_heads": (1, 2), "d_k": (4, 8), "seeds": "crossed", "data_seeds": (5, 6)}, CROSSED),
     ],
     ids=["one run", "all diverged", "nothing yet", "crossed seeds, d_k fixed"],
 )
@@ -218,6 +221,32 @@ def test_odd_studies_give_a_page(tmp_path, changes, sentences):
     _, parsed = read(workdir, table)
     text = " ".join(parsed.text.split())
     assert [sentence for sentence in sentences if sentence not in text] == []
+
+
+def test_depths_are_not_merged(tmp_path):
+    """One layer and four: each depth has its own line, and its own h = 1 to be compared with."""
+    workdir, table = build(tmp_path, d_model=(16,), num_heads=(1, 4), num_layers=(1, 4))
+    _, parsed = read(workdir, table)
+    pairs = facts.load(workdir, table).pairs
+    assert len(pairs) == 2 * 3 and pairs.groupby("cell").size().to_dict() == {"d016_h004_L01": 3, "d016_h004_L04": 3}
+    runs = facts.load(workdir, table).seeds.set_index(["cell", "init_seed"]).counted
+    for row in pairs.itertuples():
+        single = runs[row.cell.replace("h004", "h001"), row.init_seed]
+        assert row.difference == pytest.approx(row.counted - single)
+    for name in ("loss_num_heads_d016", "difference_num_heads", "rates_d016", "curves_d016_tokens", "cost_step_ms"):
+        drawn = (workdir.report / f"figures/{name}.svg").read_text()
+        assert "1 layers" in drawn and "4 layers" in drawn, name
+    times = {row[0]: row[11] for row in parsed.tables["costs"][1:]}
+    step = table.set_index("cell").step_ms
+    assert times["d016_h004_L04"] == f"{step['d016_h004_L04'] / step['d016_h001_L04']:.2f} ×"
+    assert times["d016_h004_L01"] == f"{step['d016_h004_L01'] / step['d016_h001_L01']:.2f} ×"
+
+
+def test_a_diverged_run_does_not_blur_what_may_be_the_best(tmp_path):
+    clear = {"d_model": (16,), "num_heads": (1, 4, 16), "init_seeds": tuple(range(6)), "noise": 0.0005}
+    workdir, table = build(tmp_path, **clear, lost=[("d016_h004", None, 0), ("d016_h016", None, None)])
+    found = facts.may_be_best(facts.load(workdir, table))
+    assert found == {"d016_h001": False, "d016_h004": True, "d016_h016": False}
 
 
 def test_reasons_are_shown_escaped_and_states_told_apart(tmp_path):

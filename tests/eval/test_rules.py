@@ -57,6 +57,24 @@ def test_a_part_below_zero_turns_support_into_undecided():
     assert pooled.deciding.low > MARGIN and each["a"].verdict == "supported"
 
 
+def test_the_parts_verdicts_are_a_family():
+    """An effect that one d_model alone supports (or refutes) does not pass when it is the best of four."""
+    rng = np.random.default_rng(0)
+    table = rng.normal(size=(6, 40))
+    table -= table.mean()
+    of = lambda level: level + 0.05 * table  # noqa: E731
+    alone = rules.judge(of(0), np.ones(40), MARGIN).deciding
+    tail = (alone.high - alone.low) / 2
+    for effect, sign, verdict in ((1.05 * tail, 1, "supported"), (MARGIN - 1.05 * tail, -1, "refuted")):
+        (single,) = rules.judge_pooled({"a": of(effect)}, np.ones(40), MARGIN)[1].values()
+        assert single.verdict == verdict == rules.judge(of(effect), np.ones(40), MARGIN).verdict
+        others = {name: of(MARGIN / 2) for name in "bcd"}
+        each = rules.judge_pooled({"a": of(effect), **others}, np.ones(40), MARGIN)[1]
+        assert {found.verdict for found in each.values()} == {"undecided"}
+        clear = of(effect + sign * 2 * tail)
+        assert rules.judge_pooled({"a": clear, **others}, np.ones(40), MARGIN)[1]["a"].verdict == verdict
+
+
 def crossed(rng, seeds: int, documents: int, effect: float = 0.0) -> np.ndarray:
     """Differences with a seed's, a document's and a rest part."""
     table = effect + MAIN * rng.normal(size=(seeds, 1)) + DOCUMENT * rng.normal(size=documents)

@@ -1,10 +1,15 @@
 """Tuning, choice and fresh seeds, from the command line."""
 
+import jax
+import numpy as np
 import pandas as pd
 import pytest
 
+from tests.study import tiny_config
 from tests.study.test_resume import training_calls
-from tests.study.tiny import CELLS
+from tests.study.tiny import CELLS, Study
+from train import data, grid, step
+from train.config import freeze
 
 pytestmark = pytest.mark.usefixtures("plain_page")
 PROTOCOL = (
@@ -73,3 +78,40 @@ def test_a_tuning_seed_cannot_become_a_fresh_one(study, capsys):
     assert study.run(*PROTOCOL, "--config.grid.init_seeds=0,7") == 2
     assert "share [7]" in capsys.readouterr().err
     assert not (study.workdir / "cells").exists()
+
+
+@pytest.mark.slow
+def test_added_seeds_equal_those_of_one_long_run(study, tmp_path):
+    """... to 1e-5: they train in a pack of another size, which rounds otherwise."""
+    short = ("--config.grid.tuning_seeds=7", "--config.grid.extensions=0", "--config.grid.init_seeds=0,1")
+    long = (*short[:2], "--config.grid.init_seeds=0,1,2,3")
+    assert study.run(*short) == 0 and study.run(*long) == 0
+    other = Study(study.text, tmp_path / "long")
+    assert other.run(*long) == 0
+    keys = ["cell", "learning_rate", "init_seed", "data_seed", "split"]
+    grown, whole = (one.rows().astype({"loss": float}).set_index(keys).loss.sort_index() for one in (study, other))
+    assert len(grown) == len(CELLS) * (1 + 2 * 4) and set(grown.index.get_level_values("init_seed")) == set("01237")
+    pd.testing.assert_series_equal(grown, whole, rtol=1e-5, atol=0)
+    documents = [
+        pd.read_parquet(one.workdir / "results" / "documents.parquet").set_index([*keys, "document"]).loss_sum
+        for one in (study, other)
+    ]
+    pd.testing.assert_series_equal(*(each.sort_index() for each in documents), rtol=1e-5, atol=0)
+
+
+def test_a_seed_gives_every_cell_the_same_weights_outside_attention(text):
+    """So that differences between cells are paired from step 0."""
+    config = tiny_config.get_config(str(text))
+    config.grid.num_heads = (1, 4, 16)
+    config = freeze(config.to_dict())
+    seeds = jax.numpy.array([0, 1])
+    of_cells = [step.init(cell.model, config.train, seeds).params for cell in grid.cells_of(config, data.VOCAB_SIZE)]
+    assert len(of_cells) == 3
+    for params in of_cells:
+        assert set(params) == {"embed", "positions", "block_0", "norm_final", "unembed"}
+        for name in ("embed", "positions", "unembed"):
+            assert jax.tree.all(jax.tree.map(np.array_equal, params[name], of_cells[0][name])), name
+        for name in ("mlp_in", "mlp_out"):
+            assert jax.tree.all(jax.tree.map(np.array_equal, params["block_0"][name], of_cells[0]["block_0"][name]))
+        for leaf in jax.tree.leaves([params["embed"], params["block_0"]["mlp_in"]]):
+            assert not np.array_equal(leaf[0], leaf[1]), "another seed, other weights"
