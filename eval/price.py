@@ -12,7 +12,7 @@ from eval.tables import training_curve
 from mha.budget import TOLERANCE
 from train.config import StudyConfig
 from train.grid import Replica
-from train.workdir import Workdir, read_measured, write_table
+from train.workdir import PRICES, Workdir, read_measured, write_table
 
 CLAIM = "Several heads cost about as much as one"
 PATHS = {"auto": "the fast path", "reference": "plain attention"}
@@ -26,7 +26,7 @@ def to_measure(found: Evidence) -> dict[str, tuple[str, str]]:
 
 def launches(workdir: Workdir, config: StudyConfig) -> pd.DataFrame:
     """A row for each launch, cell and path that was timed; results/prices.csv."""
-    records = [read_measured(workdir.price(launch)) for launch in range(config.claims.launches)]
+    records = [read_measured(workdir.price(launch), PRICES) for launch in range(config.claims.launches)]
     rows = pd.DataFrame([row for record in records if record for row in record["rows"]])
     if len(rows):
         write_table(workdir.results / "prices.csv", rows)

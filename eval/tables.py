@@ -7,13 +7,14 @@ import pandas as pd
 
 from eval import intervals, loss, relations, restore
 from mha import budget
+from mha.transformer import ModelConfig
 from train import packs, tuning
 from train.checkpoint import CorruptCheckpoint
 from train.config import StudyConfig
 from train.data import Corpus, bigram_loss, unigram_entropy
 from train.grid import Cell, Replica
 from train.metrics import read
-from train.workdir import CellFolder, Workdir, read_measured, read_table, write_table
+from train.workdir import TIMING, CellFolder, Workdir, read_measured, read_table, write_table
 
 SPLITS = ("tune", "test")
 # Columns that a clock or an allocator fills; every other column of replicas.csv is the same in every run.
@@ -92,8 +93,8 @@ def _documents(pack: packs.Pack, corpus: Corpus, split: str, losses: np.ndarray)
 
 
 def write_tables(workdir: Workdir, cells: tuple[Cell, ...], config: StudyConfig, corpus: Corpus) -> pd.DataFrame:
-    """Writes replicas, cells and documents, as CSV and Parquet, from what is evaluated so far; returns the cells, those
-    alone that have a judged run at their chosen rate."""
+    """Writes replicas and cells as CSV and Parquet, and documents as Parquet, from what is evaluated; returns the
+    cells, those alone that have a judged run at their chosen rate."""
     documents, replicas, by_relation = [], [], []
     for cell in cells:
         folder = workdir.cell(cell.name)
@@ -124,7 +125,7 @@ def _replica_rows(
     cell: Cell, folder: CellFolder, record: dict, documents: pd.DataFrame, config: StudyConfig
 ) -> list[dict]:
     pack, trained = packs.from_json(record), record["trained"]
-    timing = read_measured(folder.timing)
+    timing = read_measured(folder.timing, TIMING)
     sums = documents.groupby(["learning_rate", "init_seed", "data_seed", "split"])[
         ["loss_sum", "tokens", "bytes"]
     ].sum()
@@ -135,7 +136,7 @@ def _replica_rows(
             mean = summed.loss_sum / summed.tokens
             rows.append(
                 {
-                    **_shape(cell),
+                    **_shape(cell.name, pack.model),
                     "learning_rate": replica.learning_rate,
                     "init_seed": replica.init_seed,
                     "data_seed": replica.data_seed,
@@ -166,10 +167,10 @@ def perplexity(loss: float) -> float:
         return float(np.exp(loss))
 
 
-def _shape(cell: Cell) -> dict:
-    model, params = cell.model, budget.parameters(cell.model)
+def _shape(name: str, model: ModelConfig) -> dict:
+    params = budget.parameters(model)
     return {
-        "cell": cell.name,
+        "cell": name,
         "d_model": model.d_model,
         "num_heads": model.num_heads,
         "d_k": model.d_k,

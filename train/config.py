@@ -121,8 +121,6 @@ class StudyConfig:
     mesh: MeshConfig
 
 
-# The fields that may grow in a workdir: what is new trains alone, what is done stays.
-
 CHOICES = {
     "grid.seeds": ("paired", "crossed"),
     "grid.match": ("params", "flops", "none"),

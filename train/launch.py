@@ -11,7 +11,7 @@ from train import loop, memory, packs, sharding
 from train.checkpoint import CorruptCheckpoint
 from train.config import InputError, StudyConfig
 from train.data import Corpus
-from train.grid import Cell, most_replicas
+from train.grid import Cell
 from train.packs import Pack
 from train.preemption import Notice
 from train.program import Program
@@ -55,10 +55,19 @@ class Study:
     programs: dict = dataclasses.field(default_factory=dict)
 
 
-def check(config: StudyConfig, workdir: Workdir, cells: tuple[Cell, ...], workers: int, corpus_tokens: int) -> None:
+def check(
+    config: StudyConfig,
+    workdir: Workdir,
+    every_cell: tuple[Cell, ...],
+    cells: tuple[Cell, ...],
+    workers: int,
+    corpus_tokens: int,
+) -> None:
     """All that can be known before anything is compiled.
 
     Args:
+      every_cell: the whole grid, none of whose cells may get another shape than it was trained with.
+      cells: what is to train now.
       workers: processes that cells train in side by side; 0: one after another in this one.
 
     Raises:
@@ -66,14 +75,9 @@ def check(config: StudyConfig, workdir: Workdir, cells: tuple[Cell, ...], worker
         shape, or cells (all are named) whose estimated memory exceeds the limit, or that do not fit side by side.
     """
     sharding.make_mesh(config.mesh)
-    allowed, sizes = memory.limit(config.train), {}
-    for cell in cells:
+    for cell in every_cell:
         packs.check_shape(cell, workdir.cell(cell.name), config)
-        model, replica_map = packs.resolve(cell, config)
-        most = max(len(cell.replicas), most_replicas(config))
-        replicas = memory.replicas_that_fit(config, model, most, replica_map, corpus_tokens)
-        batch_size = config.train.batch_size // config.train.accumulate  # whose activations are held at once
-        sizes[cell.name] = memory.estimate(model, replicas, replica_map, batch_size, corpus_tokens)
+    allowed, sizes = memory.limit(config.train), packs.estimates(cells, config, corpus_tokens)
     too_large = [f"{name} {memory.gigabytes(needed)}" for name, needed in sizes.items() if needed > allowed]
     if too_large:
         raise InputError(

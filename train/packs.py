@@ -10,7 +10,7 @@ import os
 import pathlib
 import platform
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import jax
 import jax.numpy as jnp
@@ -115,6 +115,22 @@ def check_shape(cell: Cell, folder: CellFolder, config: StudyConfig) -> None:
                 f"the grown grid gives {cell.name} another shape than it was trained with ({', '.join(changed)}); keep "
                 f"the largest d_model, whose budget sets every d_ff, or use another --workdir."
             )
+
+
+def estimates(cells: Iterable[Cell], config: StudyConfig, corpus_tokens: int) -> dict[str, int]:
+    """Bytes that each cell's program takes by the estimate, with as many replicas as fit.
+
+    Raises:
+      InputError: the requested attention path cannot serve a cell.
+    """
+    sizes = {}
+    for cell in cells:
+        model, replica_map = resolve(cell, config)
+        most = max(len(cell.replicas), most_replicas(config))
+        replicas = memory.replicas_that_fit(config, model, most, replica_map, corpus_tokens)
+        batch_size = config.train.batch_size // config.train.accumulate  # whose activations are held at once
+        sizes[cell.name] = memory.estimate(model, replicas, replica_map, batch_size, corpus_tokens)
+    return sizes
 
 
 def plan(

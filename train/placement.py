@@ -2,7 +2,7 @@
 
 import jax
 
-from train import slots
+from train import memory, packs, slots
 from train.config import InputError, StudyConfig
 from train.grid import Cell
 from train.slots import Launcher
@@ -56,7 +56,8 @@ def _as_begun(workdir: Workdir, cells: tuple[Cell, ...]) -> str:
 
 def _faster(config: StudyConfig, cells: tuple[Cell, ...], cores: int) -> str:
     """Workers on CPU where there is a cell for every core, since the threads of one process do not fill the cores at
-    the steps of small models. Unmeasured elsewhere, so `here`."""
-    if min(cores, len(cells)) < 2 or _devices(config) > 1:
+    the steps of small models, and memory for the largest of them side by side. Unmeasured elsewhere, so `here`."""
+    if cores < 2 or len(cells) < cores or _devices(config) > 1:
         return "here"
-    return "processes" if len(cells) >= cores else "here"
+    largest = sorted(packs.estimates(cells, config, corpus_tokens=0).values())[-cores:]
+    return "processes" if sum(largest) <= memory.limit(config.train) else "here"

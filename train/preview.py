@@ -133,4 +133,5 @@ def _splits(console: Console, config: DataConfig, corpus: Corpus) -> None:
     console.print(
         f"{corpus.source}: a token is a {corpus.token}, of {corpus.vocab_size:,}; a document is a {unit}.",
         highlight=False,
+        markup=False,
     )

@@ -13,7 +13,7 @@ import sys
 import time
 
 from train import xla_flags
-from train.workdir import Workdir, read_measured, write_json
+from train.workdir import PRICES, Workdir, read_measured, write_json
 
 PATHS = ("auto", "reference")  # the dispatcher's choice, and plain attention
 ROUNDS = 5
@@ -28,7 +28,7 @@ def measure(study, names: tuple[str, ...], launches: int) -> None:
     study.progress.expect(1)
     for launch in range(launches):
         path = study.workdir.price(launch)
-        found = read_measured(path)
+        found = read_measured(path, PRICES)
         if found and sorted({row["cell"] for row in found["rows"]}) == sorted(names):
             continue
         study.progress.begin("price", f"launch {launch + 1} of {launches}, {len(names)} cells on two paths")

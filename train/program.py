@@ -55,7 +55,8 @@ class Program:
         if self.bytes > allowed:
             raise memory.OutOfMemory(
                 f"the compiled program needs {memory.gigabytes(self.bytes)} and {memory.gigabytes(allowed)} are "
-                f"available; lower train.batch_size or data.seq_len, or raise train.memory_limit_gb."
+                f"available; raise train.memory_limit_gb, or lower train.batch_size or data.seq_len in another "
+                f"--workdir."
             )
 
     def _serves(self, other: "Program") -> bool:

@@ -104,7 +104,7 @@ def run(
                 console.print(evaluation.prospect(config), highlight=False)
             with stop.at_once():
                 workers = placement.workers_for(launcher, config, workdir, every_cell)
-                corpus = _corpus(config, mode, workdir, cells, workers)
+                corpus = _corpus(config, mode, workdir, every_cell, cells, workers)
             for note in corpus.notes:
                 console.print(note, highlight=False, markup=False)
             with Workers(launcher.command, workers, workdir, lock, stop) as pool:
@@ -150,7 +150,14 @@ def _chosen(cells: tuple[Cell, ...], names: list[str]) -> tuple[Cell, ...]:
     return tuple(known[name] for name in known if not names or name in names)
 
 
-def _corpus(config: StudyConfig, mode: str, workdir: Workdir, cells: tuple[Cell, ...], workers: int) -> data.Corpus:
+def _corpus(
+    config: StudyConfig,
+    mode: str,
+    workdir: Workdir,
+    every_cell: tuple[Cell, ...],
+    cells: tuple[Cell, ...],
+    workers: int,
+) -> data.Corpus:
     """The workdir's corpus, written first if no study has begun here and nothing speaks against it."""
     import jax
 
@@ -159,7 +166,7 @@ def _corpus(config: StudyConfig, mode: str, workdir: Workdir, cells: tuple[Cell,
     workdir.check_continues(config)
     jax.config.update("jax_enable_x64", config.model.dtype == "float64")
     if mode in TRAINING:
-        launch.check(config, workdir, cells, workers, corpus_tokens=0)
+        launch.check(config, workdir, every_cell, cells, workers, corpus_tokens=0)
         dose_study.check(config, cells)
     record = workdir.record()
     if record is None:
@@ -179,9 +186,9 @@ def _write(config, mode, workdir, corpus, every_cell, cells, beside, evaluation,
 
     from train import compile_cache, launch, prices, stages, timing
 
-    compile_cache.use(console.print)
+    compile_cache.use(lambda text: console.print(text, highlight=False, markup=False))
     if mode in TRAINING:
-        launch.check(config, workdir, cells, pool.count, len(corpus.tokens))
+        launch.check(config, workdir, every_cell, cells, pool.count, len(corpus.tokens))
         workdir.write_record(config, jax.devices()[0].device_kind, corpus.fingerprint)
     if config.dose.relations:
         return _write_dose(config, mode, workdir, corpus, every_cell, cells, evaluation, console, stop)

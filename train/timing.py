@@ -9,7 +9,7 @@ from train.grid import Cell
 from train.launch import Study
 from train.packs import from_json
 from train.program import Program
-from train.workdir import read_measured, write_json
+from train.workdir import TIMING, read_measured, write_json
 
 ROUNDS = 3
 SECONDS = 0.4  # aimed at for one measurement
@@ -22,7 +22,7 @@ def measure(study: Study, cells: tuple[Cell, ...]) -> None:
     for cell in cells:
         folder = study.workdir.cell(cell.name)
         records = folder.packs()
-        if read_measured(folder.timing) or not records or records[0]["trained"] is None:
+        if read_measured(folder.timing, TIMING) or not records or records[0]["trained"] is None:
             continue
         study.progress.begin(cell.name, "preparing the timing pass")
         pack = from_json(records[0])

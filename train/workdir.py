@@ -12,6 +12,7 @@ import pathlib
 import platform
 import re
 import time
+from collections.abc import Iterable
 
 import pandas as pd
 
@@ -22,6 +23,9 @@ FORMAT = 1  # raise when a workdir of today could not be read by yesterday's cod
 RECORDED = ("format", "config", "versions", "device", "data_fingerprint")  # what config.json holds
 CELL_FIELDS = ("d_model", "num_heads", "head_ratio", "d_k", "num_layers", "logit_scales")  # of the grid
 RUN_FIELDS = ("learning_rates", "init_seeds", "data_seeds")
+MAY_CHANGE = {"train.memory_limit_gb"}  # a pack keeps the size that it began with
+TIMING = ("step_ms", "tokens_per_second")  # what timing.json has at least
+PRICES = ("rows",)  # and a launch of prices
 LOCK_TRIALS = 5
 FAILED = ("failed", "out_of_memory")  # the states of a cell that the next start tries again
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
@@ -65,12 +69,13 @@ def read_json(path: pathlib.Path):
         raise InputError(f"{path} is not readable as JSON ({error}); restore it, or use another --workdir.") from error
 
 
-def read_measured(path: pathlib.Path) -> dict:
-    """The content of a JSON file that a study can measure again; empty if it does not exist or is no JSON."""
+def read_measured(path: pathlib.Path, fields: Iterable[str]) -> dict:
+    """The content of a JSON file that a study can measure again; empty if it is missing or lacks `fields`."""
     try:
-        return read_json(path) or {}
+        found = read_json(path)
     except InputError:
         return {}
+    return found if isinstance(found, dict) and found.keys() >= set(fields) else {}
 
 
 def read_table(path: pathlib.Path) -> pd.DataFrame:
@@ -218,7 +223,7 @@ class Workdir:
             return
         new = json.loads(json.dumps(dataclasses.asdict(config)))
         old = record["config"]
-        may_grow = set()
+        may_grow = set(MAY_CHANGE)
         # A study of doses trains the runs of a stage side by side and ends them together.
         for field in RUN_FIELDS if not config.dose.relations else ():
             before = old["grid"].get(field)

@@ -137,7 +137,7 @@ class Workers:
         if killed_for_memory:
             reason = (
                 "the kernel killed its worker for want of memory; ask for fewer --workers, or lower train.batch_size "
-                "or data.seq_len."
+                "or data.seq_len in another --workdir."
             )
             folder.write_status("out_of_memory", reason)
         else:

@@ -10,9 +10,12 @@ import os
 import pathlib
 import signal
 import sys
+import threading
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
+
+SOON = 0.3  # seconds
 
 
 def inject(module: str, name: str, call: int, after: bool, act: str, worker: str) -> None:
@@ -41,6 +44,8 @@ def inject(module: str, name: str, call: int, after: bool, act: str, worker: str
 def happen(act: str) -> None:
     if act == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
+    elif act.endswith(" soon"):  # while what follows runs
+        threading.Timer(SOON, happen, [act.removesuffix(" soon")]).start()
     elif act == "terminate":
         print("terminated", time.time(), file=sys.stderr, flush=True)
         os.kill(os.getpid(), signal.SIGTERM)

@@ -137,6 +137,10 @@ def test_names_that_look_like_markup(study, capsys):
     assert odd.run("--mode=status") == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "a[/b]" in said and "[/tmp/x]" in said
+    text = odd.workdir / "text.txt"
+    text.write_text(study.text.read_text())
+    assert main.main(["--mode=data", f"--config.data.source=file:{text}"]) == 0
+    assert "a[/b]/text.txt" in "".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.slow

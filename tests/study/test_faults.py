@@ -157,8 +157,10 @@ def test_damaged_losses_are_evaluated_again(done, quiet, capsys):
     assert_same_results(done, quiet)
 
 
-def test_damaged_times_are_measured_again(done, quiet):
-    (done.cell(ONE) / "timing.json").write_text("{")
+@pytest.mark.parametrize("content", ["{", "[1]", "{}"])
+def test_damaged_times_are_measured_again(content, done, quiet):
+    (done.cell(ONE) / "timing.json").write_text(content)
+    assert done.run("--mode=report") == DONE
     assert done.run() == DONE
     assert json.loads((done.cell(ONE) / "timing.json").read_text())["step_ms"] > 0
     assert_same_results(done, quiet)
@@ -192,9 +194,9 @@ def test_a_program_that_does_not_fit_leaves_the_others(study, quiet, monkeypatch
     sizes = iter((limit, limit + 1))
     assert study.run() == SOME_CELL_FAILED
     assert study.state(ONE) == "done" and study.state(OTHER) == "out_of_memory"
-    assert "needs 0.93 GiB" in study.reason(OTHER) and "train.memory_limit_gb" in study.reason(OTHER)
+    assert "needs 0.93 GiB" in study.reason(OTHER) and "raise train.memory_limit_gb" in study.reason(OTHER)
     monkeypatch.undo()
-    assert study.run() == DONE
+    assert study.run("--config.train.memory_limit_gb=2") == DONE
     assert_same_results(study, quiet)
 
 

@@ -58,9 +58,9 @@ class Study:
             command[1:2] = [str(HERE / "driver.py"), json.dumps(dataclasses.asdict(fault))]
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **keywords)
 
-    def finish(self, *more: str, fault: Fault | None = None) -> tuple[int, str]:
+    def finish(self, *more: str, fault: Fault | None = None, **keywords) -> tuple[int, str]:
         """Exit code and all output of the study in a process of its own."""
-        process = self.start(*more, fault=fault)
+        process = self.start(*more, fault=fault, **keywords)
         output = "".join(process.communicate(timeout=300))
         return process.returncode, output
 

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from configs import default
-from train import cgroup, data, grid, placement, slots
+from train import cgroup, data, grid, memory, packs, placement, slots
 from train.config import InputError, freeze
 from train.slots import Launcher
 from train.workdir import Workdir, write_json
@@ -45,13 +45,23 @@ def test_workers_run_where_there_is_a_cell_for_every_core(config, cores, tmp_pat
     assert workers(one_cell, tmp_path) == 0
 
 
+def test_workers_need_memory_side_by_side(config, cores, tmp_path, monkeypatch):
+    cores(2)
+    cells = grid.cells_of(config, data.VOCAB_SIZE)
+    largest = sum(sorted(packs.estimates(cells, config, 0).values())[-2:])
+    monkeypatch.setattr(memory, "limit", lambda config: largest)
+    assert workers(config, tmp_path) == 2
+    monkeypatch.setattr(memory, "limit", lambda config: largest - 1)
+    assert workers(config, tmp_path) == 0
+
+
 def test_a_study_goes_on_as_it_began(config, cores, tmp_path):
     cores(2)
-    packs = tmp_path / "cells" / "d064_h008" / "packs.json"
+    records = tmp_path / "cells" / "d064_h008" / "packs.json"
     for threads, expected in ((2, 0), (1, 2), (16, 2)):
-        write_json(packs, [{"environment": {"threads": threads}}])
+        write_json(records, [{"environment": {"threads": threads}}])
         assert workers(config, tmp_path) == expected
-    write_json(packs, [{"environment": {"threads": 1}}])
+    write_json(records, [{"environment": {"threads": 1}}])
     assert workers(config, tmp_path, Launcher("here", 0, ())) == 0
     assert workers(config, tmp_path, Launcher("processes", 1, ())) == 1
     with pytest.raises(InputError, match="this host has 2 slots"):
