@@ -57,6 +57,7 @@ def test_a_study_in_stages(study, monkeypatch, capsys):
     )
 
 
+@pytest.mark.slow
 def test_fresh_seeds_train_with_the_better_scale_alone(study, monkeypatch):
     calls = training_calls(monkeypatch)
     scales = ("--config.grid.tuning_seeds=7", "--config.grid.extensions=0", "--config.grid.logit_scales=sqrt,qk_norm")

@@ -143,6 +143,7 @@ def test_another_launcher_starts_only_unfinished_packs_again(beside, tmp_path, q
         pd.testing.assert_frame_equal(*(study.rows()[study.rows().cell == name] for study in (half, like)))
 
 
+@pytest.mark.slow
 def test_out_of_memory_is_tried_again_with_half_the_replicas(study, beside, with_fault, monkeypatch, capsys):
     marker = with_fault(MID_STEP)
     monkeypatch.setattr(workers.cgroup, "oom_kills", lambda: int(marker.exists()))
