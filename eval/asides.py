@@ -33,7 +33,7 @@ def details(
         "values": dict(zip([f"i{init}_d{order}" for init, order in shared], values.tolist(), strict=True)),
         "negative_parts": list(judged.negative),
         "diverged": {
-            cell: f"{len(found.diverged(cell))} of {_runs(found, cell)}" for pair in chosen.values() for cell in pair
+            cell: f"{len(found.diverged(cell))} of {found.count(cell)}" for pair in chosen.values() for cell in pair
         },
         "correlation": _correlation(found, chosen, shared, tokens),
         "fixed_heads": _fixed_heads(found, comparison, config),
@@ -57,7 +57,7 @@ def details(
 
 def divergence(found: Evidence, cells: Iterable[str]) -> str:
     """'0 of 20 runs diverged': the judged runs of `cells`, and those of which every run did."""
-    counts = {cell: (len(found.diverged(cell)), _runs(found, cell)) for cell in cells}
+    counts = {cell: (len(found.diverged(cell)), found.count(cell)) for cell in cells}
     lost, runs = (sum(count) for count in zip(*counts.values(), strict=True))
     whole = [cell for cell, (lost_here, runs_here) in counts.items() if lost_here == runs_here]
     return f"{lost} of {runs} runs diverged" + (f", every one of {' and '.join(whole)}" if whole else "")
@@ -105,7 +105,7 @@ def _fixed_heads(found: Evidence, comparison: Comparison, config: StudyConfig) -
             return None
         parts.append(evidence.difference(found, best(left), best(fixed)))
     pooled = evidence.averaged(parts)
-    return _judged(pooled, found.tokens(), config) if len(pooled) else None
+    return _judged(found, pooled, config) if len(pooled) else None
 
 
 def _depth(found: Evidence, comparison: Comparison, config: StudyConfig) -> dict:
@@ -118,7 +118,7 @@ def _depth(found: Evidence, comparison: Comparison, config: StudyConfig) -> dict
         if comparison.id == "C1" and cells.num_layers.nunique() > 1 and len(deep) and len(shallow):
             pair = best(deep), best(shallow)
             name = f"d_model {d_model}" + (f", {series}" if series else "")
-            judged = _judged(evidence.difference(found, *pair), found.tokens(), config)
+            judged = _judged(found, evidence.difference(found, *pair), config)
             outcome[name] = {"cells": list(pair), **judged}
     return outcome
 
@@ -131,14 +131,12 @@ def _survivors(found: Evidence, chosen: dict, config: StudyConfig) -> dict | Non
     pooled = evidence.averaged([evidence.difference(found, *pair) for pair in chosen.values()])
     for seeds in lost:
         pooled = pooled[~pooled.index.isin(seeds)]
-    return (
-        _judged(pooled, found.tokens(), config) if len(pooled) > 1 else {"n": len(pooled), "verdict": rules.UNDECIDED}
-    )
+    return _judged(found, pooled, config) if len(pooled) > 1 else {"n": len(pooled), "verdict": rules.UNDECIDED}
 
 
-def _judged(pooled: pd.DataFrame, tokens: pd.Series, config: StudyConfig) -> dict:
-    confidence = 1 - 0.05 / config.claims.looks
-    judged = rules.judge(pooled.to_numpy(), tokens.loc[pooled.columns].to_numpy(), config.claims.margin, confidence)
+def _judged(found: Evidence, pooled: pd.DataFrame, config: StudyConfig) -> dict:
+    confidence, tokens = 1 - 0.05 / config.claims.looks, found.tokens().loc[pooled.columns].to_numpy()
+    judged = rules.judge(pooled.to_numpy(), tokens, config.claims.margin, confidence, found.apart)
     return {"n": len(pooled), "verdict": judged.verdict, **ends(judged.deciding)}
 
 
@@ -163,10 +161,6 @@ def _shared_rate(found: Evidence, comparison: Comparison, config: StudyConfig) -
     interval = intervals.over_seeds(np.mean(values, axis=0), 1 - 0.05 / config.claims.looks)
     verdict = rules.decide(interval.low, interval.high, config.claims.margin)
     return {"rate": float(rate), "n": len(at_rate), "verdict": verdict, **ends(interval)}
-
-
-def _runs(found: Evidence, cell: str) -> int:
-    return int((found.runs.cell == cell).sum())
 
 
 def ends(interval: intervals.Interval) -> dict:

@@ -41,7 +41,7 @@ def judge(
     lacks = missing(comparison, found, workdir, config)
     base = Verdict(
         comparison.id,
-        comparison.claim,
+        comparison.claim.format(**words),
         rules.UNDECIDED,
         "",
         f"{rules.RULE}; the margin is {claims.margin:g} nats/token; a d_model's own verdict is under Holm over all",
@@ -50,7 +50,7 @@ def judge(
         exploratory=looks > claims.looks,
         missing=tuple(lacks),
     )
-    if not chosen or CROSSED in lacks:
+    if lacks:  # nor is anything shown, since to look at half of it and go on is to look twice
         return dataclasses.replace(base, sentence=f"On {source}, {comparison.open.format(**words)}: {' '.join(lacks)}")
     tokens = found.tokens()
     differences = {name: evidence.difference(found, *pair) for name, pair in chosen.items()}
@@ -60,11 +60,11 @@ def judge(
     if not len(shared):
         sentence = f"On {source}, {comparison.open.format(**words)}: the cells share no seed."
         return dataclasses.replace(base, sentence=sentence)
-    judged, each = rules.judge_pooled(arrays, weights, claims.margin, confidence)
+    judged, each = rules.judge_pooled(arrays, weights, claims.margin, confidence, found.apart)
     pooled = np.mean(list(arrays.values()), axis=0)
     verdict = dataclasses.replace(
         base,
-        verdict=rules.UNDECIDED if lacks else judged.verdict,
+        verdict=judged.verdict,
         effect=judged.deciding.mean,
         low=asides.number(judged.deciding.low),
         high=asides.number(judged.deciding.high),
@@ -108,6 +108,9 @@ def missing(comparison: Comparison, found: Evidence, workdir: Workdir, config: S
     if found.cells.rates.nunique() > 1:
         counts = ", ".join(f"{row.cell} {row.rates}" for row in found.cells.itertuples())
         said.append(f"The cells were not tuned alike: rates tried are {counts}.")
+    for name, pair in comparison.pairs(found.cells).items():
+        if all(len(found.diverged(cell)) == found.count(cell) for cell in pair):
+            said.append(f"Every run of {' and of '.join(pair)} diverged, so {name} has nothing to compare.")
     if len(planned) < 2:
         said.append("One fresh seed gives no interval; two are the least.")
     return said

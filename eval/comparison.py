@@ -52,6 +52,7 @@ class Comparison:
     `right`, each side's best chosen on the tune documents with the choosing seeds.
 
     Attributes:
+      claim: what is claimed; `faster` is filled in by how far it reaches.
       left, right: the two sides in a sentence.
       wanted: what a cell of either side has.
       supported, refuted, open: the outcome in words.
@@ -93,7 +94,7 @@ class Comparison:
 CLAIMS = (
     Comparison(
         "C1",
-        "Several heads beat one at the same size",
+        "Several heads {faster} one at the same size",
         "h = 1",
         "the best h > 1",
         ("h = 1", "more than one head"),
@@ -103,7 +104,7 @@ CLAIMS = (
     ),
     Comparison(
         "C2",
-        "Heads can be too many: at d_k = 1 the loss is higher",
+        "At d_k = 1 the loss exceeds that of wider heads at the same size",
         "d_k = 1",
         "h*, the best d_k > 1",
         ("d_k = 1", "d_k above 1"),

@@ -24,6 +24,7 @@ class Evidence:
       choosing: the `tune` rows of every run that chose a rate, with `series`, `depth` and `counted`.
       documents: their `test` rows of documents.parquet, with `file`, the source file, and `counted`, the summed loss.
       unigram: entropy of the training split, nats/token.
+      apart: whether no file of `test` is in `train` too, as where few files are cut into blocks.
     """
 
     cells: pd.DataFrame
@@ -31,6 +32,7 @@ class Evidence:
     choosing: pd.DataFrame
     documents: pd.DataFrame
     unigram: float
+    apart: bool
 
     def sums(self, cell: str) -> pd.DataFrame:
         """Summed `test` loss of each seed (rows) on each file (columns)."""
@@ -41,6 +43,10 @@ class Evidence:
         """Tokens of each file of the test split."""
         one = self.documents[self.documents.cell == self.cells.cell.iloc[0]]
         return one.drop_duplicates("document").groupby("file").tokens.sum()
+
+    def count(self, cell: str) -> int:
+        """How many judged runs it has."""
+        return int((self.runs.cell == cell).sum())
 
     def diverged(self, cell: str) -> pd.MultiIndex:
         """The seeds of the judged runs that diverged."""
@@ -66,9 +72,12 @@ def load(workdir: Workdir, table: pd.DataFrame, corpus: Corpus) -> Evidence:
     runs = runs.sort_values(["d_model", "num_heads", "d_k", "num_layers", *SEED], ignore_index=True)
     documents = pd.read_parquet(workdir.results / "documents.parquet")
     documents = documents[documents.split == "test"].merge(runs[["cell", "learning_rate", *SEED, "status"]])
-    files = documents.document if corpus.unit == "document" else documents.document.str.rpartition("@")[0]
+    files, trained_on = documents.document, pd.Series(corpus.names[slice(*corpus.splits["train"])])
+    if corpus.unit != "document":
+        files, trained_on = (names.str.rpartition("@")[0] for names in (files, trained_on))
+    apart = not set(files) & set(trained_on)
     counted = documents.loss_sum.where(documents.status == "done", unigram * documents.tokens)
-    return Evidence(cells, runs, choosing, documents.assign(file=files, counted=counted), unigram)
+    return Evidence(cells, runs, choosing, documents.assign(file=files, counted=counted), unigram, apart)
 
 
 def difference(evidence: Evidence, cell: str, other: str) -> pd.DataFrame:

@@ -54,8 +54,11 @@ def judge(found: Evidence, workdir: Workdir, config: StudyConfig, source: str) -
     missing = []
     if not pairs:
         missing.append("The tables have no h = 1 and a cell with more heads beside it to compare.")
-    elif timed.empty or not all(names <= set(timed.cell[timed.path == path]) for path in PATHS):
+    elif timed.empty or not all(names <= _timed(timed, path) for path in PATHS):
         missing.append("Its step times have not been measured: claims.launches processes do it at a study's end.")
+        unfit = [f"{cell} on {words}" for path, words in PATHS.items() for cell in sorted(names - _timed(timed, path))]
+        if 0 < len(unfit) < len(PATHS) * len(names):
+            missing = [f"No launch could time {', '.join(unfit)}: that does not fit the memory."]
     elif timed.launch.nunique() < 2:
         missing.append("One launch gives no interval; two are the least, claims.launches sets them.")
     if missing:
@@ -76,7 +79,7 @@ def judge(found: Evidence, workdir: Workdir, config: StudyConfig, source: str) -
         f"times the FLOPs, {cells.exps_per_token[right] / cells.exps_per_token[left]:g} times the exps a token"
         for name, (left, right) in pairs.items()
     ]
-    details = {"counts": counts, "at_equal_time": _at_equal_time(workdir, found, pairs)}
+    details = {"counts": counts, "at_equal_time": _at_equal_time(workdir, found, pairs, timed)}
     fast = parts[0]
     return Verdict(
         "C3",
@@ -95,6 +98,11 @@ def judge(found: Evidence, workdir: Workdir, config: StudyConfig, source: str) -
         notes=tuple(counts + [_equal_time_note(each) for each in details["at_equal_time"]]),
         details=details,
     )
+
+
+def _timed(timed: pd.DataFrame, path: str) -> set[str]:
+    """The cells with a time on `path`."""
+    return set(timed.cell[timed.path == path]) if len(timed) else set()
 
 
 def _same_size(cells: pd.DataFrame, cell: str, other: str) -> bool:
@@ -157,13 +165,14 @@ def _parameters(cells: pd.DataFrame, pairs: dict) -> str:
     return ", ".join(said)
 
 
-def _at_equal_time(workdir: Workdir, found: Evidence, pairs: dict) -> list[dict]:
-    """Training loss of both cells when the one whose whole training takes less time has ended, by the timing pass."""
-    cells, outcome = found.cells.set_index("cell"), []
+def _at_equal_time(workdir: Workdir, found: Evidence, pairs: dict, timed: pd.DataFrame) -> list[dict]:
+    """Training loss of both cells when the one whose whole training takes less time has ended, by the launches' median
+    step times on the fast path."""
+    step_ms, outcome = timed[timed.path == "auto"].groupby("cell").step_ms.median(), []
     for name, pair in pairs.items():
-        curves = [_curve(workdir, cell, found) for cell in pair]
-        times = [cells.step_ms[cell] for cell in pair]
-        if any(curve.empty for curve in curves) or any(pd.isna(time) for time in times):
+        curves = [judged_curve(workdir, cell, found) for cell in pair]
+        times = [step_ms[cell] for cell in pair]
+        if any(curve.empty for curve in curves):
             continue
         end = min((curve.index.max() + 1) * time for curve, time in zip(curves, times, strict=True))
         losses = [
@@ -174,8 +183,8 @@ def _at_equal_time(workdir: Workdir, found: Evidence, pairs: dict) -> list[dict]
     return outcome
 
 
-def _curve(workdir: Workdir, cell: str, found: Evidence) -> pd.Series:
-    """Mean training loss of the cell's judged runs by step."""
+def judged_curve(workdir: Workdir, cell: str, found: Evidence) -> pd.Series:
+    """Mean training loss of the cell's judged runs by step, those aside that diverged."""
     curve = training_curve(workdir.cell(cell))
     if curve.empty:
         return pd.Series(dtype=float)

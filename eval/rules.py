@@ -20,7 +20,8 @@ class Judged(NamedTuple):
 
     Attributes:
       verdict: by RULE on `deciding`.
-      deciding: the interval for new documents where there are intervals.ENOUGH_DOCUMENTS effective ones, else `these`.
+      deciding: the interval for new documents where there are intervals.ENOUGH_DOCUMENTS effective ones whose files are
+        in no other split, else `these`.
       these, new: both intervals.
       files: effective number of files.
       negative: of several parts, those whose mean is below 0 under Holm.
@@ -45,24 +46,25 @@ def decide(low: float, high: float, margin: float) -> str:
     return SUPPORTED if low > 0 and high >= margin else UNDECIDED
 
 
-def judge(sums: np.ndarray, tokens: np.ndarray, margin: float, confidence: float = 0.95) -> Judged:
+def judge(sums: np.ndarray, tokens: np.ndarray, margin: float, confidence: float = 0.95, apart: bool = True) -> Judged:
     """The verdict on a difference.
 
     Args:
       sums: (n, m) difference in nats of each seed on each file, summed over its tokens.
       tokens: (m,) tokens of each file.
       margin: nats/token.
+      apart: whether the files are in no other split; else the verdict is about these documents, however many.
     """
     these = intervals.these_documents(sums, tokens, confidence)
     new = intervals.new_documents(sums, tokens, confidence)
     files = intervals.effective_documents(tokens)
-    enough = files >= intervals.ENOUGH_DOCUMENTS and not math.isnan(new.low)
+    enough = apart and files >= intervals.ENOUGH_DOCUMENTS and not math.isnan(new.low)
     deciding = new if enough else these
     return Judged(decide(deciding.low, deciding.high, margin), deciding, these, new, files)
 
 
 def judge_pooled(
-    parts: dict[str, np.ndarray], tokens: np.ndarray, margin: float, confidence: float = 0.95
+    parts: dict[str, np.ndarray], tokens: np.ndarray, margin: float, confidence: float = 0.95, apart: bool = True
 ) -> tuple[Judged, dict[str, Judged]]:
     """The verdict on the mean of several parts (one a d_model) within each seed, and each part's own under Holm.
 
@@ -72,9 +74,9 @@ def judge_pooled(
     Args:
       parts: (n, m) each, the same seeds and files in all.
     """
-    each = {name: judge(sums, tokens, margin, confidence) for name, sums in parts.items()}
+    each = {name: judge(sums, tokens, margin, confidence, apart) for name, sums in parts.items()}
     each = _as_a_family(each, margin, 1 - confidence)
-    pooled = judge(np.mean(list(parts.values()), axis=0), tokens, margin, confidence)
+    pooled = judge(np.mean(list(parts.values()), axis=0), tokens, margin, confidence, apart)
     p_values = [intervals.p_of_so_low(found.deciding) for found in each.values()]
     below = stats.rejected(p_values, 1 - confidence, "holm")
     negative = tuple(name for name, out in zip(each, below, strict=True) if out)

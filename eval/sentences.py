@@ -30,19 +30,20 @@ def sentence(
         f"{abs(verdict.effect):.3f} nats/token {more} that of {comparison.right}{ends}; {verdict.n} fresh "
         f"seed{'' if verdict.n == 1 else 's'}, {verdict.about}; {diverged}."
     )
-    if verdict.missing:
-        return f"{said} Not judged: {' '.join(verdict.missing)}"
-    if verdict.verdict == rules.UNDECIDED:
-        said += f" To decide: {seeds_in_words(verdict.details.get('seeds_to_decide'))}."
+    if verdict.verdict == rules.UNDECIDED and not judged.negative:
+        said += f" To decide: {seeds_in_words(verdict.details.get('seeds_to_decide'), verdict.n)}."
+    elif verdict.verdict == rules.UNDECIDED:
+        said += " More seeds do not settle it, since the sizes of model disagree."
     again = "Exploratory, since a verdict was read before with other seeds or another choice: "
     return (again if verdict.exploratory else "") + said
 
 
-def seeds_in_words(plan: tuple[int, int] | None) -> str:
-    """'14 to 60 seeds', or that files, not seeds, are short."""
+def seeds_in_words(plan: tuple[int, int] | None, seeds: int) -> str:
+    """'14 to 60 seeds', more than the `seeds` that have not decided it, or that files, not seeds, are short."""
     if plan is None:
         return "no number of seeds would, the documents alone exceed the margin: more files"
-    low, high = (f"{count:,}" if count < stats.MOST_SEEDS else f"more than {count:,}" for count in plan)
+    more = [max(count, seeds + 1) for count in plan]
+    low, high = (f"{count:,}" if count < stats.MOST_SEEDS else f"more than {count:,}" for count in more)
     return f"{low} to {high} seeds" if low != high else f"{low} seeds"
 
 
@@ -66,6 +67,13 @@ def notes(
     if left_out:
         each = "; ".join(f"{name} has no cell with {lacks}" for name, lacks in left_out.items())
         said.append(f"Left out, having nothing to compare: {each}.")
+    if comparison.id == "C1" and details["fixed_heads"] is None:
+        said.append(
+            f"Not every group has a cell of {asides.FIXED_HEADS} heads, the number that no data chose, so that "
+            f"comparison is left out."
+        )
+    if not found.apart:
+        said.append("The source has few files, and the splits are blocks of the same ones: this is about these blocks.")
     if judged.files < intervals.ENOUGH_DOCUMENTS:
         said.append(
             f"The test files weigh as {judged.files:.1f} of equal length; {intervals.ENOUGH_DOCUMENTS} are needed to "

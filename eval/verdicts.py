@@ -7,7 +7,6 @@ import pandas as pd
 
 from eval import arms, claims, evidence, price
 from eval.comparison import CLAIMS, Verdict
-from eval.tables import training_curve
 from train import grid
 from train.config import StudyConfig
 from train.data import Corpus
@@ -66,8 +65,7 @@ def gain_of_more_tokens(workdir: Workdir, found: evidence.Evidence) -> float | N
     the last half of the steps against the logarithm of the step."""
     slopes = []
     for cell in found.cells.cell:
-        curve = training_curve(workdir.cell(cell))
-        mean = curve.groupby("step").loss.mean() if len(curve) else pd.Series(dtype=float)
+        mean = price.judged_curve(workdir, cell, found)
         late = mean[mean.index >= mean.index.max() / 2] if len(mean) else mean
         if len(late) > 2:
             slopes.append(np.polyfit(np.log(late.index.to_numpy() + 1), late.to_numpy(), 1)[0])

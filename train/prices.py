@@ -17,7 +17,8 @@ from train.workdir import PRICES, Workdir, read_measured, write_json
 
 PATHS = ("auto", "reference")  # the dispatcher's choice, and plain attention
 ROUNDS = 5
-SECONDS = 0.15  # aimed at for one measurement
+SECONDS = 0.15  # aimed at for one measurement of the fastest program
+MIN_STEPS = 4  # in a measurement
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
@@ -55,12 +56,12 @@ def _wait(process: subprocess.Popen, stop) -> str:
 
 
 def main(workdir: Workdir, launch: int, names: list[str]) -> None:
-    """One launch: the median step time of one replica, and its program's bytes, for each cell and path."""
+    """One launch: for each cell and path the median step time of a replica, and the bytes of a program for it alone."""
     import jax
 
     from train import compile_cache, data, grid, memory, packs, sources
     from train.config import freeze
-    from train.program import Program
+    from train.program import STEPS_PER_DISPATCH, Program
 
     compile_cache.use(lambda text: None)
     config = freeze(workdir.record()["config"])
@@ -73,7 +74,7 @@ def main(workdir: Workdir, launch: int, names: list[str]) -> None:
         for path in PATHS:
             model = dataclasses.replace(cell.model, attention=path)
             model, replica_map = packs.resolve(dataclasses.replace(cell, model=model), config)
-            pack = packs.Pack(0, model, cell.replicas[:1], replica_map, packs.environment(config))
+            pack = packs.Pack(0, model, cell.replicas[:1], replica_map, packs.environment(config), rows=1)
             before = [program for (other, _), program in programs.items() if other == name]
             try:
                 program = Program(pack, config, corpus, before)
@@ -81,19 +82,22 @@ def main(workdir: Workdir, launch: int, names: list[str]) -> None:
             except memory.OutOfMemory:  # plain attention may not fit where the fast path does; the row is left out
                 continue
             programs[name, path] = program
-    counts, taken = dict.fromkeys(programs, 1), {key: [] for key in programs}
-    order, draw = list(programs), random.Random(launch)
-    for round_ in range(ROUNDS + 1):
+
+    def seconds_a_step(key, count: int) -> float:
+        began = time.perf_counter()
+        states[key], metrics = programs[key].run(states[key], 0, count)
+        jax.block_until_ready(metrics)
+        return (time.perf_counter() - began) / count
+
+    for key in programs:  # the first dispatch of a program is not like the others
+        seconds_a_step(key, 1)
+    # One number of steps for all, since each dispatch has a cost of its own.
+    count = max(MIN_STEPS, min(STEPS_PER_DISPATCH, round(SECONDS / min(seconds_a_step(key, 1) for key in programs))))
+    taken, order, draw = {key: [] for key in programs}, list(programs), random.Random(launch)
+    for _ in range(ROUNDS):
         draw.shuffle(order)
         for key in order:
-            began = time.perf_counter()
-            states[key], metrics = programs[key].run(states[key], 0, counts[key])
-            jax.block_until_ready(metrics)
-            seconds = (time.perf_counter() - began) / counts[key]
-            if round_ == 0:
-                counts[key] = max(1, min(16, round(SECONDS / seconds)))
-            else:
-                taken[key].append(seconds)
+            taken[key].append(seconds_a_step(key, count))
     rows = [
         {
             "launch": launch,

@@ -69,7 +69,7 @@ def _more(verdict: dict) -> list[str]:
             f"The two sides' losses correlate over seeds by {details['correlation']:.2f}: what pairing takes out."
         )
     if verdict["verdict"] != rules.UNDECIDED and details.get("seeds_to_decide"):
-        words = sentences.seeds_in_words(tuple(details["seeds_to_decide"]))
+        words = sentences.seeds_in_words(tuple(details["seeds_to_decide"]), 1)
         said.append(f"A difference as small as the margin would take {words} (80 % power).")
     gain = details.get("margin_in_tokens")
     if gain is not None:

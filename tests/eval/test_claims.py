@@ -136,6 +136,7 @@ def test_documents_may_be_what_is_short(tmp_path):
 def test_what_is_missing_is_named(changes, claim, words, tmp_path):
     found, _ = judged(tmp_path, curve=steep, **changes)
     assert found[claim].verdict == "undecided" and words in found[claim].sentence
+    assert found[claim].low is None and found[claim].effect is None and not found[claim].parts, "no look at half of it"
 
 
 def test_seeds_that_are_missing_are_named(tmp_path):
@@ -167,6 +168,12 @@ def test_a_cell_whose_every_run_diverged(tmp_path):
     assert "d032_h001 6 of 6" in " ".join(found["C1"].notes)
     assert found["C1"].details["survivors"] == {"n": 0, "verdict": "undecided"}
     assert "6 of 12 runs diverged, every one of d032_h001." in found["C1"].sentence
+
+
+def test_where_every_run_of_both_sides_diverged_nothing_is_decided(tmp_path):
+    found, _ = judged(tmp_path, curve=flat, lost=((None, None, None),))
+    assert found["C1"].verdict == found["C2"].verdict == "undecided"
+    assert "Every run of d032_h001 and of " in found["C1"].sentence
 
 
 def test_a_diverged_run_does_not_blur_the_best_set(tmp_path):

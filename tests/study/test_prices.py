@@ -7,6 +7,7 @@ import pytest
 
 from tests.study.tiny import CELLS, Fault
 from train import memory, prices
+from train.prices import PATHS
 from train.workdir import Workdir
 
 pytestmark = pytest.mark.usefixtures("plain_page")
@@ -51,6 +52,22 @@ def test_terminated_while_a_launch_runs(act, study):
     assert not running(study.workdir)
     code, output = study.finish(*PRICED)
     assert code == 0 and Workdir(study.workdir).price(1).exists(), output
+
+
+def test_the_price_is_that_of_one_run(done):
+    """At h = 1 both paths are plain attention: one program under two names has one price, whichever was first."""
+    found = []
+    for launch in range(3):
+        prices.main(Workdir(done.workdir), launch, list(CELLS))
+        found += json.loads(Workdir(done.workdir).price(launch).read_text())["rows"]
+    times = {
+        path: [row["step_ms"] for row in found if row["cell"] == CELLS[0] and row["path"] == path] for path in PATHS
+    }
+    ratios = [one / other for one, other in zip(*times.values(), strict=True)]
+    assert 0.7 < sorted(ratios)[1] < 1.4
+    of_pack = json.loads((done.cell(CELLS[0]) / "timing.json").read_text())["peak_memory_bytes"]
+    (alone,) = {row["memory_bytes"] for row in found if row["cell"] == CELLS[0]}
+    assert alone < of_pack, "the pack's program holds two runs"
 
 
 def test_a_path_that_does_not_fit_is_left_out(done, monkeypatch):
