@@ -7,6 +7,7 @@ import math
 import pandas as pd
 
 from eval import asides, evidence
+from eval.comparison import CLAIMS
 from eval.evidence import SEED, Evidence
 from train import data, grid, metrics, sources
 from train.config import freeze
@@ -121,12 +122,16 @@ def rate_costs(facts: Facts) -> list[dict]:
 
 
 def may_be_best(facts: Facts) -> dict[str, bool]:
-    """Whether each cell is in the 95 % set of the best of its d_model, series and depth (eval.asides.best_set); empty
-    with crossed seeds, which are no blocks."""
+    """Whether each cell is in the 95 % set of the best of its group (eval.asides.best_set). The groups are those of C2:
+    all else is equal but h and d_k, or d_k alone where h is fixed; where no two cells share such a group, those of C1.
+    A cell with none beside it has no answer; empty with crossed seeds, which are no blocks."""
     if facts.record["config"]["grid"]["seeds"] == "crossed":
         return {}
-    groups = facts.cells.groupby(["d_model", "series", "num_layers"])
-    sets = [asides.best_set(facts.evidence, cells.cell.tolist(), 0.95)[0] for _, cells in groups]
+    by_heads, by_width = (
+        [pd.concat(sides).cell.tolist() for sides in comparison.sides(facts.cells).values()] for comparison in CLAIMS
+    )
+    groups = by_width if max(map(len, by_width)) > 1 else by_heads
+    sets = [asides.best_set(facts.evidence, group, 0.95)[0] for group in groups if len(group) > 1]
     return {cell: inside for found in sets for cell, inside in found.items()}
 
 

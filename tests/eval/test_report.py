@@ -249,6 +249,17 @@ def test_a_diverged_run_does_not_blur_what_may_be_the_best(tmp_path):
     assert found == {"d016_h001": False, "d016_h004": True, "d016_h016": False}
 
 
+@pytest.mark.parametrize("by", ["d_k", "num_heads"])
+def test_what_may_be_the_best_is_asked_of_cells_that_differ_in_one_thing(tmp_path, by):
+    """One number of heads at three widths, and one width at three numbers of heads: the first of each is far worse."""
+    grid = {"d_k": {"num_heads": (4,), "d_k": (1, 4, 16)}, "num_heads": {"num_heads": (1, 4, 16), "d_k": (4,)}}[by]
+    worse = dict(zip((1, 4, 16), (0.5, 0.0, 0.001), strict=True))
+    few = {"d_model": (64,), "init_seeds": tuple(range(6)), "noise": 0.003, "learning_rates": (0.008,)}
+    workdir, table = build(tmp_path, **few, **grid, curve=lambda model: 2 + worse[getattr(model, by)])
+    found = facts.may_be_best(facts.load(workdir, table))
+    assert {getattr(cell, by): found[cell.cell] for cell in table.itertuples()} == {1: False, 4: True, 16: True}
+
+
 def test_reasons_are_shown_escaped_and_states_told_apart(tmp_path):
     workdir, table = build(tmp_path, d_model=(16,), only=("d016_h001",), learning_rates=(0.01,))
     reason = "Fault <script>alert('x')</script> & " + "word" * 300
