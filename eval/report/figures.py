@@ -12,6 +12,8 @@ from eval import intervals
 from eval.report import style
 
 LABELS = {"num_heads": "number of heads h (log scale)", "d_k": "head width d_k (log scale)"}
+BARS = "bars: 95 %, these documents"
+LEGEND = 58  # letters that two columns of a legend have room for
 POINTS = 150  # of one training curve; more cannot be seen
 
 
@@ -44,16 +46,13 @@ def loss(seeds: pd.DataFrame, axis: str, bounds: tuple[float, float], bigram: fl
       bigram: loss of the bigram model.
       index: which of the study's d_model this is; sets the colour.
     """
-    figure, axes = _axes(f"d_model {seeds.d_model.iloc[0]}", LABELS[axis], "test loss (nats/token)")
+    figure, axes = _axes(f"d_model {seeds.d_model.iloc[0]}; {BARS}", LABELS[axis], "test loss (nats/token)")
     other, name = ("d_k", "d_k") if axis == "num_heads" else ("num_heads", "h")
     fixed = (seeds.series != "").any()
     lines = [line for _, line in seeds.groupby([other, "num_layers"] if fixed else "num_layers")]
     for position, line in enumerate(lines):
         colour = style.category(index) if len(lines) == 1 else style.ordered(position, len(lines))
-        label = (
-            _joined(f"{name} = {line[other].iloc[0]}" if fixed else "", line.depth.iloc[0])
-            or "mean, 95 % interval, these documents"
-        )
+        label = _joined(f"{name} = {line[other].iloc[0]}" if fixed else "", line.depth.iloc[0]) or "mean over seeds"
         _with_seeds(axes, line, axis, "counted", colour, style.marker(index), label, bounds)
     axes.set_ylim(*bounds)
     if bounds[0] <= bigram <= bounds[1]:
@@ -72,7 +71,7 @@ def difference(pairs: pd.DataFrame, axis: str):
     Args:
       axis: the column on the horizontal axis, num_heads or d_k.
     """
-    figure, axes = _axes("Difference to one head", LABELS[axis], "test loss less that of h = 1 (nats/token)")
+    figure, axes = _axes(f"Difference to one head; {BARS}", LABELS[axis], "test loss less that of h = 1 (nats/token)")
     values = pairs.difference[pairs.status == "done"] if (pairs.status == "done").any() else pairs.difference
     low, high = min(0.0, values.min()), max(0.0, values.max())
     margin = 0.25 * (high - low) or 0.05
@@ -247,8 +246,10 @@ def _ticks(axes, values) -> None:
 
 
 def _legend(axes, outside: bool = False) -> None:
-    """Beside the axes for a line a cell, else below, where it covers no data."""
+    """Beside the axes for a line a cell, else below, where it covers no data, in one column where two are too wide."""
     handles, labels = axes.get_legend_handles_labels()
     where = "outside right upper" if outside else "outside lower center"
-    columns = math.ceil(len(labels) / 14) if outside else 2
+    half = math.ceil(len(labels) / 2)
+    letters = sum(max(map(len, column), default=0) for column in (labels[:half], labels[half:]))
+    columns = math.ceil(len(labels) / 14) if outside else 2 if letters <= LEGEND else 1
     axes.figure.legend(handles, labels, loc=where, ncols=columns, handlelength=1.4)

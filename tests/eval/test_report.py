@@ -15,7 +15,7 @@ import scipy.stats
 
 import main
 from eval import verdicts
-from eval.report import facts, figures, outcome, page
+from eval.report import facts, figures, outcome, page, style
 from tests.eval.workdirs import build
 from train import data
 from train.config import freeze
@@ -107,6 +107,23 @@ def test_every_seed_at_the_chosen_rate_is_drawn(study):
         assert sorted(drawn) == sorted(gid for gid in wanted if "h001" not in gid)
     file = (workdir.report / "figures/loss_num_heads_d032.svg").read_text()
     assert file.count(".seed-d032_h001-") == 3 and "var(--" not in file and "var(--category-0)" in text
+
+
+def test_no_legend_leaves_its_figure(monkeypatch, tmp_path):
+    """Names of one line and of many, short and long, and the bigram model inside the frame and above it."""
+    kept = []
+    monkeypatch.setattr(style, "svg", lambda figure, name: kept.append((name, figure)) or "<svg></svg>")
+    few = {"d_model": (16,), "learning_rates": (0.008,), "tuning_seeds": (7, 8), "files": 40}
+    for number, shapes in enumerate(({"num_heads": (1, 4, 16)}, {"num_heads": (1, 4), "num_layers": (1, 4)})):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        read(*build(folder, **few, **shapes))
+    assert len(kept) > 15
+    for name, figure in kept:
+        figure.canvas.draw()
+        for legend in figure.legends:
+            box, frame = legend.get_window_extent(), figure.bbox
+            assert box.x0 >= frame.x0 and box.x1 <= frame.x1 and box.y0 >= frame.y0 and box.y1 <= frame.y1, name
 
 
 def test_the_verdict_is_the_paired_difference(study):
