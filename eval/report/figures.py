@@ -177,8 +177,8 @@ def cost(cells: pd.DataFrame, values: pd.Series, title: str, label: str):
         axes.plot(line.num_heads, values[line.index], color=colour, marker=mark, markersize=6, label=name)
     axes.set_yscale("log")
     low, high = values.min() / 1.3, values.max() * 1.3
-    ticks = [m * 10.0**e for e in range(-4, 9) for m in (1, 2, 5) if low <= m * 10.0**e <= high]
     axes.set_ylim(low, high)
+    ticks = _some_ticks(low, high)
     axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.set_yticks([], minor=True)
     _ticks(axes, cells.num_heads.unique())
@@ -243,6 +243,16 @@ def _ticks(axes, values) -> None:
     axes.set_xticks(values, [str(value) for value in values])
     axes.set_xticks([], minor=True)
     axes.set_xlim(values[0] / 1.5, values[-1] * 1.5)
+
+
+def _some_ticks(low: float, high: float) -> list[float]:
+    """Three round values or more between the ends of a log axis: 1, 2, 5 of each decade, or even steps of one."""
+    from matplotlib.ticker import MaxNLocator
+
+    ticks = [m * 10.0**e for e in range(math.floor(math.log10(low)), math.ceil(math.log10(high))) for m in (1, 2, 5)]
+    if high < 10 * low:
+        ticks = MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
+    return [float(tick) for tick in ticks if low <= tick <= high]
 
 
 def _legend(axes, outside: bool = False) -> None:

@@ -126,6 +126,15 @@ def test_no_legend_leaves_its_figure(monkeypatch, tmp_path):
             assert box.x0 >= frame.x0 and box.x1 <= frame.x1 and box.y0 >= frame.y0 and box.y1 <= frame.y1, name
 
 
+@pytest.mark.parametrize("low, high", [(20, 20), (17, 40), (80, 130), (0.03, 0.09), (3, 4000), (99, 1001)])
+def test_a_cost_axis_has_ticks_to_read_it_by(low, high):
+    cells = pd.DataFrame({"num_heads": (1, 4), "d_model": 16, "series": "", "num_layers": 2, "depth": ""})
+    (axes,) = figures.cost(cells, pd.Series([low, high], dtype=float), "Memory", "MiB").axes
+    inside = [tick for tick in axes.get_yticks() if axes.get_ylim()[0] <= tick <= axes.get_ylim()[1]]
+    assert 3 <= len(inside) <= 12
+    assert [label.get_text() for label in axes.get_yticklabels()] == [f"{tick:g}" for tick in inside]
+
+
 def test_the_verdict_is_the_paired_difference(study):
     workdir, table, _, parsed = study
     runs = pd.read_parquet(workdir.results / "replicas.parquet")
