@@ -151,8 +151,8 @@ def curves(lines: pd.DataFrame, axis: str, label: str):
 
 def forest(rows: list[dict], margin: float, title: str):
     """Effects with their intervals, a row each, the first in bold with its seeds; the margin as a band about 0."""
-    figure, axes = _axes(title, "difference in test loss (nats/token)", "")
-    figure.set_size_inches(5.2, 1.3 + 0.33 * len(rows))
+    figure, axes = _axes(title, "difference in loss, test unless named (nats/token)", "")
+    figure.set_size_inches(6.2, 1.3 + 0.36 * len(rows))
     axes.axvspan(-margin, margin, color=style.GRID, alpha=0.6, linewidth=0, label=f"within ± {margin:g}")
     axes.axvline(0, color=style.MUTED, linewidth=0.8)
     for place, row in enumerate(rows):

@@ -16,6 +16,7 @@ import scipy.stats
 import main
 from eval import verdicts
 from eval.report import facts, figures, outcome, page, style
+from eval.report import verdicts as report_verdicts
 from tests.eval.workdirs import build
 from train import data
 from train.config import freeze
@@ -177,6 +178,16 @@ def test_the_page_shows_what_was_computed_beside_a_verdict(tmp_path):
     assert {"forest_C1", "forest_C2"} <= {path.stem for path in (workdir.report / "figures").iterdir()}
     forest = (workdir.report / "figures/forest_C1.svg").read_text()
     assert "new documents" in forest or "these documents" in forest
+    about = claims["C1"]["about"]
+    labels = [row["label"] for row in report_verdicts.forest(claims["C1"])]
+    assert labels == [
+        f"{about}, decides",
+        "new documents" if about == "these documents" else "these documents",
+        "bootstrap of seeds and files",
+        f"against h = 4, {about}",
+        f"tune loss at one rate, {claims['C1']['details']['shared_rate']['rate']:g},\nt over seeds",
+    ]
+    assert f"nats/token, 95 % interval, {about}" in parsed.text
     for axis in page.CURVES:
         assert (workdir.report / f"figures/curves_d016_{axis}.svg").exists()
     best = [row[-3] for row in parsed.tables["losses"][1:]]
