@@ -78,9 +78,8 @@ def _more(verdict: dict) -> list[str]:
         sign = details["sign"]
         said.append(f"{sign['agree']} of {sign['of']} seeds agree in sign (sign test p = {sign['p_value']:.3f}).")
     if details["correlation"] is not None:
-        said.append(
-            f"The two sides' losses correlate over seeds by {details['correlation']:.2f}: what pairing takes out."
-        )
+        takes = "what pairing takes out" if details["correlation"] > 0 else "pairing takes nothing out"
+        said.append(f"The two sides' losses correlate over seeds by {details['correlation']:.2f}: {takes}.")
     if verdict["verdict"] != rules.UNDECIDED and details.get("seeds_to_decide"):
         words = sentences.seeds_in_words(tuple(details["seeds_to_decide"]))
         said.append(f"A difference as small as the margin would take {words} (80 % power).")

@@ -200,6 +200,15 @@ def test_the_page_shows_what_was_computed_beside_a_verdict(tmp_path):
     assert rows[cell.cell][1] == f"{lower:+.4f}"
 
 
+@pytest.mark.parametrize("correlation, words", [(0.4, "what pairing takes out"), (-0.26, "takes nothing out")])
+def test_a_negative_correlation_takes_nothing_out(study, correlation, words):
+    verdict = json.loads((study[0].results / "claims.json").read_text())[0]
+    verdict["details"]["correlation"] = correlation
+    found = dataclasses.replace(facts.load(study[0], study[1]), verdicts=[verdict])
+    (said,) = [line for line in report_verdicts.rows(found)[0]["more"] if "correlate" in line]
+    assert f"by {correlation:.2f}" in said and words in said
+
+
 def test_a_diverged_run_is_named_and_counted(study):
     workdir, table, _, parsed = study
     unigram = data.unigram_entropy(data.open_corpus(workdir.data))
