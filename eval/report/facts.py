@@ -50,7 +50,7 @@ class Facts:
 
     def curves(self) -> pd.DataFrame:
         """Training loss at each cell's chosen rate, averaged over its seeds: cell, SHAPE, series, depth, step, tokens,
-        seconds (by the timing pass), petaflops (of training), loss. A diverged run is left out."""
+        seconds (by the timing pass), flops (of training), loss. A diverged run is left out."""
         frames, config = [], self.record["config"]
         a_step = config["train"]["batch_size"] * config["data"]["seq_len"]
         for row in self.cells.itertuples():
@@ -61,9 +61,9 @@ class Facts:
                 mean = pd.DataFrame(lines).astype({"loss": float}).groupby("step", as_index=False).loss.mean()
                 shape = {name: getattr(row, name) for name in ("cell", *SHAPE, "series", "depth")}
                 step = mean.step + 1
-                flops = 3e-15 * row.flops_per_token * a_step  # forward, and twice as much backward
+                flops = 3.0 * row.flops_per_token * a_step  # forward, and twice as much backward
                 axes = {"tokens": step * a_step, "seconds": step * (row.step_ms or math.nan) / 1e3}
-                frames.append(mean.assign(**shape, step=step, **axes, petaflops=step * flops))
+                frames.append(mean.assign(**shape, step=step, **axes, flops=step * flops))
         return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
     @functools.cached_property

@@ -134,6 +134,9 @@ def sensitivity(rates: pd.DataFrame):
 
 def curves(lines: pd.DataFrame, axis: str, label: str):
     """Training loss of one d_model against `axis`: a line a cell, the mean over its seeds at the chosen rate."""
+    if axis == "flops":  # in the power of a thousand nearest to their middle
+        power = 3 * round(np.log10([lines.flops.min(), lines.flops.max()]).mean() / 3)
+        lines, label = lines.assign(flops=lines.flops / 10.0**power), f"{label} (10^{power})"
     figure, axes = _axes(f"d_model {lines.d_model.iloc[0]}", f"{label}, log scale", "training loss (nats/token)")
     groups = list(lines.groupby(["num_heads", "series", "num_layers"]))
     for position, ((num_heads, series, _), line) in enumerate(groups):
@@ -143,7 +146,7 @@ def curves(lines: pd.DataFrame, axis: str, label: str):
         line = line.groupby(np.digitize(line.step, bins))[[axis, "loss"]].mean()
         axes.plot(line[axis], line.loss, color=style.ordered(position, len(groups)), label=name, linewidth=1.3)
     axes.set_xscale("log")
-    axes.xaxis.set_major_formatter("{x:,.0f}" if axis == "tokens" else "{x:g}")
+    axes.xaxis.set_major_formatter("{x:,.0f}" if axis == "tokens" else "{x:,g}")
     axes.set_xticks([], minor=True)
     _legend(axes, outside=True)
     return figure

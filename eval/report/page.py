@@ -16,7 +16,7 @@ HERE = pathlib.Path(__file__).parent
 FOREST = {"C1": "loss at h = 1 less that at h*", "C2": "loss at d_k = 1 less that at h*"}
 AXES = {"num_heads": "the number of heads h", "d_k": "the head width d_k"}
 
-CURVES = {"tokens": "training tokens", "seconds": "measured time (s)", "petaflops": "training FLOPs (10^15)"}
+CURVES = {"tokens": "training tokens", "seconds": "measured time (s)", "flops": "training FLOPs"}
 COSTS = (  # column, what to divide it by, title, axis
     ("step_ms", 1, "Time of a step", "step of one run (ms)"),
     ("peak_memory_bytes", 2**20, "Memory", "a cell's program (MiB)"),

@@ -136,6 +136,18 @@ def test_a_cost_axis_has_ticks_to_read_it_by(low, high):
     assert [label.get_text() for label in axes.get_yticklabels()] == [f"{tick:g}" for tick in inside]
 
 
+@pytest.mark.parametrize("a_step, power", [(2e6, 9), (3e12, 15), (4e18, 21)])
+def test_the_power_of_flops_fits_the_study(a_step, power):
+    step = np.arange(1, 2001)
+    lines = pd.DataFrame({"step": step, "flops": a_step * step, "loss": 9 / step, "num_heads": 1, "d_model": 16})
+    (axes,) = figures.curves(lines.assign(series="", num_layers=2, depth=""), "flops", "training FLOPs").axes
+    axes.figure.canvas.draw()
+    assert f"(10^{power})" in axes.get_xlabel()
+    ticks = [label.get_text() for label in axes.get_xticklabels()]
+    assert ticks and not any("e" in tick for tick in ticks)
+    assert axes.lines[0].get_xdata()[0] == pytest.approx(a_step / 10**power)
+
+
 def test_the_verdict_is_the_paired_difference(study):
     workdir, table, _, parsed = study
     runs = pd.read_parquet(workdir.results / "replicas.parquet")
