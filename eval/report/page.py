@@ -43,6 +43,7 @@ def write(workdir: Workdir, table: pd.DataFrame) -> pathlib.Path:
         figures={name: style.inline(*parts) for name, parts in drawn.items()},
         has_curves=any(name.startswith("curves_") for name in drawn),
         verdicts=verdicts.rows(found),
+        reading=verdicts.reading(found),
         prospect=claims.prospect(freeze(found.record["config"])),
         prices=_prices(workdir) if len(table) else [],
         rate_costs=facts.rate_costs(found) if len(table) else [],

@@ -2,6 +2,7 @@
 
 from eval import asides, rules, sentences
 from eval.report.facts import Facts, signed
+from train.workdir import read_json
 
 
 def rows(facts: Facts) -> list[dict]:
@@ -16,6 +17,37 @@ def rows(facts: Facts) -> list[dict]:
         }
         for verdict in facts.verdicts
     ]
+
+
+def reading(facts: Facts) -> str:
+    """On what the choices were made, and how often each verdict was read, against claims.looks."""
+    config = facts.record["config"]
+    if not config["grid"]["tuning_seeds"]:
+        return ""
+    said = "Rates, and the best h, were chosen on the tune documents with the tuning seeds. "
+    counted = read_json(facts.workdir.looks) or {}
+    compared = [verdict for verdict in facts.verdicts if verdict["id"] != "C3" and not verdict["missing"]]
+    times = {verdict["id"]: max(1, len(counted.get(verdict["id"], ()))) for verdict in compared}
+    exploratory = [verdict["id"] for verdict in compared if verdict["exploratory"]]
+    if not compared:
+        return said
+    if set(times.values()) == {1} and not exploratory:
+        said += "Their verdicts on fresh seeds and test documents were read once. "
+    else:
+        each = ", ".join(f"{name} {_times(count)}" for name, count in times.items())
+        said += (
+            f"Readings of verdicts, each with other fresh seeds or another choice to compare: {each}. "
+        )
+    allowed = config["claims"]["looks"]
+    if allowed > 1:
+        said += f"claims.looks allows {allowed} readings, so intervals of verdicts are at {100 - 5 / allowed:.4g} %. "
+    if exploratory:
+        said += f"That is more than claims.looks = {allowed} allows for {' and '.join(exploratory)}: exploratory. "
+    return said
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
 
 
 def _number(verdict: dict) -> str:

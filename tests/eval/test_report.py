@@ -221,6 +221,37 @@ def test_a_negative_correlation_takes_nothing_out(study, correlation, words):
     assert f"by {correlation:.2f}" in said and words in said
 
 
+@pytest.mark.parametrize(
+    "allowed, read_so_often, exploratory, wanted, unwanted",
+    [
+        (1, 1, False, ["were read once"], ["claims.looks", "exploratory"]),
+        (3, 1, False, ["were read once", "claims.looks allows 3 readings", "at 98.33 %"], ["exploratory"]),
+        (3, 2, False, ["C1 2 times, C2 once", "allows 3 readings"], ["were read once", "exploratory"]),
+        (1, 2, True, ["C1 2 times", "more than claims.looks = 1 allows for C1: exploratory"], ["were read once"]),
+    ],
+)
+def test_how_often_verdicts_were_read_is_true(tmp_path, allowed, read_so_often, exploratory, wanted, unwanted):
+    few = {"d_model": (16,), "num_heads": (1, 4, 16), "tuning_seeds": (7, 8)}
+    workdir, table = build(tmp_path, **few, claims={"looks": allowed})
+    config = freeze(workdir.record()["config"])
+    verdicts.write(workdir, table, config, data.open_corpus(workdir.data), [])
+    looks = json.loads(workdir.looks.read_text())
+    looks["C1"] += [{"seeds": [[8, 8]], "chosen": []}] * (read_so_often - 1)
+    workdir.looks.write_text(json.dumps(looks))
+    found = facts.load(workdir, table)
+    found.verdicts[0]["exploratory"] = exploratory
+    said = report_verdicts.reading(found)
+    assert [words for words in wanted if words not in said] == [words for words in unwanted if words in said] == []
+    assert " ".join(report_verdicts.reading(facts.load(workdir, table)).split()) in " ".join(
+        Parsed(page.write(workdir, table).read_text()).text.split()
+    )
+
+
+def test_without_tuning_seeds_nothing_is_said_to_be_chosen_apart(study):
+    assert report_verdicts.reading(facts.load(study[0], study[1])) == ""
+    assert "were read once" not in study[3].text
+
+
 def test_a_diverged_run_is_named_and_counted(study):
     workdir, table, _, parsed = study
     unigram = data.unigram_entropy(data.open_corpus(workdir.data))
