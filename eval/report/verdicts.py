@@ -35,9 +35,7 @@ def reading(facts: Facts) -> str:
         said += "Their verdicts on fresh seeds and test documents were read once. "
     else:
         each = ", ".join(f"{name} {_times(count)}" for name, count in times.items())
-        said += (
-            f"Readings of verdicts, each with other fresh seeds or another choice to compare: {each}. "
-        )
+        said += f"Readings of verdicts, each with other fresh seeds or another choice to compare: {each}. "
     allowed = config["claims"]["looks"]
     if allowed > 1:
         said += f"claims.looks allows {allowed} readings, so intervals of verdicts are at {100 - 5 / allowed:.4g} %. "

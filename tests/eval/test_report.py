@@ -252,6 +252,32 @@ def test_without_tuning_seeds_nothing_is_said_to_be_chosen_apart(study):
     assert "were read once" not in study[3].text
 
 
+def test_a_record_without_a_fingerprint_of_its_config_gives_a_page(tmp_path):
+    workdir, table = build(tmp_path, d_model=(16,), num_heads=(1, 4), learning_rates=(0.008,))
+    assert "Fingerprint of the config" in read(workdir, table)[1].text
+    record = workdir.record()
+    del record["config_sha256"]
+    (workdir.path / "config.json").write_text(json.dumps(record))
+    assert "Fingerprint of the config" not in read(workdir, table)[1].text
+
+
+def test_the_headline_of_a_verdict_is_its_claim(study):
+    """Nothing of the page's own stands beside the word of the verdict."""
+    workdir, table, *_ = study
+    path = workdir.results / "claims.json"
+    kept = path.read_text()
+    verdicts = [{**verdict, "claim": f"Another claim {verdict['id']}"} for verdict in json.loads(kept)]
+    path.write_text(json.dumps(verdicts))
+    text = page.write(workdir, table).read_text()
+    path.write_text(kept)
+    page.write(workdir, table)
+    headlines = [
+        " ".join(found.split()) for found in re.findall(r"<h2><span class=.badge[^>]*>[^<]*</span>(.*?)</h2>", text)
+    ]
+    assert headlines == [f"{verdict['id']} · {verdict['claim']}" for verdict in verdicts]
+    assert not [verdict["claim"] for verdict in json.loads(kept) if verdict["claim"] in text]
+
+
 def test_a_diverged_run_is_named_and_counted(study):
     workdir, table, _, parsed = study
     unigram = data.unigram_entropy(data.open_corpus(workdir.data))
