@@ -88,7 +88,9 @@ def load(workdir: Workdir, table: pd.DataFrame) -> Facts:
 
 
 def signed(value: float) -> str:
-    return f"{value:+.3f}".replace("-", "−")
+    """Three decimals, or as many as show that a number is not 0."""
+    short = f"{value:+.3f}"
+    return (f"{value:+.1g}" if value and not float(short) else short).replace("-", "−")
 
 
 def budget_notes(cells: pd.DataFrame) -> list[str]:

@@ -14,6 +14,7 @@ from eval.report import style
 LABELS = {"num_heads": "number of heads h (log scale)", "d_k": "head width d_k (log scale)"}
 BARS = "bars: 95 %, these documents"
 LEGEND = 58  # letters that two columns of a legend have room for
+RAISED = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 POINTS = 150  # of one training curve; more cannot be seen
 
 
@@ -136,7 +137,7 @@ def curves(lines: pd.DataFrame, axis: str, label: str):
     """Training loss of one d_model against `axis`: a line a cell, the mean over its seeds at the chosen rate."""
     if axis == "flops":  # in the power of a thousand nearest to their middle
         power = 3 * round(np.log10([lines.flops.min(), lines.flops.max()]).mean() / 3)
-        lines, label = lines.assign(flops=lines.flops / 10.0**power), f"{label} (10^{power})"
+        lines, label = lines.assign(flops=lines.flops / 10.0**power), f"{label} (10{str(power).translate(RAISED)})"
     figure, axes = _axes(f"d_model {lines.d_model.iloc[0]}", f"{label}, log scale", "training loss (nats/token)")
     groups = list(lines.groupby(["num_heads", "series", "num_layers"]))
     for position, ((num_heads, series, _), line) in enumerate(groups):
@@ -163,8 +164,10 @@ def forest(rows: list[dict], margin: float, title: str):
         ends = [[row["effect"] - row["low"]], [row["high"] - row["effect"]]]
         width = 2.2 if place == 0 else 1.1
         axes.errorbar([row["effect"]], [place], xerr=ends, color=colour, fmt="o", linewidth=width, capsize=3)
-        for value in row.get("seeds", ()):
-            axes.plot([value], [place - 0.28], "o", color=colour, markerfacecolor="none", markersize=4)
+        seeds = row.get("seeds", ())
+        name = "a fresh seed" if seeds else None
+        height = [place - 0.28] * len(seeds)
+        axes.plot(seeds, height, "o", color=colour, markerfacecolor="none", markersize=4, label=name)
     axes.set_yticks(range(len(rows)), [row["label"] for row in rows])
     axes.set_ylim(len(rows) - 0.4, -0.7)
     _legend(axes)

@@ -32,7 +32,7 @@ def reading(facts: Facts) -> str:
     if not compared:
         return said
     if set(times.values()) == {1} and not exploratory:
-        said += "Their verdicts on fresh seeds and test documents were read once. "
+        said += f"The verdicts of {' and '.join(times)} on fresh seeds and test documents were read once. "
     else:
         each = ", ".join(f"{name} {_times(count)}" for name, count in times.items())
         said += f"Readings of verdicts, each with other fresh seeds or another choice to compare: {each}. "

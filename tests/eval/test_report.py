@@ -142,7 +142,7 @@ def test_the_power_of_flops_fits_the_study(a_step, power):
     lines = pd.DataFrame({"step": step, "flops": a_step * step, "loss": 9 / step, "num_heads": 1, "d_model": 16})
     (axes,) = figures.curves(lines.assign(series="", num_layers=2, depth=""), "flops", "training FLOPs").axes
     axes.figure.canvas.draw()
-    assert f"(10^{power})" in axes.get_xlabel()
+    assert f"(10{str(power).translate(figures.RAISED)})" in axes.get_xlabel()
     ticks = [label.get_text() for label in axes.get_xticklabels()]
     assert ticks and not any("e" in tick for tick in ticks)
     assert axes.lines[0].get_xdata()[0] == pytest.approx(a_step / 10**power)
@@ -276,6 +276,15 @@ def test_the_headline_of_a_verdict_is_its_claim(study):
     ]
     assert headlines == [f"{verdict['id']} · {verdict['claim']}" for verdict in verdicts]
     assert not [verdict["claim"] for verdict in json.loads(kept) if verdict["claim"] in text]
+
+
+def test_a_small_number_is_not_shown_as_zero():
+    assert [facts.signed(value) for value in (0.0, -0.00011, 0.0006, -0.1234)] == [
+        "+0.000",
+        "−0.0001",
+        "+0.001",
+        "−0.123",
+    ]
 
 
 def test_a_diverged_run_is_named_and_counted(study):
