@@ -89,8 +89,8 @@ def load(workdir: Workdir, table: pd.DataFrame) -> Facts:
 
 def signed(value: float) -> str:
     """Three decimals, or as many as show that a number is not 0."""
-    short = f"{value:+.3f}"
-    return (f"{value:+.1g}" if value and not float(short) else short).replace("-", "−")
+    decimals = 3 if not value else max(3, -math.floor(math.log10(2 * abs(value))))
+    return f"{value:+.{decimals}f}".replace("-", "−")
 
 
 def budget_notes(cells: pd.DataFrame) -> list[str]:

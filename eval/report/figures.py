@@ -155,7 +155,7 @@ def curves(lines: pd.DataFrame, axis: str, label: str):
 
 def forest(rows: list[dict], margin: float, title: str):
     """Effects with their intervals, a row each, the first in bold with its seeds; the margin as a band about 0."""
-    figure, axes = _axes(title, "difference in loss, test unless named (nats/token)", "")
+    figure, axes = _axes(title, "difference in loss (nats/token)", "")
     figure.set_size_inches(6.2, 1.3 + 0.36 * len(rows))
     axes.axvspan(-margin, margin, color=style.GRID, alpha=0.6, linewidth=0, label=f"within ± {margin:g}")
     axes.axvline(0, color=style.MUTED, linewidth=0.8)
@@ -168,6 +168,7 @@ def forest(rows: list[dict], margin: float, title: str):
         name = "a fresh seed" if seeds else None
         height = [place - 0.28] * len(seeds)
         axes.plot(seeds, height, "o", color=colour, markerfacecolor="none", markersize=4, label=name)
+    axes.locator_params(axis="x", nbins=5)
     axes.set_yticks(range(len(rows)), [row["label"] for row in rows])
     axes.set_ylim(len(rows) - 0.4, -0.7)
     _legend(axes)

@@ -13,7 +13,7 @@ from train.config import freeze
 from train.workdir import Workdir
 
 HERE = pathlib.Path(__file__).parent
-FOREST = {"C1": "loss at h = 1 less that at h*", "C2": "loss at d_k = 1 less that at h*"}
+FOREST = {"C1": "test loss at h = 1 less that at h*", "C2": "test loss at d_k = 1 less that at h*"}
 AXES = {"num_heads": "the number of heads h", "d_k": "the head width d_k"}
 
 CURVES = {"tokens": "training tokens", "seconds": "measured time (s)", "flops": "training FLOPs"}

@@ -32,7 +32,7 @@ def reading(facts: Facts) -> str:
     if not compared:
         return said
     if set(times.values()) == {1} and not exploratory:
-        said += f"The verdicts of {' and '.join(times)} on fresh seeds and test documents were read once. "
+        said += f"What fresh seeds and test documents say of {' and '.join(times)} was read once. "
     else:
         each = ", ".join(f"{name} {_times(count)}" for name, count in times.items())
         said += f"Readings of verdicts, each with other fresh seeds or another choice to compare: {each}. "
@@ -147,7 +147,7 @@ def forest(verdict: dict) -> list[dict]:
     found = [{"label": f"{about}, decides", **_pick(verdict)}]
     found[0]["seeds"] = list(details["values"].values())
     if len(verdict["parts"]) > 1:
-        found += [{"label": f"{part['name']}, {about}", **_pick(part)} for part in verdict["parts"]]
+        found += [{"label": _label(part["name"], about), **_pick(part)} for part in verdict["parts"]]
     other = "these_documents" if about == "new documents" else "new_documents"
     found.append({"label": other.replace("_", " "), **_pick(details[other])})
     if details.get("bootstrap"):
@@ -155,13 +155,18 @@ def forest(verdict: dict) -> list[dict]:
         label = "bootstrap of seeds and files"
         found.append({"label": label, "effect": verdict["effect"], "low": low, "high": high})
     if details["fixed_heads"]:
-        found.append({"label": f"against h = {asides.FIXED_HEADS}, {about}", **_pick(details["fixed_heads"])})
+        found.append({"label": _label(f"against h = {asides.FIXED_HEADS}", about), **_pick(details["fixed_heads"])})
     if details["survivors"] and details["survivors"].get("low") is not None:
-        found.append({"label": f"survivors alone, {about}", **_pick(details["survivors"])})
+        found.append({"label": _label("survivors alone", about), **_pick(details["survivors"])})
     if details["shared_rate"]:
         label = f"tune loss at one rate, {details['shared_rate']['rate']:g},\nt over seeds"
         found.append({"label": label, **_pick(details["shared_rate"])})
     return [row for row in found if row["low"] is not None]
+
+
+def _label(name: str, about: str) -> str:
+    """The two with a comma, in two lines where one would be long."""
+    return f"{name},{' ' if len(name) < 18 else chr(10)}{about}"
 
 
 def _pick(found: dict) -> dict:

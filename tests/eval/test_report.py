@@ -224,10 +224,10 @@ def test_a_negative_correlation_takes_nothing_out(study, correlation, words):
 @pytest.mark.parametrize(
     "allowed, read_so_often, exploratory, wanted, unwanted",
     [
-        (1, 1, False, ["were read once"], ["claims.looks", "exploratory"]),
-        (3, 1, False, ["were read once", "claims.looks allows 3 readings", "at 98.33 %"], ["exploratory"]),
-        (3, 2, False, ["C1 2 times, C2 once", "allows 3 readings"], ["were read once", "exploratory"]),
-        (1, 2, True, ["C1 2 times", "more than claims.looks = 1 allows for C1: exploratory"], ["were read once"]),
+        (1, 1, False, ["was read once"], ["claims.looks", "exploratory"]),
+        (3, 1, False, ["was read once", "claims.looks allows 3 readings", "at 98.33 %"], ["exploratory"]),
+        (3, 2, False, ["C1 2 times, C2 once", "allows 3 readings"], ["was read once", "exploratory"]),
+        (1, 2, True, ["C1 2 times", "more than claims.looks = 1 allows for C1: exploratory"], ["was read once"]),
     ],
 )
 def test_how_often_verdicts_were_read_is_true(tmp_path, allowed, read_so_often, exploratory, wanted, unwanted):
@@ -249,7 +249,7 @@ def test_how_often_verdicts_were_read_is_true(tmp_path, allowed, read_so_often, 
 
 def test_without_tuning_seeds_nothing_is_said_to_be_chosen_apart(study):
     assert report_verdicts.reading(facts.load(study[0], study[1])) == ""
-    assert "were read once" not in study[3].text
+    assert "was read once" not in study[3].text
 
 
 def test_a_record_without_a_fingerprint_of_its_config_gives_a_page(tmp_path):
@@ -279,12 +279,8 @@ def test_the_headline_of_a_verdict_is_its_claim(study):
 
 
 def test_a_small_number_is_not_shown_as_zero():
-    assert [facts.signed(value) for value in (0.0, -0.00011, 0.0006, -0.1234)] == [
-        "+0.000",
-        "−0.0001",
-        "+0.001",
-        "−0.123",
-    ]
+    shown = {0.0: "+0.000", -0.00011: "−0.0001", 2e-5: "+0.00002", 0.0006: "+0.001", -0.1234: "−0.123", 12.0: "+12.000"}
+    assert {value: facts.signed(value) for value in shown} == shown
 
 
 def test_a_diverged_run_is_named_and_counted(study):
