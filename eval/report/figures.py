@@ -175,20 +175,21 @@ def forest(rows: list[dict], margin: float, title: str):
     return figure
 
 
-def cost(cells: pd.DataFrame, values: pd.Series, title: str, label: str):
-    """`values` of the cells, above 0, against h: a line a d_model."""
-    figure, axes = _axes(title, LABELS["num_heads"], f"{label}, log scale")
-    for index, ((d_model, series, _), line) in enumerate(cells.groupby(["d_model", "series", "num_layers"])):
-        name = _joined(f"d_model {d_model}", series, line.depth.iloc[0])
+def cost(cells: pd.DataFrame, axis: str, values: pd.Series, title: str, label: str):
+    """`values` of the cells, above 0, against `axis`, num_heads or, for one number of heads, d_k: a line a d_model."""
+    figure, axes = _axes(title, LABELS[axis], f"{label}, log scale")
+    series = cells.series if axis == "num_heads" else ("h = " + cells.num_heads.astype(str))
+    for index, ((d_model, fixed, _), line) in enumerate(cells.groupby([cells.d_model, series, cells.num_layers])):
+        name = _joined(f"d_model {d_model}", fixed, line.depth.iloc[0])
         colour, mark = style.category(index), style.marker(index)
-        axes.plot(line.num_heads, values[line.index], color=colour, marker=mark, markersize=6, label=name)
+        axes.plot(line[axis], values[line.index], color=colour, marker=mark, markersize=6, label=name)
     axes.set_yscale("log")
     low, high = values.min() / 1.3, values.max() * 1.3
     axes.set_ylim(low, high)
     ticks = _some_ticks(low, high)
     axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.set_yticks([], minor=True)
-    _ticks(axes, cells.num_heads.unique())
+    _ticks(axes, cells[axis].unique())
     _legend(axes)
     return figure
 

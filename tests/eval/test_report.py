@@ -130,7 +130,7 @@ def test_no_legend_leaves_its_figure(monkeypatch, tmp_path):
 @pytest.mark.parametrize("low, high", [(20, 20), (17, 40), (80, 130), (0.03, 0.09), (3, 4000), (99, 1001)])
 def test_a_cost_axis_has_ticks_to_read_it_by(low, high):
     cells = pd.DataFrame({"num_heads": (1, 4), "d_model": 16, "series": "", "num_layers": 2, "depth": ""})
-    (axes,) = figures.cost(cells, pd.Series([low, high], dtype=float), "Memory", "MiB").axes
+    (axes,) = figures.cost(cells, "num_heads", pd.Series([low, high], dtype=float), "Memory", "MiB").axes
     inside = [tick for tick in axes.get_yticks() if axes.get_ylim()[0] <= tick <= axes.get_ylim()[1]]
     assert 3 <= len(inside) <= 12
     assert [label.get_text() for label in axes.get_yticklabels()] == [f"{tick:g}" for tick in inside]
@@ -377,6 +377,11 @@ def test_what_may_be_the_best_is_asked_of_cells_that_differ_in_one_thing(tmp_pat
     few = {"d_model": (64,), "init_seeds": tuple(range(6)), "noise": 0.003, "learning_rates": (0.008,)}
     workdir, table = build(tmp_path, **few, **grid, curve=lambda model: 2 + worse[getattr(model, by)])
     found = facts.may_be_best(facts.load(workdir, table))
+    _, parsed = read(workdir, table)
+    drawn = {path.stem for path in (workdir.report / "figures").glob("loss_*")}
+    assert drawn == {f"loss_{by}_d064"}  # nothing to see where one value has all marks
+    cost = (workdir.report / "figures/cost_step_ms.svg").read_text()
+    assert {"d_k": "head width", "num_heads": "number of heads"}[by] in cost and cost.count(">d_model 64, ") == 1
     assert {getattr(cell, by): found[cell.cell] for cell in table.itertuples()} == {1: False, 4: True, 16: True}
 
 
