@@ -7,6 +7,7 @@ import math
 import pandas as pd
 
 from eval import asides, evidence
+from eval.comparison import CLAIMS
 from eval.evidence import SEED, Evidence
 from train import data, grid, metrics, sources
 from train.config import freeze
@@ -49,7 +50,7 @@ class Facts:
 
     def curves(self) -> pd.DataFrame:
         """Training loss at each cell's chosen rate, averaged over its seeds: cell, SHAPE, series, depth, step, tokens,
-        seconds (by the timing pass), petaflops (of training), loss. A diverged run is left out."""
+        seconds (by the timing pass), flops (of training), loss. A diverged run is left out."""
         frames, config = [], self.record["config"]
         a_step = config["train"]["batch_size"] * config["data"]["seq_len"]
         for row in self.cells.itertuples():
@@ -60,9 +61,9 @@ class Facts:
                 mean = pd.DataFrame(lines).astype({"loss": float}).groupby("step", as_index=False).loss.mean()
                 shape = {name: getattr(row, name) for name in ("cell", *SHAPE, "series", "depth")}
                 step = mean.step + 1
-                flops = 3e-15 * row.flops_per_token * a_step  # forward, and twice as much backward
+                flops = 3.0 * row.flops_per_token * a_step  # forward, and twice as much backward
                 axes = {"tokens": step * a_step, "seconds": step * (row.step_ms or math.nan) / 1e3}
-                frames.append(mean.assign(**shape, step=step, **axes, petaflops=step * flops))
+                frames.append(mean.assign(**shape, step=step, **axes, flops=step * flops))
         return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
     @functools.cached_property
@@ -87,7 +88,9 @@ def load(workdir: Workdir, table: pd.DataFrame) -> Facts:
 
 
 def signed(value: float) -> str:
-    return f"{value:+.3f}".replace("-", "−")
+    """Three decimals, or as many as show that a number is not 0."""
+    decimals = 3 if not value else max(3, -math.floor(math.log10(2 * abs(value))))
+    return f"{value:+.{decimals}f}".replace("-", "−")
 
 
 def budget_notes(cells: pd.DataFrame) -> list[str]:
@@ -121,12 +124,16 @@ def rate_costs(facts: Facts) -> list[dict]:
 
 
 def may_be_best(facts: Facts) -> dict[str, bool]:
-    """Whether each cell is in the 95 % set of the best of its d_model, series and depth (eval.asides.best_set); empty
-    with crossed seeds, which are no blocks."""
+    """Whether each cell is in the 95 % set of the best of its group (eval.asides.best_set). The groups are those of C2:
+    all else is equal but h and d_k, or d_k alone where h is fixed; where no two cells share such a group, those of C1.
+    A cell with none beside it has no answer; empty with crossed seeds, which are no blocks."""
     if facts.record["config"]["grid"]["seeds"] == "crossed":
         return {}
-    groups = facts.cells.groupby(["d_model", "series", "num_layers"])
-    sets = [asides.best_set(facts.evidence, cells.cell.tolist(), 0.95)[0] for _, cells in groups]
+    by_heads, by_width = (
+        [pd.concat(sides).cell.tolist() for sides in comparison.sides(facts.cells).values()] for comparison in CLAIMS
+    )
+    groups = by_width if max(map(len, by_width)) > 1 else by_heads
+    sets = [asides.best_set(facts.evidence, group, 0.95)[0] for group in groups if len(group) > 1]
     return {cell: inside for found in sets for cell, inside in found.items()}
 
 

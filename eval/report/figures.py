@@ -12,6 +12,9 @@ from eval import intervals
 from eval.report import style
 
 LABELS = {"num_heads": "number of heads h (log scale)", "d_k": "head width d_k (log scale)"}
+BARS = "bars: 95 %, these documents"
+LEGEND = 58  # letters that two columns of a legend have room for
+RAISED = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 POINTS = 150  # of one training curve; more cannot be seen
 
 
@@ -44,16 +47,13 @@ def loss(seeds: pd.DataFrame, axis: str, bounds: tuple[float, float], bigram: fl
       bigram: loss of the bigram model.
       index: which of the study's d_model this is; sets the colour.
     """
-    figure, axes = _axes(f"d_model {seeds.d_model.iloc[0]}", LABELS[axis], "test loss (nats/token)")
+    figure, axes = _axes(f"d_model {seeds.d_model.iloc[0]}; {BARS}", LABELS[axis], "test loss (nats/token)")
     other, name = ("d_k", "d_k") if axis == "num_heads" else ("num_heads", "h")
     fixed = (seeds.series != "").any()
     lines = [line for _, line in seeds.groupby([other, "num_layers"] if fixed else "num_layers")]
     for position, line in enumerate(lines):
         colour = style.category(index) if len(lines) == 1 else style.ordered(position, len(lines))
-        label = (
-            _joined(f"{name} = {line[other].iloc[0]}" if fixed else "", line.depth.iloc[0])
-            or "mean, 95 % interval, these documents"
-        )
+        label = _joined(f"{name} = {line[other].iloc[0]}" if fixed else "", line.depth.iloc[0]) or "mean over seeds"
         _with_seeds(axes, line, axis, "counted", colour, style.marker(index), label, bounds)
     axes.set_ylim(*bounds)
     if bounds[0] <= bigram <= bounds[1]:
@@ -72,7 +72,7 @@ def difference(pairs: pd.DataFrame, axis: str):
     Args:
       axis: the column on the horizontal axis, num_heads or d_k.
     """
-    figure, axes = _axes("Difference to one head", LABELS[axis], "test loss less that of h = 1 (nats/token)")
+    figure, axes = _axes(f"Difference to one head; {BARS}", LABELS[axis], "test loss less that of h = 1 (nats/token)")
     values = pairs.difference[pairs.status == "done"] if (pairs.status == "done").any() else pairs.difference
     low, high = min(0.0, values.min()), max(0.0, values.max())
     margin = 0.25 * (high - low) or 0.05
@@ -135,6 +135,9 @@ def sensitivity(rates: pd.DataFrame):
 
 def curves(lines: pd.DataFrame, axis: str, label: str):
     """Training loss of one d_model against `axis`: a line a cell, the mean over its seeds at the chosen rate."""
+    if axis == "flops":  # in the power of a thousand nearest to their middle
+        power = 3 * round(np.log10([lines.flops.min(), lines.flops.max()]).mean() / 3)
+        lines, label = lines.assign(flops=lines.flops / 10.0**power), f"{label} (10{str(power).translate(RAISED)})"
     figure, axes = _axes(f"d_model {lines.d_model.iloc[0]}", f"{label}, log scale", "training loss (nats/token)")
     groups = list(lines.groupby(["num_heads", "series", "num_layers"]))
     for position, ((num_heads, series, _), line) in enumerate(groups):
@@ -144,7 +147,7 @@ def curves(lines: pd.DataFrame, axis: str, label: str):
         line = line.groupby(np.digitize(line.step, bins))[[axis, "loss"]].mean()
         axes.plot(line[axis], line.loss, color=style.ordered(position, len(groups)), label=name, linewidth=1.3)
     axes.set_xscale("log")
-    axes.xaxis.set_major_formatter("{x:,.0f}" if axis == "tokens" else "{x:g}")
+    axes.xaxis.set_major_formatter("{x:,.0f}" if axis == "tokens" else "{x:,g}")
     axes.set_xticks([], minor=True)
     _legend(axes, outside=True)
     return figure
@@ -152,8 +155,8 @@ def curves(lines: pd.DataFrame, axis: str, label: str):
 
 def forest(rows: list[dict], margin: float, title: str):
     """Effects with their intervals, a row each, the first in bold with its seeds; the margin as a band about 0."""
-    figure, axes = _axes(title, "difference in test loss (nats/token)", "")
-    figure.set_size_inches(5.2, 1.3 + 0.33 * len(rows))
+    figure, axes = _axes(title, "difference in loss (nats/token)", "")
+    figure.set_size_inches(6.2, 1.3 + 0.36 * len(rows))
     axes.axvspan(-margin, margin, color=style.GRID, alpha=0.6, linewidth=0, label=f"within ± {margin:g}")
     axes.axvline(0, color=style.MUTED, linewidth=0.8)
     for place, row in enumerate(rows):
@@ -161,28 +164,32 @@ def forest(rows: list[dict], margin: float, title: str):
         ends = [[row["effect"] - row["low"]], [row["high"] - row["effect"]]]
         width = 2.2 if place == 0 else 1.1
         axes.errorbar([row["effect"]], [place], xerr=ends, color=colour, fmt="o", linewidth=width, capsize=3)
-        for value in row.get("seeds", ()):
-            axes.plot([value], [place - 0.28], "o", color=colour, markerfacecolor="none", markersize=4)
+        seeds = row.get("seeds", ())
+        name = "a fresh seed" if seeds else None
+        height = [place - 0.28] * len(seeds)
+        axes.plot(seeds, height, "o", color=colour, markerfacecolor="none", markersize=4, label=name)
+    axes.locator_params(axis="x", nbins=5)
     axes.set_yticks(range(len(rows)), [row["label"] for row in rows])
     axes.set_ylim(len(rows) - 0.4, -0.7)
     _legend(axes)
     return figure
 
 
-def cost(cells: pd.DataFrame, values: pd.Series, title: str, label: str):
-    """`values` of the cells, above 0, against h: a line a d_model."""
-    figure, axes = _axes(title, LABELS["num_heads"], f"{label}, log scale")
-    for index, ((d_model, series, _), line) in enumerate(cells.groupby(["d_model", "series", "num_layers"])):
-        name = _joined(f"d_model {d_model}", series, line.depth.iloc[0])
+def cost(cells: pd.DataFrame, axis: str, values: pd.Series, title: str, label: str):
+    """`values` of the cells, above 0, against `axis`, num_heads or, for one number of heads, d_k: a line a d_model."""
+    figure, axes = _axes(title, LABELS[axis], f"{label}, log scale")
+    series = cells.series if axis == "num_heads" else ("h = " + cells.num_heads.astype(str))
+    for index, ((d_model, fixed, _), line) in enumerate(cells.groupby([cells.d_model, series, cells.num_layers])):
+        name = _joined(f"d_model {d_model}", fixed, line.depth.iloc[0])
         colour, mark = style.category(index), style.marker(index)
-        axes.plot(line.num_heads, values[line.index], color=colour, marker=mark, markersize=6, label=name)
+        axes.plot(line[axis], values[line.index], color=colour, marker=mark, markersize=6, label=name)
     axes.set_yscale("log")
     low, high = values.min() / 1.3, values.max() * 1.3
-    ticks = [m * 10.0**e for e in range(-4, 9) for m in (1, 2, 5) if low <= m * 10.0**e <= high]
     axes.set_ylim(low, high)
+    ticks = _some_ticks(low, high)
     axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.set_yticks([], minor=True)
-    _ticks(axes, cells.num_heads.unique())
+    _ticks(axes, cells[axis].unique())
     _legend(axes)
     return figure
 
@@ -246,9 +253,21 @@ def _ticks(axes, values) -> None:
     axes.set_xlim(values[0] / 1.5, values[-1] * 1.5)
 
 
+def _some_ticks(low: float, high: float) -> list[float]:
+    """Three round values or more between the ends of a log axis: 1, 2, 5 of each decade, or even steps of one."""
+    from matplotlib.ticker import MaxNLocator
+
+    ticks = [m * 10.0**e for e in range(math.floor(math.log10(low)), math.ceil(math.log10(high))) for m in (1, 2, 5)]
+    if high < 10 * low:
+        ticks = MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
+    return [float(tick) for tick in ticks if low <= tick <= high]
+
+
 def _legend(axes, outside: bool = False) -> None:
-    """Beside the axes for a line a cell, else below, where it covers no data."""
+    """Beside the axes for a line a cell, else below, where it covers no data, in one column where two are too wide."""
     handles, labels = axes.get_legend_handles_labels()
     where = "outside right upper" if outside else "outside lower center"
-    columns = math.ceil(len(labels) / 14) if outside else 2
+    half = math.ceil(len(labels) / 2)
+    letters = sum(max(map(len, column), default=0) for column in (labels[:half], labels[half:]))
+    columns = math.ceil(len(labels) / 14) if outside else 2 if letters <= LEGEND else 1
     axes.figure.legend(handles, labels, loc=where, ncols=columns, handlelength=1.4)

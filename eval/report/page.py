@@ -13,10 +13,10 @@ from train.config import freeze
 from train.workdir import Workdir
 
 HERE = pathlib.Path(__file__).parent
-FOREST = {"C1": "loss at h = 1 less that at h*", "C2": "loss at d_k = 1 less that at h*"}
+FOREST = {"C1": "test loss at h = 1 less that at h*", "C2": "test loss at d_k = 1 less that at h*"}
 AXES = {"num_heads": "the number of heads h", "d_k": "the head width d_k"}
 
-CURVES = {"tokens": "training tokens", "seconds": "measured time (s)", "petaflops": "training FLOPs (10^15)"}
+CURVES = {"tokens": "training tokens", "seconds": "measured time (s)", "flops": "training FLOPs"}
 COSTS = (  # column, what to divide it by, title, axis
     ("step_ms", 1, "Time of a step", "step of one run (ms)"),
     ("peak_memory_bytes", 2**20, "Memory", "a cell's program (MiB)"),
@@ -43,6 +43,7 @@ def write(workdir: Workdir, table: pd.DataFrame) -> pathlib.Path:
         figures={name: style.inline(*parts) for name, parts in drawn.items()},
         has_curves=any(name.startswith("curves_") for name in drawn),
         verdicts=verdicts.rows(found),
+        reading=verdicts.reading(found),
         prospect=claims.prospect(freeze(found.record["config"])),
         prices=_prices(workdir) if len(table) else [],
         rate_costs=facts.rate_costs(found) if len(table) else [],
@@ -102,6 +103,9 @@ def _draw(found: facts.Facts) -> dict[str, tuple[str, str, dict[str, str]]]:
 
     seeds, curves, rates = found.seeds, found.curves(), _rates(found)
     bounds = figures.limits(seeds)
+    varied = {axis: words for axis, words in AXES.items() if seeds[axis].nunique() > 1} or {
+        "num_heads": AXES["num_heads"]
+    }
     tips = {
         figures.gid(row.cell, row.init_seed, row.data_seed): f"{row.cell}, seed {row.init_seed}: {row.counted:.4f}"
         + (f" (diverged at step {row.diverged_at})" if row.status == "diverged" else "")
@@ -124,17 +128,17 @@ def _draw(found: facts.Facts) -> dict[str, tuple[str, str, dict[str, str]]]:
                 f"{row.difference:+.4f}"
                 for row in found.pairs.itertuples()
             }
-            for axis, words in AXES.items():
+            for axis, words in varied.items():
                 alt = f"Paired difference in test loss to one head, for every seed and d_model, against {words}."
                 made[f"difference_{axis}"] = (figures.difference(found.pairs, axis), alt, pair_tips)
         for column, unit, title, label in COSTS:
             values = pd.to_numeric(found.cells[column]).dropna() / unit
             if len(values):
-                figure = figures.cost(found.cells.loc[values.index], values, title, label)
-                made[f"cost_{column}"] = (figure, f"{title}: {label} against the number of heads.", {})
+                figure = figures.cost(found.cells.loc[values.index], next(iter(varied)), values, title, label)
+                made[f"cost_{column}"] = (figure, f"{title}: {label} against {next(iter(varied.values()))}.", {})
         for index, (d_model, of_width) in enumerate(seeds.groupby("d_model")):
             name = f"d{d_model:03d}"
-            for axis, words in AXES.items():
+            for axis, words in varied.items():
                 figure = figures.loss(of_width, axis, bounds[d_model], found.bigram, index)
                 alt = f"Test loss of every seed at the tuned learning rate against {words}, d_model {d_model}."
                 made[f"loss_{axis}_{name}"] = (figure, alt, tips)

@@ -15,7 +15,8 @@ import scipy.stats
 
 import main
 from eval import verdicts
-from eval.report import facts, figures, outcome, page
+from eval.report import facts, figures, outcome, page, style
+from eval.report import verdicts as report_verdicts
 from tests.eval.workdirs import build
 from train import data
 from train.config import freeze
@@ -109,6 +110,44 @@ def test_every_seed_at_the_chosen_rate_is_drawn(study):
     assert file.count(".seed-d032_h001-") == 3 and "var(--" not in file and "var(--category-0)" in text
 
 
+def test_no_legend_leaves_its_figure(monkeypatch, tmp_path):
+    """Names of one line and of many, short and long, and the bigram model inside the frame and above it."""
+    kept = []
+    monkeypatch.setattr(style, "svg", lambda figure, name: kept.append((name, figure)) or "<svg></svg>")
+    few = {"d_model": (16,), "learning_rates": (0.008,), "tuning_seeds": (7, 8), "files": 40}
+    for number, shapes in enumerate(({"num_heads": (1, 4, 16)}, {"num_heads": (1, 4), "num_layers": (1, 4)})):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        read(*build(folder, **few, **shapes))
+    assert len(kept) > 15
+    for name, figure in kept:
+        figure.canvas.draw()
+        for legend in figure.legends:
+            box, frame = legend.get_window_extent(), figure.bbox
+            assert box.x0 >= frame.x0 and box.x1 <= frame.x1 and box.y0 >= frame.y0 and box.y1 <= frame.y1, name
+
+
+@pytest.mark.parametrize("low, high", [(20, 20), (17, 40), (80, 130), (0.03, 0.09), (3, 4000), (99, 1001)])
+def test_a_cost_axis_has_ticks_to_read_it_by(low, high):
+    cells = pd.DataFrame({"num_heads": (1, 4), "d_model": 16, "series": "", "num_layers": 2, "depth": ""})
+    (axes,) = figures.cost(cells, "num_heads", pd.Series([low, high], dtype=float), "Memory", "MiB").axes
+    inside = [tick for tick in axes.get_yticks() if axes.get_ylim()[0] <= tick <= axes.get_ylim()[1]]
+    assert 3 <= len(inside) <= 12
+    assert [label.get_text() for label in axes.get_yticklabels()] == [f"{tick:g}" for tick in inside]
+
+
+@pytest.mark.parametrize("a_step, power", [(2e6, 9), (3e12, 15), (4e18, 21)])
+def test_the_power_of_flops_fits_the_study(a_step, power):
+    step = np.arange(1, 2001)
+    lines = pd.DataFrame({"step": step, "flops": a_step * step, "loss": 9 / step, "num_heads": 1, "d_model": 16})
+    (axes,) = figures.curves(lines.assign(series="", num_layers=2, depth=""), "flops", "training FLOPs").axes
+    axes.figure.canvas.draw()
+    assert f"(10{str(power).translate(figures.RAISED)})" in axes.get_xlabel()
+    ticks = [label.get_text() for label in axes.get_xticklabels()]
+    assert ticks and not any("e" in tick for tick in ticks)
+    assert axes.lines[0].get_xdata()[0] == pytest.approx(a_step / 10**power)
+
+
 def test_the_verdict_is_the_paired_difference(study):
     workdir, table, _, parsed = study
     runs = pd.read_parquet(workdir.results / "replicas.parquet")
@@ -151,6 +190,16 @@ def test_the_page_shows_what_was_computed_beside_a_verdict(tmp_path):
     assert {"forest_C1", "forest_C2"} <= {path.stem for path in (workdir.report / "figures").iterdir()}
     forest = (workdir.report / "figures/forest_C1.svg").read_text()
     assert "new documents" in forest or "these documents" in forest
+    about = claims["C1"]["about"]
+    labels = [row["label"] for row in report_verdicts.forest(claims["C1"])]
+    assert labels == [
+        f"{about}, decides",
+        "new documents" if about == "these documents" else "these documents",
+        "bootstrap of seeds and files",
+        f"against h = 4, {about}",
+        f"tune loss at one rate, {claims['C1']['details']['shared_rate']['rate']:g},\nt over seeds",
+    ]
+    assert f"nats/token, 95 % interval, {about}" in parsed.text
     for axis in page.CURVES:
         assert (workdir.report / f"figures/curves_d016_{axis}.svg").exists()
     best = [row[-3] for row in parsed.tables["losses"][1:]]
@@ -161,6 +210,77 @@ def test_the_page_shows_what_was_computed_beside_a_verdict(tmp_path):
     cell = table.iloc[0]
     lower = tune[cell.cell, cell.learning_rate / 4] - tune[cell.cell, cell.learning_rate]
     assert rows[cell.cell][1] == f"{lower:+.4f}"
+
+
+@pytest.mark.parametrize("correlation, words", [(0.4, "what pairing takes out"), (-0.26, "takes nothing out")])
+def test_a_negative_correlation_takes_nothing_out(study, correlation, words):
+    verdict = json.loads((study[0].results / "claims.json").read_text())[0]
+    verdict["details"]["correlation"] = correlation
+    found = dataclasses.replace(facts.load(study[0], study[1]), verdicts=[verdict])
+    (said,) = [line for line in report_verdicts.rows(found)[0]["more"] if "correlate" in line]
+    assert f"by {correlation:.2f}" in said and words in said
+
+
+@pytest.mark.parametrize(
+    "allowed, read_so_often, exploratory, wanted, unwanted",
+    [
+        (1, 1, False, ["was read once"], ["claims.looks", "exploratory"]),
+        (3, 1, False, ["was read once", "claims.looks allows 3 readings", "at 98.33 %"], ["exploratory"]),
+        (3, 2, False, ["C1 2 times, C2 once", "allows 3 readings"], ["was read once", "exploratory"]),
+        (1, 2, True, ["C1 2 times", "more than claims.looks = 1 allows for C1: exploratory"], ["was read once"]),
+    ],
+)
+def test_how_often_verdicts_were_read_is_true(tmp_path, allowed, read_so_often, exploratory, wanted, unwanted):
+    few = {"d_model": (16,), "num_heads": (1, 4, 16), "tuning_seeds": (7, 8)}
+    workdir, table = build(tmp_path, **few, claims={"looks": allowed})
+    config = freeze(workdir.record()["config"])
+    verdicts.write(workdir, table, config, data.open_corpus(workdir.data), [])
+    looks = json.loads(workdir.looks.read_text())
+    looks["C1"] += [{"seeds": [[8, 8]], "chosen": []}] * (read_so_often - 1)
+    workdir.looks.write_text(json.dumps(looks))
+    found = facts.load(workdir, table)
+    found.verdicts[0]["exploratory"] = exploratory
+    said = report_verdicts.reading(found)
+    assert [words for words in wanted if words not in said] == [words for words in unwanted if words in said] == []
+    assert " ".join(report_verdicts.reading(facts.load(workdir, table)).split()) in " ".join(
+        Parsed(page.write(workdir, table).read_text()).text.split()
+    )
+
+
+def test_without_tuning_seeds_nothing_is_said_to_be_chosen_apart(study):
+    assert report_verdicts.reading(facts.load(study[0], study[1])) == ""
+    assert "was read once" not in study[3].text
+
+
+def test_a_record_without_a_fingerprint_of_its_config_gives_a_page(tmp_path):
+    workdir, table = build(tmp_path, d_model=(16,), num_heads=(1, 4), learning_rates=(0.008,))
+    assert "Fingerprint of the config" in read(workdir, table)[1].text
+    record = workdir.record()
+    del record["config_sha256"]
+    (workdir.path / "config.json").write_text(json.dumps(record))
+    assert "Fingerprint of the config" not in read(workdir, table)[1].text
+
+
+def test_the_headline_of_a_verdict_is_its_claim(study):
+    """Nothing of the page's own stands beside the word of the verdict."""
+    workdir, table, *_ = study
+    path = workdir.results / "claims.json"
+    kept = path.read_text()
+    verdicts = [{**verdict, "claim": f"Another claim {verdict['id']}"} for verdict in json.loads(kept)]
+    path.write_text(json.dumps(verdicts))
+    text = page.write(workdir, table).read_text()
+    path.write_text(kept)
+    page.write(workdir, table)
+    headlines = [
+        " ".join(found.split()) for found in re.findall(r"<h2><span class=.badge[^>]*>[^<]*</span>(.*?)</h2>", text)
+    ]
+    assert headlines == [f"{verdict['id']} · {verdict['claim']}" for verdict in verdicts]
+    assert not [verdict["claim"] for verdict in json.loads(kept) if verdict["claim"] in text]
+
+
+def test_a_small_number_is_not_shown_as_zero():
+    shown = {0.0: "+0.000", -0.00011: "−0.0001", 2e-5: "+0.00002", 0.0006: "+0.001", -0.1234: "−0.123", 12.0: "+12.000"}
+    assert {value: facts.signed(value) for value in shown} == shown
 
 
 def test_a_diverged_run_is_named_and_counted(study):
@@ -247,6 +367,22 @@ def test_a_diverged_run_does_not_blur_what_may_be_the_best(tmp_path):
     workdir, table = build(tmp_path, **clear, lost=[("d016_h004", None, 0), ("d016_h016", None, None)])
     found = facts.may_be_best(facts.load(workdir, table))
     assert found == {"d016_h001": False, "d016_h004": True, "d016_h016": False}
+
+
+@pytest.mark.parametrize("by", ["d_k", "num_heads"])
+def test_what_may_be_the_best_is_asked_of_cells_that_differ_in_one_thing(tmp_path, by):
+    """One number of heads at three widths, and one width at three numbers of heads: the first of each is far worse."""
+    grid = {"d_k": {"num_heads": (4,), "d_k": (1, 4, 16)}, "num_heads": {"num_heads": (1, 4, 16), "d_k": (4,)}}[by]
+    worse = dict(zip((1, 4, 16), (0.5, 0.0, 0.001), strict=True))
+    few = {"d_model": (64,), "init_seeds": tuple(range(6)), "noise": 0.003, "learning_rates": (0.008,)}
+    workdir, table = build(tmp_path, **few, **grid, curve=lambda model: 2 + worse[getattr(model, by)])
+    found = facts.may_be_best(facts.load(workdir, table))
+    _, parsed = read(workdir, table)
+    drawn = {path.stem for path in (workdir.report / "figures").glob("loss_*")}
+    assert drawn == {f"loss_{by}_d064"}  # nothing to see where one value has all marks
+    cost = (workdir.report / "figures/cost_step_ms.svg").read_text()
+    assert {"d_k": "head width", "num_heads": "number of heads"}[by] in cost and cost.count(">d_model 64, ") == 1
+    assert {getattr(cell, by): found[cell.cell] for cell in table.itertuples()} == {1: False, 4: True, 16: True}
 
 
 def test_reasons_are_shown_escaped_and_states_told_apart(tmp_path):
