@@ -17,7 +17,7 @@ from train.workdir import PRICES, Workdir, read_measured, write_json
 
 PATHS = ("auto", "reference")  # the dispatcher's choice, and plain attention
 ROUNDS = 5
-SECONDS = 0.15  # aimed at for one measurement of the fastest program
+SECONDS = 0.05  # aimed at for one measurement of the fastest program
 MIN_STEPS = 4  # in a measurement
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
