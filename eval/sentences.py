@@ -122,4 +122,9 @@ def of_arms(comparison: Comparison, verdict: Verdict, beside: list[arms.Arm]) ->
 
 
 def _range(interval: intervals.Interval) -> str:
-    return f"{interval.low:+.3f} to {interval.high:+.3f}"
+    return f"{_signed(interval.low)} to {_signed(interval.high)}"
+
+
+def _signed(value: float) -> str:
+    """Three digits; four where three would hide the sign."""
+    return f"{value:+.3f}" if round(value, 3) else f"{value:+.4f}"
