@@ -148,8 +148,15 @@ def test_the_power_of_flops_fits_the_study(a_step, power):
     assert axes.lines[0].get_xdata()[0] == pytest.approx(a_step / 10**power)
 
 
-def test_the_verdict_is_the_paired_difference(study):
-    workdir, table, _, parsed = study
+@pytest.fixture(scope="module")
+def judged(tmp_path_factory):
+    """(workdir, cells table, page) of a study with tuning seeds, the one that has verdicts."""
+    workdir, table = build(tmp_path_factory.mktemp("judged"), tuning_seeds=(7, 8))
+    return workdir, table, read(workdir, table)[1]
+
+
+def test_the_verdict_is_the_paired_difference(judged):
+    workdir, table, parsed = judged
     runs = pd.read_parquet(workdir.results / "replicas.parquet")
     unigram = data.unigram_entropy(data.open_corpus(workdir.data))
     runs["loss"] = runs.loss.where(runs.status == "done", unigram)
@@ -158,7 +165,7 @@ def test_the_verdict_is_the_paired_difference(study):
         cells = cells.set_index("num_heads")
         one, other = (
             runs[(runs.cell == cells.cell[h]) & (runs.split == "test") & (runs.learning_rate == cells.learning_rate[h])]
-            for h in (1, cells.tune_loss[1:].idxmin())
+            for h in (1, cells.tune_loss.drop(1).idxmin())
         )
         differences.append(one.loss.to_numpy() - other.loss.to_numpy())
     differences = np.mean(differences, axis=0)
@@ -166,7 +173,12 @@ def test_the_verdict_is_the_paired_difference(study):
     signs = [f"{value:+.3f}".replace("-", "−") for value in (differences.mean(), *result)]
     assert f"{signs[0]} [{signs[1]}, {signs[2]}]" in parsed.text
     assert "The test files weigh as 1.0 of equal length; 20 are needed" in parsed.text
+
+
+def test_without_tuning_seeds_nothing_is_said_of_a_claim(study):
+    workdir, _, _, parsed = study
     assert "rates and the best h were chosen on the very seeds" in " ".join(parsed.text.split())
+    assert all(claim["effect"] is None for claim in json.loads((workdir.results / "claims.json").read_text())[:2])
 
 
 def test_the_page_shows_what_was_computed_beside_a_verdict(tmp_path):
@@ -213,10 +225,10 @@ def test_the_page_shows_what_was_computed_beside_a_verdict(tmp_path):
 
 
 @pytest.mark.parametrize("correlation, words", [(0.4, "what pairing takes out"), (-0.26, "takes nothing out")])
-def test_a_negative_correlation_takes_nothing_out(study, correlation, words):
-    verdict = json.loads((study[0].results / "claims.json").read_text())[0]
+def test_a_negative_correlation_takes_nothing_out(judged, correlation, words):
+    verdict = json.loads((judged[0].results / "claims.json").read_text())[0]
     verdict["details"]["correlation"] = correlation
-    found = dataclasses.replace(facts.load(study[0], study[1]), verdicts=[verdict])
+    found = dataclasses.replace(facts.load(*judged[:2]), verdicts=[verdict])
     (said,) = [line for line in report_verdicts.rows(found)[0]["more"] if "correlate" in line]
     assert f"by {correlation:.2f}" in said and words in said
 
@@ -330,7 +342,10 @@ CROSSED = ["d_k = 8", "so they are too narrow", "that is for claim C9"]
     "changes, sentences",
     [
         ({"init_seeds": (0,), "learning_rates": (0.01,), "only": ["d016_h001"], "timing": False, "curves": False}, []),
-        ({"num_heads": (1, 4), "lost": [(None, None, None)]}, ["d016_h004 2 of 2"]),
+        (
+            {"num_heads": (1, 4), "lost": [(None, None, None)]},
+            ["Every run of d016_h001 and of d016_h004 diverged"],
+        ),
         ({"num_heads": (1, 4), "only": ()}, ["No cell has been judged yet", "2 pending"]),
         ({"d_model": (32,), "num_heads": (1, 2), "d_k": (4, 8), "seeds": "crossed", "data_seeds": (5, 6)}, CROSSED),
     ],

@@ -25,6 +25,7 @@ def c3(study) -> dict:
     return verdict
 
 
+@pytest.mark.slow
 def test_a_launch_that_fails_costs_the_price_alone(study, monkeypatch, capsys):
     monkeypatch.setattr(prices.sys, "executable", "false")
     assert study.run(*PRICED) == 0

@@ -49,7 +49,8 @@ def test_two_devices_train_as_one(tmp_path):
     assert losses["1"][0] != losses["1"][1]
 
 
-@pytest.mark.parametrize(("replica_map", "replicas"), [("scan", 3), pytest.param("vmap", 4, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("replica_map", "replicas"), [("scan", 3), ("vmap", 4)])
 def test_replicas_over_two_devices_train_as_on_one(replica_map, replicas, tmp_path):
     """Also where the last device has one fewer; and the loop, checkpoints and a resume work with it."""
     (tmp_path / "text.txt").write_text("".join(f"line {i} of {i * i % 977} lines\n" for i in range(4000)))
