@@ -1,7 +1,7 @@
-"""Everything once: three cells, h = 1 and d_k = 1 among them.
+"""Everything but the price, once: two cells, h = 1 and d_k = 1.
 
 Command: python main.py --config=configs/smoke.py --workdir=runs/smoke
-Time:    about two minutes on 2 cores, from a cold compile cache.
+Time:    59 seconds on 2 cores of an AMD EPYC, from a cold compile cache.
 Expect:  losses of 3.3 to 3.9 nats a byte: too few steps to beat a bigram model, enough to touch every part.
 """
 
@@ -11,10 +11,11 @@ from configs import default
 def get_config():
     config = default.get_config()
     config.grid.d_model = (16,)
-    config.grid.num_heads = (1, 4, 16)
+    config.grid.num_heads = (1, 16)
     config.grid.learning_rates = (0.01,)
     config.grid.tuning_seeds, config.grid.extensions = (100,), 0
-    config.claims.launches = 2
+    config.grid.init_seeds = (0, 1)
+    config.claims.launches = 0
     config.data.max_bytes = 200_000
     config.train.steps = 20
     config.train.batch_size = 8
