@@ -42,13 +42,12 @@ def details(
         "depth": _depth(found, comparison, config),
         "may_be_best": _may_be_best(found, comparison, 1 - alpha),
     }
-    if len(values) > 1:
-        new = judged.about == "new documents"
-        interval = intervals.new_documents if new else intervals.these_documents
-        spread = intervals.variances(pooled, tokens) if new else intervals.Variances(float(np.var(values, ddof=1)))
-        computed["equivalent"] = intervals.within(interval, pooled, tokens, config.claims.margin, alpha)
-        computed["bootstrap"] = intervals.bootstrap(pooled, tokens, 1 - alpha)
-        computed["seeds_to_decide"] = stats.seeds_to_decide(spread, len(values), config.claims.margin, alpha)
+    new = judged.about == "new documents"
+    interval = intervals.new_documents if new else intervals.these_documents
+    spread = intervals.variances(pooled, tokens) if new else intervals.Variances(float(np.var(values, ddof=1)))
+    computed["equivalent"] = intervals.within(interval, pooled, tokens, config.claims.margin, alpha)
+    computed["bootstrap"] = intervals.bootstrap(pooled, tokens, 1 - alpha)
+    computed["seeds_to_decide"] = stats.seeds_to_decide(spread, len(values), config.claims.margin, alpha)
     if len(values) >= SIGN_SEEDS:
         agree, p_value = stats.sign_agreement(values)
         computed["sign"] = {"agree": agree, "of": len(values), "p_value": p_value}

@@ -57,9 +57,6 @@ def judge(
     shared = evidence.averaged(list(differences.values())).index
     arrays = {name: sums.loc[shared].to_numpy() for name, sums in differences.items()}
     weights = tokens.loc[next(iter(differences.values())).columns].to_numpy()
-    if not len(shared):
-        sentence = f"On {source}, {comparison.open.format(**words)}: the cells share no seed."
-        return dataclasses.replace(base, sentence=sentence)
     judged, each = rules.judge_pooled(arrays, weights, claims.margin, confidence, found.apart)
     pooled = np.mean(list(arrays.values()), axis=0)
     verdict = dataclasses.replace(

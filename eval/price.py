@@ -51,14 +51,16 @@ def judge(found: Evidence, workdir: Workdir, config: StudyConfig, source: str) -
     base = Verdict("C3", CLAIM, rules.UNDECIDED, "", rule, tolerance, 0.95)
     pairs, timed = to_measure(found), launches(workdir, config)
     names = {cell for pair in pairs.values() for cell in pair}
+    asked = {(cell, path) for cell in names for path in PATHS}
+    unfit = asked - (set(zip(timed.cell, timed.path, strict=True)) if len(timed) else set())
     missing = []
     if not pairs:
         missing.append("The tables have no h = 1 and a cell with more heads beside it to compare.")
-    elif timed.empty or not all(names <= _timed(timed, path) for path in PATHS):
+    elif unfit == asked:
         missing.append("Its step times have not been measured: claims.launches processes do it at a study's end.")
-        unfit = [f"{cell} on {words}" for path, words in PATHS.items() for cell in sorted(names - _timed(timed, path))]
-        if 0 < len(unfit) < len(PATHS) * len(names):
-            missing = [f"No launch could time {', '.join(unfit)}: that does not fit the memory."]
+    elif unfit:
+        named = ", ".join(f"{cell} on {PATHS[path]}" for cell, path in sorted(unfit))
+        missing.append(f"No launch could time {named}: that does not fit the memory.")
     elif timed.launch.nunique() < 2:
         missing.append("One launch gives no interval; two are the least, claims.launches sets them.")
     if missing:
@@ -98,11 +100,6 @@ def judge(found: Evidence, workdir: Workdir, config: StudyConfig, source: str) -
         notes=tuple(counts + [_equal_time_note(each) for each in details["at_equal_time"]]),
         details=details,
     )
-
-
-def _timed(timed: pd.DataFrame, path: str) -> set[str]:
-    """The cells with a time on `path`."""
-    return set(timed.cell[timed.path == path]) if len(timed) else set()
 
 
 def _same_size(cells: pd.DataFrame, cell: str, other: str) -> bool:

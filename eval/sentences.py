@@ -1,5 +1,7 @@
 """A verdict on C1 or C2 in words: its sentence and its notes."""
 
+import math
+
 from eval import arms, asides, intervals, rules, stats
 from eval.comparison import Comparison, Verdict
 from eval.evidence import Evidence
@@ -24,11 +26,11 @@ def sentence(
     by = "" if verdict.verdict == rules.SUPPORTED else f" by {config.claims.margin:g} nats/token or more"
     more = "above" if verdict.effect >= 0 else "below"
     tokens = config.train.steps * config.train.batch_size * config.data.seq_len
-    ends = "" if verdict.low is None else f" ({100 * verdict.confidence:.4g} % interval {_range(judged.deciding)})"
+    ends = f"{100 * verdict.confidence:.4g} % interval {signed(verdict.low)} to {signed(verdict.high)}"
     said = (
         f"On {source}, {outcome.format(**words)}{by}: after {tokens:,} tokens the test loss of {comparison.left} lies "
-        f"{abs(verdict.effect):.3f} nats/token {more} that of {comparison.right}{ends}; {verdict.n} fresh "
-        f"seed{'' if verdict.n == 1 else 's'}, {verdict.about}; {diverged}."
+        f"{abs(verdict.effect):.3f} nats/token {more} that of {comparison.right} ({ends}); {verdict.n} fresh "
+        f"seeds, {verdict.about}; {diverged}."
     )
     if verdict.verdict == rules.UNDECIDED and not judged.negative:
         said += f" To decide: {seeds_in_words(verdict.details.get('seeds_to_decide'), verdict.n)}."
@@ -79,7 +81,7 @@ def notes(
             f"The test files weigh as {judged.files:.1f} of equal length; {intervals.ENOUGH_DOCUMENTS} are needed to "
             f"speak of new documents, so this is about these ones."
         )
-    if 1 < len(details["values"]) < asides.SIGN_SEEDS:
+    if len(details["values"]) < asides.SIGN_SEEDS:
         said.append(f"With fewer than {asides.SIGN_SEEDS} seeds a skewed effect can make the interval too narrow.")
     lost = {cell: count for cell, count in details["diverged"].items() if not count.startswith("0 ")}
     if lost:
@@ -121,10 +123,7 @@ def of_arms(comparison: Comparison, verdict: Verdict, beside: list[arms.Arm]) ->
     return said
 
 
-def _range(interval: intervals.Interval) -> str:
-    return f"{_signed(interval.low)} to {_signed(interval.high)}"
-
-
-def _signed(value: float) -> str:
-    """Three digits; four where three would hide the sign."""
-    return f"{value:+.3f}" if round(value, 3) else f"{value:+.4f}"
+def signed(value: float) -> str:
+    """Three decimals, or as many as show that a number is not 0."""
+    decimals = 3 if not value else max(3, -math.floor(math.log10(2 * abs(value))))
+    return f"{value:+.{decimals}f}"

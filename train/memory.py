@@ -1,6 +1,7 @@
 """How much memory a cell takes: an estimate before anything is compiled, and the compiled program's own account."""
 
 import bisect
+import functools
 import os
 
 import jax
@@ -46,8 +47,10 @@ def estimate(model: ModelConfig, replicas: int, replica_map: str, batch_size: in
 def replicas_that_fit(config: StudyConfig, model: ModelConfig, most: int, replica_map: str, corpus_tokens: int) -> int:
     """How many of `most` replicas one program can train by the estimate; at least 1, whether that fits or not."""
     allowed, batch_size = limit(config.train), config.train.batch_size // config.train.accumulate
-    fits = lambda count: estimate(model, count, replica_map, batch_size, corpus_tokens) <= allowed  # noqa: E731
-    return max(1, bisect.bisect_left(range(1, most + 1), True, key=lambda count: not fits(count)))
+    size = functools.partial(
+        estimate, model, replica_map=replica_map, batch_size=batch_size, corpus_tokens=corpus_tokens
+    )
+    return max(1, bisect.bisect_right(range(1, most + 1), allowed, key=size))
 
 
 def compiled_bytes(compiled: jax.stages.Compiled) -> int:

@@ -5,7 +5,6 @@ a study later form a pack of their own, so that no finished one is touched.
 """
 
 import dataclasses
-import importlib.metadata
 import os
 import pathlib
 import platform
@@ -20,7 +19,7 @@ from mha.transformer import ModelConfig
 from train import memory, sharding, slots
 from train.config import InputError, StudyConfig
 from train.grid import Cell, Replica, most_replicas
-from train.workdir import CellFolder
+from train.workdir import CellFolder, versions
 
 SHAPING_PACKAGES = ("jax", "jaxlib", "flax", "optax", "grain", "numpy")  # whose versions the bits depend on
 
@@ -61,7 +60,7 @@ def environment(config: StudyConfig) -> dict:
     return {
         "threads": slots.threads(),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
-        **{name: importlib.metadata.version(name) for name in SHAPING_PACKAGES},
+        **{name: version for name, version in versions().items() if name in SHAPING_PACKAGES},
         "device": jax.devices()[0].device_kind,
         "devices": config.mesh.data * sharding.replica_devices(config.mesh),
         "cpu": _cpu() if jax.default_backend() == "cpu" else "",

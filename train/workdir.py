@@ -229,7 +229,8 @@ class Workdir:
             before = old["grid"].get(field)
             if before and set(before) <= set(new["grid"][field]):
                 may_grow.add(f"grid.{field}")
-        if _cells(old) and _cells(old) <= _cells(new):
+        before = _cells(old)
+        if before and before <= _cells(new):
             may_grow |= {f"grid.{field}" for field in CELL_FIELDS}
         changed = [line for line in differences(old, new) if line.partition(":")[0] not in may_grow]
         if changed:

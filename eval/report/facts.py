@@ -6,7 +6,7 @@ import math
 
 import pandas as pd
 
-from eval import asides, evidence
+from eval import asides, evidence, sentences
 from eval.comparison import CLAIMS
 from eval.evidence import SEED, Evidence
 from train import data, grid, metrics, sources
@@ -88,9 +88,7 @@ def load(workdir: Workdir, table: pd.DataFrame) -> Facts:
 
 
 def signed(value: float) -> str:
-    """Three decimals, or as many as show that a number is not 0."""
-    decimals = 3 if not value else max(3, -math.floor(math.log10(2 * abs(value))))
-    return f"{value:+.{decimals}f}".replace("-", "−")
+    return sentences.signed(value).replace("-", "−")
 
 
 def budget_notes(cells: pd.DataFrame) -> list[str]:
