@@ -15,6 +15,7 @@ import pathlib
 import re
 import signal
 import sys
+from typing import NoReturn
 
 if __name__ == "__main__":  # what follows takes a second to import
     signal.signal(signal.SIGTERM, lambda *_: os._exit(75))
@@ -149,6 +150,13 @@ def _work(workdir: str, slot: str, platform: str) -> int:
         return worker.main(workdir, evaluation, stop)
 
 
+def leave(code: int) -> NoReturn:
+    """Ends the process. What is done stays done: to a signal that arrives only now, Python, which puts its handlers
+    back to the default before it is gone, would answer with -SIGTERM."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.exit(code)
+
+
 def main(argv: list[str]) -> int:
     if any(argument in ("-h", "--help", "--helpfull", "--helpshort") for argument in argv):
         print(__doc__ + "\nconfigs/default.py explains every config field; README.md the rest.")
@@ -177,4 +185,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    leave(main(sys.argv[1:]))

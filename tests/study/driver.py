@@ -18,6 +18,16 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 SOON = 0.3  # seconds
 
 
+class Late:
+    """Its end, which is this module's, comes after Python has put its own signal handlers back."""
+
+    def __del__(self, kill=os.kill, pid=os.getpid, number=signal.SIGTERM):
+        kill(pid(), number)
+
+
+late = []
+
+
 def inject(module: str, name: str, call: int, after: bool, act: str, worker: str) -> None:
     """From its `call`-th call on, the function `name` of `module` meets with `act`."""
     *path, last = name.split(".")
@@ -51,6 +61,8 @@ def happen(act: str) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
     elif act == "terminate group":
         os.killpg(0, signal.SIGTERM)
+    elif act == "terminate at exit":
+        late.append(Late())
     elif act == "terminate and linger":
         print("terminated", time.time(), file=sys.stderr, flush=True)
         os.kill(os.getpid(), signal.SIGTERM)
@@ -73,4 +85,4 @@ if __name__ == "__main__":
     fault = json.loads(sys.argv[1])
     if sys.argv[2] == "worker" or not fault["worker"]:
         inject(**fault)
-    sys.exit(main.main(sys.argv[2:]))
+    main.leave(main.main(sys.argv[2:]))

@@ -107,6 +107,11 @@ def test_terminated_at_a_random_moment(seed, study, quiet):
     assert_same_results(study, quiet)
 
 
+def test_terminated_when_all_is_done(done):
+    code, output = done.finish(fault=Fault("train.study", "run", act="terminate at exit"))
+    assert code == 0, output
+
+
 @pytest.mark.slow
 def test_terminated_while_it_starts(study, quiet):
     """From another process, at moments between the first import and the first step."""
