@@ -67,8 +67,7 @@ def _train_cell(study: Study, program: Program, folder: CellFolder, name: str, d
         return found
 
     rate = _tuned(stage, folder, config) if config.grid.tuning_seeds else config.grid.learning_rates[0]
-    judged = grid.replicas((rate,), grid.judged_seeds(config))
-    fresh = stage(FRESH, "test", judged)
+    fresh = stage(FRESH, "test", grid.replicas((rate,), grid.judged_seeds(config)))
     asked = [start for start in config.dose.starts if start != starts.HAND_BUILT]
     spoken = until.spoken(config.data, dose, config.grid.init_seeds[0])
     if not by_hand.refusal(program.model, spoken) and (
@@ -77,7 +76,8 @@ def _train_cell(study: Study, program: Program, folder: CellFolder, name: str, d
     ):
         asked.append(starts.HAND_BUILT)
     for start in asked:
-        stage(start, "test", judged, start=start)
+        own = starts.learning_rate(start, rate, config.grid.learning_rates)
+        stage(start, "test", grid.replicas((own,), grid.judged_seeds(config)), start=start)
 
 
 def _tuned(stage, folder: CellFolder, config: StudyConfig) -> float:

@@ -25,6 +25,12 @@ def check(start: str, model: ModelConfig, spoken: Language) -> None:
         raise InputError(f"dose.starts={start} cannot be: {why[0].lower()}{why[1:]}")
 
 
+def learning_rate(start: str, chosen: float, tried: tuple[float, ...]) -> float:
+    """`chosen`, the rate that suits drawn weights; for weights by hand a tenth of the smallest `tried`, since whether
+    they are kept is asked, and not how fast others are found."""
+    return min(tried) / 10 if start == HAND_BUILT else chosen
+
+
 def params(start: str, model: ModelConfig, spoken: Language, drawn: dict) -> dict:
     """The parameters of one replica before step 0, from those `drawn` for it.
 

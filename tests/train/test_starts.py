@@ -13,6 +13,7 @@ from train import grid, metrics, packs, sources, starts, until
 from train.config import InputError, freeze
 from train.grid import Replica
 from train.preemption import Notice, Preempted
+from train.relations import by_hand
 from train.until import Program, Runs
 
 
@@ -54,6 +55,10 @@ class Silent:
             self.stop._asked.set()
 
 
+def bits_of(spoken):
+    return spoken.vocabulary.answer_bits
+
+
 def leaves(params, name):
     found = jax.tree_util.tree_leaves_with_path(params)
     return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in found if name in jax.tree_util.keystr(path)}
@@ -86,11 +91,35 @@ def test_every_row_starts_by_hand_from_its_own_language(program):
     spoken = [until.spoken(frozen().data, 2, replica.data_seed) for replica in REPLICAS]
     state = program.init([3, 4], starts.HAND_BUILT, spoken)
     texts = [until.looked_at(frozen(), 2, "test", replica.data_seed) for replica in REPLICAS]
-    bits = spoken[0].vocabulary.answer_bits
+    bits = bits_of(spoken[0])
     together, _ = answers.excess_of(program.model, state.params, bits, texts)
     assert together.shape == (2,) and (together < 1e-3).all()
     crossed, _ = answers.excess_of(program.model, state.params, bits, texts[::-1])
     assert spoken[0].on != spoken[1].on and (crossed > 0.05).all()
+
+
+@pytest.fixture(scope="module")
+def one_layer_program():
+    config = frozen(train__batch_size=32, train__warmup_steps=50, train__steps=160)
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, num_layers=1))
+    (cell,) = grid.cells_of(config, sources.vocab_size(config.data))
+    return Program(packs.resolve(cell, config)[0], config, rows=2)
+
+
+@pytest.mark.parametrize("eased", [True, False])
+def test_training_keeps_weights_by_hand(one_layer_program, eased, monkeypatch):
+    """At the rate that such runs have; the same function of weights that are not eased is lost."""
+    if not eased:
+        monkeypatch.setattr(by_hand, "_eased", lambda ours: ours)
+    program, config, spoken = one_layer_program, frozen(), languages()
+    rate = starts.learning_rate(starts.HAND_BUILT, 0.003, (0.001, 0.003, 0.01))
+    texts = [until.looked_at(config, 6, "test", replica.data_seed) for replica in REPLICAS]
+    state, worst = program.init([3, 4], starts.HAND_BUILT, spoken), np.zeros(2)
+    for now in range(0, 160, until.CHUNK):
+        drawn = [until._documents(one, 3, now * 32, until.CHUNK * 32) for one in spoken]
+        state, _ = program.run(state, drawn, [rate] * 2, now, until.CHUNK)
+        worst = np.maximum(worst, answers.excess_of(program.model, state.params, bits_of(spoken[0]), texts)[0])
+    assert (worst < 0.05).all() == eased, worst
 
 
 def test_runs_by_hand_train_to_the_cap_whatever_the_looks_say(program, tmp_path):
