@@ -113,7 +113,7 @@ def _illegal(said: str) -> str:
 
 def _evaluation():
     """What a study calls of eval/ (train.study.Evaluation)."""
-    from eval import answers, claims, dose, loss, summary, tables, verdicts
+    from eval import answers, claims, dose, dose_secondary, loss, summary, tables, verdicts
     from eval import arms as arms_beside
     from eval.report import dose_page, page
     from train import study
@@ -124,6 +124,7 @@ def _evaluation():
         evaluate_pack=tables.evaluate_pack,
         write_tables=tables.write_tables,
         load_arms=arms_beside.load,
+        load_secondary=dose_secondary.load,
         cells_to_price=verdicts.cells_to_price,
         write_verdicts=verdicts.write,
         write_report=page.write,

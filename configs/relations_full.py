@@ -1,7 +1,8 @@
 """C4's secondary cells: one to 64 heads at every dose, under either demand, with either kind of source, at both depths.
 
 Command: python main.py --config=configs/relations_full.py:CELLS, with CELLS of the list below; each into a workdir of
-         its own, runs/relations_full_CELLS.
+         its own, runs/relations_full_CELLS. Then, to correct for how many they are,
+         python main.py --mode=report --workdir=runs/relations --arms=runs/relations_full_switch_exchangeable_1,...
 Time:    not measured: 36 shapes and doses of up to 18 runs each, so several times that of configs/relations.py.
 Expect:  as configs/relations.py, T against r for every h; runs of one head from weights by hand beside it. The verdicts
          say that they are of secondary cells.

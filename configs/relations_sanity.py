@@ -1,10 +1,11 @@
-"""Is every relation learnable alone, and none of them without attention? A large model on one relation at a time.
+"""Is every relation learnable alone, and none of them without attention? Eight heads on one relation at a time.
 
-Command: python main.py --config=configs/relations_sanity.py:dose and ...:kinds, the relations of families P and K
-Time:    not measured yet.
-Expect:  a row a run in results/dose.csv (columns names, stage, loss, query_alone): with attention at most .02 nats a
-         bit above its floor, with attention off ln 2 = .693, where the best rule is that sees the query alone. Not yet
-         run in full; induction (G), which takes two layers, is the one that may need more steps than the cap.
+Command: python main.py --config=configs/relations_sanity.py:dose, ...:kinds and ...:induction; family P, and family K
+         without and with the relation that takes two layers and the most steps.
+Time:    TIME
+Expect:  a row a run in results/dose.csv (columns names, stage, loss, query_alone), read in docs/results/sanity.md: with
+         attention at most .02 nats a bit above its floor, with attention off ln 2 = .693, where the best rule is that
+         sees the query alone.
 """
 
 from configs import default

@@ -2,13 +2,14 @@
 
 import dataclasses
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
-from eval import dose_rules
+from eval import dose_rules, dose_secondary
 from eval.claims import Verdict
-from eval.dose_rules import Steps
+from eval.dose_secondary import FEW, MANY, MANY_HEADS, ONE_HEAD, Secondary
 from train import dose_study, starts
 from train.config import StudyConfig
 from train.grid import Cell
@@ -17,8 +18,6 @@ from train.relations.language import Language
 from train.workdir import Workdir, write_json, write_table
 
 SHORTCUT_TOKENS = 200_000
-FEW, MANY = 1, 6  # doses that the rules speak of
-ONE_HEAD, MANY_HEADS = 1, 8  # fixed beforehand
 CLAIMS = {
     "C4a": "One head learns many relations slower",
     "C4b": "One head cannot hold many relations",
@@ -97,38 +96,39 @@ def asks_for_hand_built(dose: int, losses: list[float], config: StudyConfig) -> 
     return dose == MANY and low > dose_rules.THRESHOLD
 
 
-def write_verdicts(workdir: Workdir, table: pd.DataFrame, config: StudyConfig) -> list[Verdict]:
+def write_verdicts(
+    workdir: Workdir, table: pd.DataFrame, config: StudyConfig, beside: Sequence[Secondary] = ()
+) -> list[Verdict]:
     """Writes results/claims.json and returns C4a and C4b."""
-    found = judge(table, config)
+    found = judge(table, config, beside)
     write_json(workdir.results / "claims.json", [dataclasses.asdict(verdict) for verdict in found])
     return found
 
 
-def judge(table: pd.DataFrame, config: StudyConfig) -> list[Verdict]:
-    """C4a and C4b from the table of runs, of its shallowest models."""
+def judge(table: pd.DataFrame, config: StudyConfig, beside: Sequence[Secondary] = ()) -> list[Verdict]:
+    """C4a and C4b from the table of runs, of its shallowest models; C4a's notes have the secondary cells `beside`."""
     confidence = 1 - 0.05 / config.claims.looks
-    fresh = table[table.stage == dose_study.FRESH] if len(table) else table
+    fresh = dose_secondary.fresh_runs(table)
     fresh = fresh[fresh.num_layers == fresh.num_layers.min()] if len(fresh) else fresh
     if of_kinds(config):
         why = f"The kinds {config.data.relations} are no dose of family P, which the claim speaks of."
         return _not_judged(why, confidence)
-    missing = [
-        f"{heads} heads at {dose} relations"
-        for heads in (ONE_HEAD, MANY_HEADS)
-        for dose in (FEW, MANY)
-        if fresh.empty or not ((fresh.num_heads == heads) & (fresh.relations == dose)).any()
-    ]
+    if config.train.schedule != "constant":
+        return _not_judged(
+            f"Under train.schedule={config.train.schedule} the steps that are needed depend on the cap.", confidence
+        )
+    missing = dose_secondary.missing(fresh)
     one_layer = fresh.empty or fresh.num_layers.iloc[0] == 1
     primary = one_layer and config.data.demand == "joint" and config.data.sources == "exchangeable"
-    beside = () if primary else ("A secondary cell: the claim is judged at one layer, joint, exchangeable.",)
+    secondary = () if primary else ("A secondary cell: the claim is judged at one layer, joint, exchangeable.",)
     if missing:
         return _not_judged(f"No fresh run of {', '.join(missing)}.", confidence)
 
-    def steps(heads: int, dose: int) -> Steps:
-        mine = fresh[(fresh.num_heads == heads) & (fresh.relations == dose)].sort_values("seed")
-        return Steps(mine.steps.to_numpy(float), (mine.outcome == "reached").to_numpy())
-
-    runs = {(heads, dose): steps(heads, dose) for heads in (ONE_HEAD, MANY_HEADS) for dose in (FEW, MANY)}
+    runs = {
+        (heads, dose): dose_secondary.steps_of(fresh, heads, dose)
+        for heads in (ONE_HEAD, MANY_HEADS)
+        for dose in (FEW, MANY)
+    }
     one_few, many_few = runs[ONE_HEAD, FEW], runs[MANY_HEADS, FEW]
     one_many, many_many = runs[ONE_HEAD, MANY], runs[MANY_HEADS, MANY]
     slower = dose_rules.slower(one_few, many_few, one_many, many_many, confidence)
@@ -136,7 +136,8 @@ def judge(table: pd.DataFrame, config: StudyConfig) -> list[Verdict]:
     last = fresh[(fresh.num_heads == ONE_HEAD) & (fresh.relations == MANY)].sort_values("seed").loss.to_numpy(float)
     cap = config.train.steps
     kept = table[(table.stage == starts.HAND_BUILT) & (table.num_heads == ONE_HEAD) & (table.relations == MANY)]
-    kept = kept[kept.num_layers == fresh.num_layers.min()].worst.to_numpy(float)
+    kept = kept[kept.num_layers == fresh.num_layers.min()]
+    hand_rate, kept = kept.learning_rate.min(), kept.worst.to_numpy(float)
     cannot = dose_rules.cannot(last, many_many, cap, controls, kept if len(kept) else None, confidence)
     medians = {key: float(np.median(each.steps)) for key, each in runs.items()}
     details = {
@@ -157,14 +158,48 @@ def judge(table: pd.DataFrame, config: StudyConfig) -> list[Verdict]:
     )
     if len(kept):
         held += (
-            f" One head can express them: from weights by hand that tell all {2**MANY} answers apart, "
+            f" From weights by hand that tell all {2**MANY} answers apart, trained at a rate of {hand_rate:g}, "
             f"{(kept <= dose_rules.THRESHOLD).sum()} of {len(kept)} runs stay below it at every look up to the cap (of "
             f"all looks the largest: {kept.max():.3f})."
         )
+    spoken = dose_secondary.language(config.data.demand, config.data.sources)
+    alike = [cell.table for cell in beside if cell.language == spoken]  # of other depths
+    fitted = dose_secondary.slopes([table, *alike], confidence)
+    others = dose_secondary.corrected(list(beside), confidence)
+    more = (*secondary, *_of_slopes(fitted), *_of_secondary(others))
     return [
-        _verdict("C4a", slower, gap, f"{ratio}{_growth(growth)}", len(last), confidence, beside, details),
-        _verdict("C4b", cannot, left, held, len(last), confidence, beside, details),
+        _verdict("C4a", slower, gap, f"{ratio}{_growth(growth)}", len(last), confidence, more, details),
+        _verdict("C4b", cannot, left, held, len(last), confidence, secondary, details),
     ]
+
+
+def _of_slopes(fitted) -> tuple[str, ...]:
+    if fitted is None:
+        return ()
+    rise, fall, both = (
+        f"{fitted[name].mean:+.2f} ({fitted[name].low:+.2f} to {fitted[name].high:+.2f})"
+        for name in ("relations", "heads_layers", "sum")
+    )
+    return (
+        f"T goes with the relations to the power {rise} and with heads x layers to the power {fall}, capped runs "
+        f"counted at the cap; where relations a head were all that matters the two would add up to 0, and they add up "
+        f"to {both}.",
+    )
+
+
+def _of_secondary(cells: list[dose_secondary.Corrected]) -> tuple[str, ...]:
+    said = []
+    for cell in cells:
+        sentence = (
+            f"Secondary, {cell.words}: with {MANY} relations one head takes {_times(cell.judged.gap)} the steps of "
+            f"{MANY_HEADS} heads"
+        )
+        if math.isnan(cell.p_value):
+            said.append(f"{sentence}; {cell.judged.why}.")
+        else:
+            held = "supported" if cell.holds else "not supported"
+            said.append(f"{sentence}; slower the more relations there are: {held} under Holm (p = {cell.p_value:.2g}).")
+    return tuple(said)
 
 
 def of_kinds(config: StudyConfig) -> bool:

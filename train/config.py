@@ -338,7 +338,6 @@ def _check_dose(config: StudyConfig) -> None:
     dose, data, train, grid = config.dose, config.data, config.train, config.grid
     wanted = {
         "data.source=relations": data.source == "relations",
-        "train.schedule=constant": train.schedule == "constant",
         "train.objective=causal": train.objective == "causal",
         "grid.seeds=paired": grid.seeds == "paired",
         "mesh.data=1": config.mesh.data == 1,

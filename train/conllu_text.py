@@ -101,7 +101,7 @@ def _records(source: str) -> Iterator[tuple[str, str]]:
     kind, _, name = source.partition(":")
     if kind == "tfds":
         return tfds_trees.records(name)
-    return ((file, content.decode()) for file, content in text_files.records(name)[1])
+    return ((file, content.decode()) for file, content in text_files.records(source)[1])
 
 
 def _more(found: list) -> str:

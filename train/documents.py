@@ -77,7 +77,7 @@ def _records(source: str) -> tuple[float, Iterable[tuple[str, bytes]]]:
     if source == "docs":
         return math.inf, docs.records()
     if kind == "file":
-        return text_files.records(name)
+        return text_files.records(source)
     if kind == "tfds":
         return tfds_text.records(name)
     raise InputError(f"data.source={source!r} is not known; the sources are {SOURCES}.")

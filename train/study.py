@@ -33,6 +33,7 @@ class Evaluation:
       evaluate_pack: losses of a restored pack, as a table (eval.tables.evaluate_pack).
       write_tables: results/ from all evaluated cells (eval.tables.write_tables).
       load_arms: studies beside this one, by workdir (eval.arms.load).
+      load_secondary: the same for a study of doses (eval.dose_secondary.load).
       cells_to_price: whose steps are compared (eval.verdicts.cells_to_price).
       write_verdicts: results/claims.json (eval.verdicts.write).
       write_report: the page (eval.report.page.write); returns its path.
@@ -49,6 +50,7 @@ class Evaluation:
     evaluate_pack: Callable
     write_tables: Callable
     load_arms: Callable
+    load_secondary: Callable
     cells_to_price: Callable
     write_verdicts: Callable
     write_report: Callable
@@ -95,7 +97,8 @@ def run(
     if mode == "status":
         evaluation.show_status(console, workdir, _folders(config, cells))
         return DONE
-    beside = evaluation.load_arms(arms, json.loads(json.dumps(dataclasses.asdict(config))))
+    load = evaluation.load_secondary if config.dose.relations else evaluation.load_arms
+    beside = load(arms, json.loads(json.dumps(dataclasses.asdict(config))))
     try:
         workdir.make_writable()
         with workdir.lock() as lock:
@@ -191,7 +194,7 @@ def _write(config, mode, workdir, corpus, every_cell, cells, beside, evaluation,
         launch.check(config, workdir, every_cell, cells, pool.count, len(corpus.tokens))
         workdir.write_record(config, jax.devices()[0].device_kind, corpus.fingerprint)
     if config.dose.relations:
-        return _write_dose(config, mode, workdir, corpus, every_cell, cells, evaluation, console, stop)
+        return _write_dose(config, mode, workdir, corpus, every_cell, cells, beside, evaluation, console, stop)
     with StudyProgress(console, config.train.steps) as progress:
         study = launch.Study(config, workdir, corpus, evaluation, stop, progress, pool if pool.count else None)
         if mode in TRAINING:
@@ -220,7 +223,7 @@ def _write(config, mode, workdir, corpus, every_cell, cells, beside, evaluation,
     return SOME_CELL_FAILED if failed else DONE
 
 
-def _write_dose(config, mode, workdir, corpus, every_cell, cells, evaluation, console, stop) -> int:
+def _write_dose(config, mode, workdir, corpus, every_cell, cells, beside, evaluation, console, stop) -> int:
     """As `_write`, of a study of the steps that each dose of relations needs."""
     from train import dose_study, launch
 
@@ -230,7 +233,7 @@ def _write_dose(config, mode, workdir, corpus, every_cell, cells, evaluation, co
             dose_study.train(study, cells)
         progress.begin("results", "verdicts and the report")
         with stop.at_once():
-            verdicts, page = evaluation.write_dose(workdir, every_cell, config)
+            verdicts, page = evaluation.write_dose(workdir, every_cell, config, beside)
     evaluation.show_verdicts(console, verdicts, page)
     failed = [name for name in _folders(config, cells) if workdir.cell(name).failed]
     if failed:

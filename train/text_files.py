@@ -1,4 +1,4 @@
-"""The source `file:PATH-or-glob`: UTF-8 text files, local or in a bucket."""
+"""The sources `file:PATH-or-glob` and `conllu:PATH-or-glob`: UTF-8 text files, local or in a bucket."""
 
 import glob
 import hashlib
@@ -9,41 +9,45 @@ from pathlib import Path
 from train.config import InputError
 
 
-def records(pattern: str) -> tuple[int, Iterator[tuple[str, bytes]]]:
-    """How many files match, and (name, content) of each, read when its turn comes, in hash order of the names.
+def records(source: str) -> tuple[int, Iterator[tuple[str, bytes]]]:
+    """How many files data.source, KIND:PATH-or-glob, names, and (name, content) of each, read when its turn comes, in
+    hash order of the names.
 
     A name is the path below the folder that all the files share, so the same files elsewhere have the same names.
 
     Raises:
       InputError: nothing matches, a folder, an empty list of files, or a file that cannot be read or is not text.
     """
-    paths = _bucket_paths(pattern) if "://" in pattern else _local_paths(pattern)
+    paths = _bucket_paths(source) if "://" in source else _local_paths(source)
     shared = os.path.commonpath([str(path.parent) for path in paths])
     named = [(os.path.relpath(str(path), shared), path) for path in paths]
     named.sort(key=lambda pair: hashlib.sha256(pair[0].encode()).digest())
     return len(named), ((name, _read(path)) for name, path in named)
 
 
-def _local_paths(pattern: str) -> list[Path]:
+def _local_paths(source: str) -> list[Path]:
+    kind, _, pattern = source.partition(":")
     path = Path(pattern).expanduser()
     if not pattern:
-        raise InputError("data.source=file: names no file; give a path or a glob, such as file:books/*.txt.")
+        raise InputError(f"data.source={kind}: names no file; give a path or a glob, such as {kind}:texts/*.txt.")
     if path.is_dir():
-        raise InputError(f"{path} is a folder, not a text file; name its files with a glob: file:{path}/*.txt.")
+        files = f"{kind}:{path}/*.{'txt' if kind == 'file' else kind}"
+        raise InputError(f"{path} is a folder, not a text file; name its files with a glob: {files}.")
     if path.exists():
         return [path.absolute()]
     if not glob.has_magic(pattern):
         raise InputError(f"The text file {path} does not exist (looked from {Path.cwd()}); check data.source.")
     found = [Path(name).absolute() for name in glob.glob(str(path), recursive=True)]
-    return _some_files(pattern, [path for path in found if path.is_file()])
+    return _some_files(source, [path for path in found if path.is_file()])
 
 
-def _bucket_paths(pattern: str) -> list:
+def _bucket_paths(source: str) -> list:
     from etils import epath  # slow to import, and only buckets need it
 
+    pattern = source.partition(":")[2]
     folder, _, name = pattern.rpartition("/")
     if glob.has_magic(folder):
-        raise InputError(f"file:{pattern} has a wildcard in its folder; in a bucket only the file name may have one.")
+        raise InputError(f"{source} has a wildcard in its folder; in a bucket only the file name may have one.")
     try:
         path = epath.Path(pattern)
         if not glob.has_magic(name):
@@ -52,15 +56,15 @@ def _bucket_paths(pattern: str) -> list:
             found = [path for path in epath.Path(folder).glob(name) if not path.is_dir()]
     except Exception as error:
         raise InputError(
-            f"file:{pattern} cannot be listed ({type(error).__name__}: {_line(error)}); check the address and that the "
+            f"{source} cannot be listed ({type(error).__name__}: {_line(error)}); check the address and that the "
             "bucket's file system is installed (pip install gcsfs for gs://), or copy the files here."
         ) from error
-    return _some_files(pattern, found)
+    return _some_files(source, found)
 
 
-def _some_files(pattern: str, paths: list) -> list:
+def _some_files(source: str, paths: list) -> list:
     if not paths:
-        raise InputError(f"No file matches file:{pattern}; check data.source (** goes through folders).")
+        raise InputError(f"No file matches {source}; check data.source (** goes through folders).")
     return paths
 
 

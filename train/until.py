@@ -26,6 +26,7 @@ from train.relations.parse import spoken
 
 CHUNK = 10  # steps of a dispatch, so that a signal is answered soon
 SAVE_SECONDS = 30.0  # between two checkpoints
+NO_ATTENTION_STEPS = 1_000  # without attention there is little to learn: the query's own bits
 REACHED, CAPPED, HOPELESS, DIVERGED = "reached", "capped", "hopeless", "diverged"
 
 
@@ -48,6 +49,12 @@ class Runs:
     compete: bool = False
     known: tuple[tuple[float, tuple[int, ...]], ...] = ()
     start: str = starts.DRAWN
+
+    def cap(self, config: StudyConfig) -> int:
+        """Steps at most, whole looks."""
+        every = config.dose.look_every
+        most = -(-NO_ATTENTION_STEPS // every) * every if self.start == starts.NO_ATTENTION else config.train.steps
+        return min(config.train.steps, most)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,7 +126,7 @@ def train(
     Raises:
       Preempted: asked to stop; a checkpoint of the last step done is on disk.
     """
-    cap, every = config.train.steps, config.dose.look_every
+    cap, every = runs.cap(config), config.dose.look_every
     texts = [looked_at(config, runs.dose, runs.split, replica.data_seed) for replica in runs.replicas]
     languages = [spoken(config.data, runs.dose, replica.data_seed) for replica in runs.replicas]
     bits = np.full((runs.model.vocab_size, languages[0].vocabulary.answer_bits.shape[1]), -1, np.int8)
@@ -179,7 +186,7 @@ def _ended(runs: Runs, looks: list[dict], config: StudyConfig) -> dict[int, Outc
             row, loss = rows[line["replica"]], line["loss"]
             replica = runs.replicas[row]
             if loss is None:
-                ended[row] = Outcome(replica, config.train.steps, DIVERGED, math.log(2))
+                ended[row] = Outcome(replica, runs.cap(config), DIVERGED, math.log(2))
             elif loss <= config.dose.threshold and runs.start not in starts.TO_THE_CAP:
                 ended[row] = Outcome(replica, now, REACHED, loss)
         if runs.compete:

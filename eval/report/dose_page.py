@@ -3,6 +3,7 @@
 import math
 import os
 import pathlib
+from collections.abc import Sequence
 
 import jinja2
 import numpy as np
@@ -10,6 +11,7 @@ import pandas as pd
 
 from eval.claims import Verdict
 from eval.dose import of_kinds, write_tables, write_verdicts
+from eval.dose_secondary import Secondary
 from eval.report import style
 from train import dose_study, starts
 from train.config import StudyConfig
@@ -28,11 +30,11 @@ CHANCE = math.log(2)
 
 
 def write_all(
-    workdir: Workdir, cells: tuple[Cell, ...], config: StudyConfig
+    workdir: Workdir, cells: tuple[Cell, ...], config: StudyConfig, beside: Sequence[Secondary] = ()
 ) -> tuple[list[Verdict], pathlib.Path | None]:
     """Tables, verdicts and page of what the workdir has; no page before any stage is done."""
     table = write_tables(workdir, cells, config)
-    verdicts = write_verdicts(workdir, table, config)
+    verdicts = write_verdicts(workdir, table, config, beside)
     return verdicts, write(workdir, cells, table, verdicts, config) if len(table) else None
 
 

@@ -11,45 +11,12 @@ from configs import relations
 from eval import dose
 from eval.report import dose_page
 from main import main
-from train import dose_study, grid, sources, starts
+from tests.eval.workdirs import CAP, dose_workdir
+from train import dose_study, starts
 from train.config import DataConfig, InputError, freeze
 from train.grid import Replica
 from train.relations import parse
-from train.workdir import Workdir, read_json, write_json
-
-CAP = 10_000
-
-
-def workdir_of(folder, steps, heads=(1, 8), doses=(1, 6), stages=dose_study.STAGES[:3]):
-    """A study whose fresh run of seed s takes steps(heads, dose, s), capped."""
-    config = relations.get_config()
-    config.grid.num_heads, config.dose.relations = heads, doses
-    config = freeze(config.to_dict())
-    cells = grid.cells_of(config, sources.vocab_size(config.data))
-    workdir = Workdir(folder)
-    for cell in cells:
-        for number in doses:
-            place = workdir.cell(dose_study.name_of(cell, number))
-            records = {}
-            for stage in stages:
-                seeds = range(6) if stage == dose_study.FRESH else (100, 101)
-                records[stage] = []
-                lines = []
-                for seed in seeds:
-                    taken = steps(cell.model.num_heads, number, seed)
-                    run = Replica(0.003, seed, seed)
-                    reached = taken < CAP
-                    records[stage].append({"replica": dataclasses.asdict(run), "steps": min(taken, CAP),
-                                           "why": "reached" if reached else "capped",
-                                           "loss": 0.04 if reached else 0.3 + seed / 100})  # fmt: skip
-                    for step in range(50, min(taken, CAP) + 1, 500):
-                        own = {"P1": 0.5, "P11": 0.7}
-                        lines.append({"step": step, "replica": run.name, "loss": 0.6, "relations": own})
-                (place.path / stage).mkdir(parents=True)
-                (place.path / stage / "looks.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-            write_json(place.path / "runs.json", records)
-    workdir.write_record(config, "cpu", "f" * 64)
-    return workdir, cells, config
+from train.workdir import read_json, write_json
 
 
 def slow_at_many(heads, number, seed):
@@ -57,7 +24,7 @@ def slow_at_many(heads, number, seed):
 
 
 def test_a_gap_that_grows(tmp_path):
-    workdir, cells, config = workdir_of(tmp_path, slow_at_many)
+    workdir, cells, config = dose_workdir(tmp_path, slow_at_many)
     table = dose.write_tables(workdir, cells, config)
     assert len(table) == 4 * (6 + 2 + 2) and set(table.outcome) == {"reached"}
     assert pd.read_csv(workdir.results / "dose.csv").steps.tolist() == table.steps.tolist()
@@ -71,7 +38,7 @@ def test_a_gap_that_grows(tmp_path):
 
 
 def test_capped_runs_count_as_the_cap_and_need_hand_built_ones(tmp_path):
-    workdir, cells, config = workdir_of(
+    workdir, cells, config = dose_workdir(
         tmp_path, lambda heads, number, seed: 20_000 if (heads, number) == (1, 6) else 700 + 10 * seed
     )
     slower, cannot = dose.judge(dose.write_tables(workdir, cells, config), config)
@@ -88,7 +55,7 @@ def test_capped_runs_count_as_the_cap_and_need_hand_built_ones(tmp_path):
 @pytest.mark.parametrize(("kept", "verdict"), [(6, "refuted"), (4, "refuted"), (3, "supported")])
 def test_runs_by_hand_decide_where_drawn_ones_do_not_get_there(tmp_path, kept, verdict):
     """By the largest of all looks, not by the last."""
-    workdir, cells, config = workdir_of(
+    workdir, cells, config = dose_workdir(
         tmp_path, lambda heads, number, seed: 20_000 if (heads, number) == (1, 6) else 700 + 10 * seed
     )
     place = workdir.cell(dose_study.name_of(cells[0], 6))
@@ -108,9 +75,19 @@ def test_runs_by_hand_decide_where_drawn_ones_do_not_get_there(tmp_path, kept, v
     ) == {6}
     cannot = dose.judge(table, config)[1]
     assert cannot.verdict == verdict
-    assert f"that tell all 64 answers apart, {kept} of 6 runs stay below it at every look" in cannot.sentence
+    assert (
+        f"that tell all 64 answers apart, trained at a rate of 0.003, {kept} of 6 runs stay below it at every look"
+        in cannot.sentence
+    )
     html = dose_page.write(workdir, cells, table, [cannot], config).read_text()
     assert "weights by hand" in html and "largest look" in html
+
+
+def test_a_rate_that_decays_decides_nothing(tmp_path):
+    workdir, cells, config = dose_workdir(tmp_path, slow_at_many)
+    decays = dataclasses.replace(config, train=dataclasses.replace(config.train, schedule="cosine"))
+    for verdict in dose.judge(dose.write_tables(workdir, cells, config), decays):
+        assert verdict.verdict == "undecided" and "the steps that are needed depend on the cap" in verdict.sentence
 
 
 def test_when_the_rule_asks_for_runs_by_hand():
@@ -129,7 +106,7 @@ def test_kinds_are_not_the_claims(tmp_path):
 
 
 def test_an_older_workdir_lacks_the_starts_and_continues(tmp_path):
-    workdir, _, config = workdir_of(tmp_path, slow_at_many)
+    workdir, _, config = dose_workdir(tmp_path, slow_at_many)
     record = read_json(tmp_path / "config.json")
     del record["config"]["dose"]["starts"]
     write_json(tmp_path / "config.json", record)
@@ -148,19 +125,19 @@ def test_what_attention_off_leaves_at_best():
 
 
 def test_what_cannot_be_judged_is_said(tmp_path):
-    workdir, cells, config = workdir_of(tmp_path / "a", lambda heads, number, seed: CAP)
+    workdir, cells, config = dose_workdir(tmp_path / "a", lambda heads, number, seed: CAP)
     for verdict in dose.judge(dose.write_tables(workdir, cells, config), config):
         assert verdict.verdict == "undecided" and verdict.sentence.startswith("Not testable here.")
-    workdir, cells, config = workdir_of(tmp_path / "b", slow_at_many, doses=(1, 4))
+    workdir, cells, config = dose_workdir(tmp_path / "b", slow_at_many, doses=(1, 4))
     for verdict in dose.judge(dose.write_tables(workdir, cells, config), config):
         assert verdict.missing == ("No fresh run of 1 heads at 6 relations, 8 heads at 6 relations.",)
-    workdir, cells, config = workdir_of(tmp_path / "c", slow_at_many, stages=(dose_study.TUNE,))
+    workdir, cells, config = dose_workdir(tmp_path / "c", slow_at_many, stages=(dose_study.TUNE,))
     assert all(verdict.missing for verdict in dose.judge(dose.write_tables(workdir, cells, config), config))
 
 
 def test_the_page(tmp_path):
     """It has both verdicts, the runs, a figure for each dose, and the same bytes for the same results."""
-    workdir, cells, config = workdir_of(tmp_path, slow_at_many)
+    workdir, cells, config = dose_workdir(tmp_path, slow_at_many)
     verdicts, page = dose_page.write_all(workdir, cells, config)
     html = page.read_text()
     assert all(verdict.sentence in html for verdict in verdicts) and "4,750" in html
@@ -172,15 +149,15 @@ def test_the_page(tmp_path):
 
 
 def test_a_page_before_any_fresh_run(tmp_path):
-    workdir, cells, config = workdir_of(tmp_path / "tuned", slow_at_many, stages=(dose_study.TUNE,))
+    workdir, cells, config = dose_workdir(tmp_path / "tuned", slow_at_many, stages=(dose_study.TUNE,))
     assert dose_page.write_all(workdir, cells, config)[1].exists()
-    workdir, cells, config = workdir_of(tmp_path / "none", slow_at_many, stages=())
+    workdir, cells, config = dose_workdir(tmp_path / "none", slow_at_many, stages=())
     verdicts, page = dose_page.write_all(workdir, cells, config)
     assert page is None and all(verdict.missing for verdict in verdicts)
 
 
 def test_a_workdir_of_doses_may_grow_by_heads_alone(tmp_path):
-    workdir, _, config = workdir_of(tmp_path, slow_at_many)
+    workdir, _, config = dose_workdir(tmp_path, slow_at_many)
 
     def grown(**changes):
         return dataclasses.replace(config, grid=dataclasses.replace(config.grid, **changes))

@@ -7,14 +7,16 @@ import math
 import numpy as np
 import pandas as pd
 
-from configs import default
+from configs import default, relations
 from eval.tables import write_tables
-from train import data, grid, packs, tuning
+from train import data, dose_study, grid, packs, sources, tuning
 from train.config import StudyConfig, freeze
+from train.grid import Replica
 from train.workdir import CellFolder, Workdir, write_json, write_table
 
 TEXT = "".join(np.random.default_rng(0).choice(list("abcdefghijklmnopqrstuvwxyz\n"), 120_000))
 ENVIRONMENT = {"threads": 2, "xla_flags": "", "jaxlib": "0.10", "device": "cpu", "devices": 1}
+CAP = 10_000  # of a study of doses
 
 
 @dataclasses.dataclass
@@ -123,3 +125,38 @@ def _lost(cell: grid.Cell, run: grid.Replica, made_up: MadeUp) -> bool:
     return any(
         all(wanted in (None, value) for wanted, value in zip(pattern, found, strict=True)) for pattern in made_up.lost
     )
+
+
+def dose_workdir(folder, steps, heads=(1, 8), doses=(1, 6), stages=dose_study.STAGES[:3], **changes):
+    """A study whose fresh run of seed s takes steps(heads, dose, s), capped."""
+    config = relations.get_config()
+    config.grid.num_heads, config.dose.relations = heads, doses
+    for name, value in changes.items():
+        section, field = name.split("__")
+        config[section][field] = value
+    config = freeze(config.to_dict())
+    cells = grid.cells_of(config, sources.vocab_size(config.data))
+    workdir = Workdir(folder)
+    for cell in cells:
+        for number in doses:
+            place = workdir.cell(dose_study.name_of(cell, number))
+            records = {}
+            for stage in stages:
+                seeds = range(6) if stage == dose_study.FRESH else (100, 101)
+                records[stage] = []
+                lines = []
+                for seed in seeds:
+                    taken = steps(cell.model.num_heads, number, seed)
+                    run = Replica(0.003, seed, seed)
+                    reached = taken < CAP
+                    records[stage].append({"replica": dataclasses.asdict(run), "steps": min(taken, CAP),
+                                           "why": "reached" if reached else "capped",
+                                           "loss": 0.04 if reached else 0.3 + seed / 100})  # fmt: skip
+                    for step in range(50, min(taken, CAP) + 1, 500):
+                        own = {"P1": 0.5, "P11": 0.7}
+                        lines.append({"step": step, "replica": run.name, "loss": 0.6, "relations": own})
+                (place.path / stage).mkdir(parents=True)
+                (place.path / stage / "looks.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+            write_json(place.path / "runs.json", records)
+    workdir.write_record(config, "cpu", "f" * 64)
+    return workdir, cells, config

@@ -168,7 +168,9 @@ def test_sources(study, tmp_path, capsys):
     for source, said in {
         "nowhere": "the sources are docs, file:",
         "relations": "a language has no end, so say how much",
-        "conllu:": "names no file",
+        "conllu:": "such as conllu:texts",
+        f"conllu:{tmp_path}/*.none": "No file matches conllu:",
+        f"conllu:{tmp_path}": "/*.conllu",
         f"conllu:{tmp_path}/latin": "not UTF-8",
         f"conllu:{tmp_path}/short": "1 columns, not 10",
         "": "the sources are docs, file:",

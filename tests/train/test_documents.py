@@ -113,7 +113,7 @@ def test_missing_files(tmp_path):
 
 def test_an_existing_name_with_brackets_is_no_glob(tmp_path):
     (tmp_path / "a[1].txt").write_text("text")
-    count, records = text_files.records(f"{tmp_path}/a[1].txt")
+    count, records = text_files.records(f"file:{tmp_path}/a[1].txt")
     assert count == 1 and list(records) == [("a[1].txt", b"text")]
 
 

@@ -137,6 +137,14 @@ def test_runs_by_hand_train_to_the_cap_whatever_the_looks_say(program, tmp_path)
     assert (tmp_path / "b" / "looks.jsonl").read_text() == (tmp_path / "a" / "looks.jsonl").read_text()
 
 
+def test_runs_without_attention_have_a_cap_of_their_own(program):
+    long = frozen(train__steps=20_000)
+    runs = Runs(program.model, 6, "test", REPLICAS)
+    assert runs.cap(long) == 20_000 and dataclasses.replace(runs, start=starts.HAND_BUILT).cap(long) == 20_000
+    off = dataclasses.replace(runs, start=starts.NO_ATTENTION)
+    assert off.cap(long) == 1_000 and off.cap(frozen()) == 40
+
+
 def test_starts_that_cannot_be(program):
     one_layer = dataclasses.replace(program.model, d_ff=(256,))
     with pytest.raises(InputError, match="dose.starts=mlp_first cannot be: .*this model has 1 layer; set --config.mod"):

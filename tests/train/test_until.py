@@ -228,7 +228,6 @@ def test_a_dose_of_kinds():
     ("changes", "said"),
     [
         ({"data__source": "docs"}, "data.source=relations"),
-        ({"train__schedule": "cosine"}, "train.schedule=constant"),
         ({"data__seq_len": 32}, "data.seq_len=64, a document"),
         ({"grid__tuning_seeds": (), "grid__extensions": 0}, "grid.tuning_seeds, or a single rate"),
         ({"train__steps": 50}, "a multiple of dose.look_every=20"),
