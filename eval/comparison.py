@@ -76,7 +76,7 @@ class Comparison:
         for (d_model, layers, third), group in cells.groupby(keys):
             of_left = group.num_heads == 1 if self.id == "C1" else group.d_k == 1
             name = f"d_model {d_model}" + (f", h = {third}" if by_heads else f", {third}" if third else "")
-            name += f", {layers} layers" if cells.num_layers.nunique() > 1 else ""
+            name += f", {layers} layer{'s' if layers > 1 else ''}" if cells.num_layers.nunique() > 1 else ""
             found[name] = (group[of_left], group[~of_left])
         return found
 

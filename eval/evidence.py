@@ -62,7 +62,7 @@ def load(workdir: Workdir, table: pd.DataFrame, corpus: Corpus) -> Evidence:
     depths = table.num_layers.nunique() > 1
     cells = table.assign(
         series=("d_k = " + table.d_k.astype(str)).where(~same, ""),
-        depth=table.num_layers.astype(str) + " layers" if depths else "",
+        depth=[f"{layers} layer{'s' if layers > 1 else ''}" if depths else "" for layers in table.num_layers],
     )
     cells = cells.sort_values(["d_model", "num_heads", "d_k", "num_layers"], ignore_index=True)
     every = pd.read_parquet(workdir.results / "replicas.parquet").merge(cells[["cell", "series", "depth"]])

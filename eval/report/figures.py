@@ -80,7 +80,7 @@ def difference(pairs: pd.DataFrame, axis: str):
     fixed = pairs.series
     if axis == "d_k":
         fixed = fixed.where(fixed == "", "h = " + pairs.num_heads.astype(str))
-    groups = list(pairs.groupby([pairs.d_model, fixed, pairs.num_layers]))
+    groups = list(pairs.groupby([pairs.d_model, fixed, pairs.num_layers], sort=False))
     for index, ((d_model, value, _), line) in enumerate(groups):
         label = _joined(f"d_model {d_model}", value, line.depth.iloc[0])
         shift = 0.1 * (index - (len(groups) - 1) / 2)
@@ -179,7 +179,8 @@ def cost(cells: pd.DataFrame, axis: str, values: pd.Series, title: str, label: s
     """`values` of the cells, above 0, against `axis`, num_heads or, for one number of heads, d_k: a line a d_model."""
     figure, axes = _axes(title, LABELS[axis], f"{label}, log scale")
     series = cells.series if axis == "num_heads" else ("h = " + cells.num_heads.astype(str))
-    for index, ((d_model, fixed, _), line) in enumerate(cells.groupby([cells.d_model, series, cells.num_layers])):
+    lines = cells.groupby([cells.d_model, series, cells.num_layers], sort=False)
+    for index, ((d_model, fixed, _), line) in enumerate(lines):
         name = _joined(f"d_model {d_model}", fixed, line.depth.iloc[0])
         colour, mark = style.category(index), style.marker(index)
         axes.plot(line[axis], values[line.index], color=colour, marker=mark, markersize=6, label=name)

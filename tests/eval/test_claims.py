@@ -301,7 +301,7 @@ def test_depth_against_heads(tmp_path):
     depth = found["C1"].details["depth"]["d_model 32"]
     assert depth["cells"][0] == "d032_h001_L04" and depth["cells"][1] == "d032_h004_L01"
     assert depth["effect"] == pytest.approx(0.1, abs=0.01) and depth["verdict"] == "supported"
-    assert [part["name"] for part in found["C1"].parts] == ["d_model 32, 1 layers", "d_model 32, 4 layers"]
+    assert [part["name"] for part in found["C1"].parts] == ["d_model 32, 1 layer", "d_model 32, 4 layers"]
     assert judged(tmp_path, curve=curve)[0]["C1"].details["depth"] == {}
 
 

@@ -370,7 +370,7 @@ def test_depths_are_not_merged(tmp_path):
         assert row.difference == pytest.approx(row.counted - single)
     for name in ("loss_num_heads_d016", "difference_num_heads", "rates_d016", "curves_d016_tokens", "cost_step_ms"):
         drawn = (workdir.report / f"figures/{name}.svg").read_text()
-        assert "1 layers" in drawn and "4 layers" in drawn, name
+        assert "1 layer" in drawn and "1 layers" not in drawn and "4 layers" in drawn, name
     times = {row[0]: row[11] for row in parsed.tables["costs"][1:]}
     step = table.set_index("cell").step_ms
     assert times["d016_h004_L04"] == f"{step['d016_h004_L04'] / step['d016_h001_L04']:.2f} ×"
