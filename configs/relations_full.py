@@ -5,10 +5,12 @@ Command: python main.py --config=configs/relations_full.py:CELLS, with CELLS of 
          python main.py --mode=report --workdir=runs/relations --arms=runs/relations_full_switch_exchangeable_1,...
 Time:    not measured: 36 shapes and doses of up to 18 runs each, so several times that of configs/relations.py.
 Expect:  as configs/relations.py, T against r for every h; runs of one head from weights by hand beside it. The verdicts
-         say that they are of secondary cells.
+         say that they are of secondary cells. The family that Holm's correction takes has C4a's rule of one head and
+         eight at 1 and 6 relations in each of CELLS; the other h and r are in the tables and figures, and in what T
+         goes with.
 
 CELLS is demand_sources_depth, such as joint_exchangeable_1, switch_tagged_2, or mlp_first: joint, exchangeable, two
-layers of which the first is an MLP alone.
+layers of which the first is an MLP alone, at the rate that two layers of attention chose.
 """
 
 import itertools

@@ -27,7 +27,8 @@ RULES = {
     "inside +-ln 2; supported: lower limits of G(6) - G(1) above 0 and of G(6) above ln 1.5; refuted: upper limit of "
     "G(6) below ln 1.5; G(r) = ln T(1, r) - ln T(8, r), paired by seed",
     "C4b": "controls as for C4a, and a cap of at least 10 times the median T(8, 6); refuted: upper limit of y(1, 6) at "
-    "most .05, or the hand-built start holds; supported: lower limit above .05 and the hand-built start does not hold",
+    "most .05, or the hand-built start holds; supported: lower limit above .05 and the hand-built start does not hold; "
+    "hand-built runs train at a tenth of the smallest rate tried, which was set after trying higher ones",
 }
 
 
@@ -163,8 +164,8 @@ def judge(table: pd.DataFrame, config: StudyConfig, beside: Sequence[Secondary] 
             f"all looks the largest: {kept.max():.3f})."
         )
     spoken = dose_secondary.language(config.data.demand, config.data.sources)
-    alike = [cell.table for cell in beside if cell.language == spoken]  # of other depths
-    fitted = dose_secondary.slopes([table, *alike], confidence)
+    alike = [cell.judged for cell in beside if cell.language == spoken and not cell.mlp_first]  # of other depths
+    fitted = dose_secondary.slopes([dose_secondary.fresh_runs(table), *alike], confidence)
     others = dose_secondary.corrected(list(beside), confidence)
     more = (*secondary, *_of_slopes(fitted), *_of_secondary(others))
     return [

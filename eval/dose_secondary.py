@@ -10,7 +10,7 @@ import scipy.stats
 from eval import dose_rules, intervals, stats
 from eval.dose_rules import Judged, Steps
 from eval.intervals import Interval
-from train import dose_study
+from train import dose_study, starts
 from train.config import InputError, differences
 from train.workdir import Workdir
 
@@ -28,16 +28,25 @@ class Secondary:
     Attributes:
       language: 'switch demand, tagged sources'.
       layers: of its models.
+      mlp_first: whether the first layer's attention is off, so that its runs are those of that start.
       table: its runs, as in results/dose.csv.
     """
 
     language: str
     layers: int
+    mlp_first: bool
     table: pd.DataFrame
 
     @property
     def words(self) -> str:
-        return f"{self.language}, {self.layers} layer{'s' if self.layers > 1 else ''}"
+        layers = f"{self.layers} layer{'s' if self.layers > 1 else ''}"
+        return f"{self.language}, {layers}{', the first an MLP alone' * self.mlp_first}"
+
+    @property
+    def judged(self) -> pd.DataFrame:
+        """The fresh runs that the rule reads."""
+        stage = starts.MLP_FIRST if self.mlp_first else dose_study.FRESH
+        return self.table[self.table.stage == stage] if len(self.table) else self.table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +91,8 @@ def load(paths: list[str], config: dict) -> list[Secondary]:
                 f"{', '.join(CONDITIONS)}, and has all else alike."
             )
         spoken = language(theirs["data"]["demand"], theirs["data"]["sources"])
-        found.append(Secondary(spoken, theirs["model"]["num_layers"], pd.read_csv(runs)))
+        mlp_first = starts.MLP_FIRST in theirs["dose"]["starts"]
+        found.append(Secondary(spoken, theirs["model"]["num_layers"], mlp_first, pd.read_csv(runs)))
         if found[-1].words in [other.words for other in found[:-1]]:
             raise InputError(f"--arms names two studies of {found[-1].words}; give each condition once.")
     return found
@@ -115,7 +125,7 @@ def corrected(cells: list[Secondary], confidence: float) -> list[Corrected]:
     """C4a's rule on each of the secondary cells that have the runs for it, as one family."""
     judged, p_values = {}, {}
     for cell in cells:
-        fresh = fresh_runs(cell.table)
+        fresh = cell.judged
         if missing(fresh):
             continue
         runs = [steps_of(fresh, heads, dose) for dose in (FEW, MANY) for heads in (ONE_HEAD, MANY_HEADS)]
@@ -138,12 +148,13 @@ def _above(values: np.ndarray, least: float) -> float:
 
 
 def slopes(tables: list[pd.DataFrame], confidence: float) -> dict[str, Interval] | None:
-    """What log T depends on: intervals over seeds of the exponents of r (`relations`) and of heads x layers
-    (`heads_layers`) in log T = a log r + b log(heads x layers) + c, least squares within each seed, and of their `sum`,
-    which is 0 where r / (heads x layers) alone matters. Capped runs count as the cap. None where too few shapes or
-    doses have fresh runs to tell them apart.
+    """What log T of fresh runs depends on: intervals over seeds of exponents, None where too few shapes or doses have
+    runs to tell them apart. Capped runs count as the cap.
+
+    In log T = a log r + b log(heads x layers) + c, by least squares within each seed: a is `relations`, b is
+    `heads_layers`, and `sum` is a + b, 0 where r / (heads x layers) alone matters.
     """
-    runs = pd.concat([fresh_runs(table) for table in tables if len(table)] or [pd.DataFrame()])
+    runs = pd.concat([table for table in tables if len(table)] or [pd.DataFrame()])
     fitted = []
     for _, mine in runs.groupby("seed") if len(runs) else ():
         columns = [np.log(mine.relations), np.log(mine.num_heads * mine.num_layers), np.ones(len(mine))]

@@ -9,9 +9,11 @@ import jinja2
 import numpy as np
 import pandas as pd
 
+from eval import dose_rules, dose_secondary, intervals
 from eval.claims import Verdict
 from eval.dose import of_kinds, write_tables, write_verdicts
-from eval.dose_secondary import Secondary
+from eval.dose_secondary import MANY_HEADS, ONE_HEAD, Secondary
+from eval.intervals import Interval
 from eval.report import style
 from train import dose_study, starts
 from train.config import StudyConfig
@@ -24,8 +26,6 @@ STARTS = {
     starts.NO_ATTENTION: "attention off",
     starts.MLP_FIRST: "an MLP before the first attention",
 }
-# One head that weighs r exchangeable sources alike leaves this much of r ln 2 nats: it sees their sum alone.
-EVEN = {2: 0.347, 3: 0.824, 4: 1.365, 6: 2.542}
 CHANCE = math.log(2)
 
 
@@ -53,6 +53,12 @@ def write(
         if (table.stage == dose_study.FRESH).any():
             alt = "Steps to the threshold against the number of relations, by heads."
             figures["steps"] = (_steps(table, config), alt)
+            alt = "Relational loss where runs stop against the number of relations, by heads."
+            figures["left"] = (_left(table, config), alt)
+            ratios = _ratios(table, config)
+            if ratios:
+                alt = f"How many times the steps of {MANY_HEADS} heads one head takes, against the number of relations."
+                figures["ratio"] = (_ratio(ratios), alt)
         for dose in config.dose.relations:
             curves = {cell.model.num_heads: _curves(workdir, cell, dose, config) for cell in cells}
             if any(curve for curve in curves.values()):
@@ -73,7 +79,7 @@ def write(
         figures={name: style.inline(text, alt, {}) for name, (text, alt) in drawn.items()},
         verdicts=verdicts,
         config=config,
-        rows=_summary(table, config),
+        rows=_summary(workdir, table, config),
         others=_others(table),
         record=workdir.record(),
     )
@@ -85,8 +91,9 @@ def write(
     return workdir.report / "index.html"
 
 
-def _summary(table: pd.DataFrame, config: StudyConfig) -> list[dict]:
-    """A row a cell and dose that has fresh runs: its rate, T and the loss at the stop."""
+def _summary(workdir: Workdir, table: pd.DataFrame, config: StudyConfig) -> list[dict]:
+    """A row a cell and dose that has fresh runs: its rate, T, when the first and the last of its relations were learnt,
+    and the loss at the stop."""
     fresh, rows = table[table.stage == dose_study.FRESH], []
     for (heads, dose), runs in fresh.groupby(["num_heads", "relations"]):
         rows.append(
@@ -97,11 +104,28 @@ def _summary(table: pd.DataFrame, config: StudyConfig) -> list[dict]:
                 "median": f"{runs.steps.median():,.0f}",
                 "range": f"{runs.steps.min():,} to {runs.steps.max():,}",
                 "capped": f"{(runs.outcome != 'reached').sum()} of {len(runs)}",
+                "apart": _apart(workdir, runs, dose, config),
                 "loss": f"{runs.loss.mean():.3f}",
                 "even": f"{even:.3f}" if (even := _even(dose, config)) else "",
             }
         )
     return rows
+
+
+def _apart(workdir: Workdir, runs: pd.DataFrame, dose: int, config: StudyConfig) -> str:
+    """Medians over runs of the looks at which the first and the last relation first were below the threshold; one that
+    never was counts as the cap."""
+    if dose == 1:
+        return ""
+    folder = workdir.cell(f"{runs.cell.iloc[0]}_r{dose}")
+    learnt: dict[str, dict[str, int]] = {}
+    for line in dose_study.looks(folder, dose_study.FRESH):
+        mine = learnt.setdefault(line["replica"], dict.fromkeys(line["relations"], config.train.steps))
+        for name, loss in line["relations"].items():
+            if loss is not None and loss <= config.dose.threshold:
+                mine[name] = min(mine[name], line["step"])
+    ends = [np.median([pick(one.values()) for one in learnt.values()]) for pick in (min, max) if learnt]
+    return " and ".join(f"{end:,.0f}" for end in ends)
 
 
 def _others(table: pd.DataFrame) -> list[dict]:
@@ -125,10 +149,17 @@ def _others(table: pd.DataFrame) -> list[dict]:
     return rows
 
 
+def even_weights(relations: int) -> float:
+    """Nats that one head leaves which weighs r exchangeable sources alike: it sees the sum of their bits alone, so of
+    the 2^r answers those stay equally likely that have as many ones."""
+    ways = [math.comb(relations, ones) for ones in range(relations + 1)]
+    return sum(number * math.log(number) for number in ways) / 2**relations
+
+
 def _even(dose: int, config: StudyConfig) -> float | None:
-    """Nats a bit that one head leaves which weighs the sources of a dose alike, where that is known."""
+    """Nats a bit that even weights leave, where that is known and not 0."""
     exchangeable = config.data.sources == "exchangeable" and config.data.demand == "joint"
-    return EVEN[dose] / dose if exchangeable and dose in EVEN and not of_kinds(config) else None
+    return even_weights(dose) / dose if exchangeable and dose > 1 and not of_kinds(config) else None
 
 
 def _curves(workdir: Workdir, cell: Cell, dose: int, config: StudyConfig) -> dict[str, list[dict]]:
@@ -186,29 +217,96 @@ def _learning(curves: dict[int, dict], dose: int, config: StudyConfig):
     return figure
 
 
-def _by_relation(curves: dict[int, dict], dose: int, config: StudyConfig):
-    """The loss of each relation against the step, mean over the seeds that have it on and have not stopped."""
-    figure, axes = _axes(f"{dose} {'relation' if dose == 1 else 'relations'}, one by one", "nats a bit above the floor")
-    names = sorted({name for runs in curves.values() for lines in runs.values() for name in lines[0]["relations"]},
-                   key=lambda name: (name[0], int(name[1:] or 0)))  # fmt: skip
-    styles = ("-", "--", ":", "-.")
-    for index, runs in enumerate(curves.values()):
-        for number, name in enumerate(names):
-            points: dict[int, list[float]] = {}
-            for lines in runs.values():
-                for line in lines:
-                    if line["relations"].get(name) is not None:
-                        points.setdefault(line["step"], []).append(line["relations"][name])
-            steps = sorted(points)
-            means = [np.mean(points[step]) for step in steps]
-            label = name if index == 0 else None
-            axes.plot(steps, means, styles[index % 4], color=style.category(number), linewidth=1.2, label=label)
-    heads = ", ".join(
-        f"h = {heads} {words}" for heads, words in zip(curves, ("solid", "dashed", "dotted"), strict=False)
-    )
-    axes.set(xlabel=f"training steps ({heads})", xscale="log", ylim=(0, 1.15 * CHANCE))
-    axes.legend(ncols=2)
+def _left(table: pd.DataFrame, config: StudyConfig):
+    """The loss of every fresh run where it stopped, with means and their intervals over seeds."""
+    figure, axes = _axes("Loss at the stop", "nats a bit above the floor")
+    fresh = table[table.stage == dose_study.FRESH]
+    for index, (heads, runs) in enumerate(fresh.groupby("num_heads")):
+        colour, shift = style.category(index), 0.12 * (index - (fresh.num_heads.nunique() - 1) / 2)
+        axes.scatter(runs.relations + shift, runs.loss, s=18, facecolor="none", edgecolor=colour, alpha=0.7)
+        found = {dose: intervals.over_seeds(mine.loss.to_numpy(), _confidence(config)) for dose, mine in
+                 runs.groupby("relations")}  # fmt: skip
+        _intervals(axes, found, shift, colour, style.marker(index), f"h = {heads}")
+    axes.set(xlabel="relations switched on", xticks=sorted(fresh.relations.unique()), ylim=(0, 1.15 * CHANCE))
+    axes.axhline(config.dose.threshold, color=style.MUTED, linewidth=0.8, linestyle=":")
+    axes.legend()
     return figure
+
+
+def _ratios(table: pd.DataFrame, config: StudyConfig) -> dict[int, Interval]:
+    """By dose, the interval of G = ln T(1, r) - ln T(8, r), where both have fresh runs."""
+    fresh, found = dose_secondary.fresh_runs(table), {}
+    for dose in sorted(fresh.relations.unique()):
+        one, many = (dose_secondary.steps_of(fresh, heads, dose) for heads in (ONE_HEAD, MANY_HEADS))
+        if len(one.steps) and len(many.steps):
+            found[dose] = intervals.over_seeds(dose_rules.gap(one, many), _confidence(config))
+    return found
+
+
+def _ratio(ratios: dict[int, Interval]):
+    figure, axes = _axes(f"Steps of one head over those of {MANY_HEADS}", "times as many")
+    found = {dose: Interval(*np.exp(one[:3])) for dose, one in ratios.items()}
+    _intervals(axes, found, 0.0, style.category(0), style.marker(0), "mean over seeds, capped runs as the cap")
+    axes.axhline(1, color=style.INK, linewidth=1)
+    for factor, words in ((math.exp(dose_rules.SLOWER), "matters"), (math.exp(dose_rules.CONTROL), "control")):
+        axes.axhline(factor, color=style.MUTED, linewidth=0.8, linestyle=":")
+        axes.text(1, factor, f"{words}: {factor:g}", transform=axes.get_yaxis_transform(), ha="right", va="bottom",
+                  fontsize=8, color=style.MUTED)  # fmt: skip
+    axes.set(yscale="log", xlabel="relations switched on", xticks=list(ratios))
+    low, high = (pick(end for one in found.values() for end in one[:3] if end == end) for pick in (min, max))
+    ticks = [tick for tick in (0.2, 0.5, 1, 2, 5, 10, 20, 50) if 0.8 * min(low, 1) <= tick <= 1.25 * max(high, 2)]
+    axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.set_yticks([], minor=True)
+    axes.legend()
+    return figure
+
+
+def _intervals(axes, found: dict[int, Interval], shift: float, colour, mark, label: str) -> None:
+    """A joined mark a dose at its mean, with the interval as a bar."""
+    at = [dose + shift for dose in found]
+    mean, low, high = np.array([one[:3] for one in found.values()]).T
+    axes.plot(at, mean, color=colour, marker=mark, markersize=6, label=label)
+    axes.errorbar(at, mean, [mean - low, high - mean], color=colour, fmt="none", linewidth=1.1, capsize=3)
+
+
+def _confidence(config: StudyConfig) -> float:
+    return 1 - 0.05 / config.claims.looks
+
+
+def _by_relation(curves: dict[int, dict], dose: int, config: StudyConfig):
+    """The loss of each relation against the step, a panel a number of heads: the mean over the seeds that have it on,
+    each at its last look once it has stopped."""
+    from matplotlib.figure import Figure
+
+    shown = {heads: runs for heads, runs in curves.items() if runs}
+    columns = min(3, len(shown))
+    rows = -(-len(shown) // columns)
+    figure = Figure(figsize=(1.2 + 2.4 * columns, 0.9 + 2.5 * rows), layout="constrained")
+    panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
+    names = sorted({name for runs in shown.values() for lines in runs.values() for name in lines[0]["relations"]},
+                   key=lambda name: (name[0], int(name[1:] or 0)))  # fmt: skip
+    for axes, (heads, runs) in zip(panels, shown.items(), strict=False):  # the last row may have room for more
+        steps = np.unique([line["step"] for lines in runs.values() for line in lines])
+        for number, name in enumerate(names):
+            held = [_held(lines, name, steps) for lines in runs.values() if name in lines[0]["relations"]]
+            if held:
+                axes.plot(steps, np.mean(held, axis=0), color=style.category(number), linewidth=1.2, label=name)
+        axes.axhline(config.dose.threshold, color=style.MUTED, linewidth=0.8, linestyle=":")
+        axes.set(title=f"h = {heads}", xscale="log", ylim=(0, 1.15 * CHANCE))
+    for axes in panels[len(shown) :]:
+        axes.remove()
+    figure.suptitle(f"{dose} {'relation' if dose == 1 else 'relations'}, one by one", fontsize=10)
+    figure.supxlabel("training steps", fontsize=9)
+    figure.supylabel("nats a bit above the floor", fontsize=9)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper")
+    return figure
+
+
+def _held(lines: list[dict], name: str, steps: np.ndarray) -> np.ndarray:
+    """A run's loss of one relation at each of `steps`, that of its last look from there on."""
+    seen = {line["step"]: line["relations"][name] for line in lines if line["relations"].get(name) is not None}
+    at = np.array(sorted(seen))
+    return np.array([seen[step] for step in at])[np.searchsorted(at, np.minimum(steps, at[-1]), side="right") - 1]
 
 
 def _replace(path: pathlib.Path, text: str) -> None:

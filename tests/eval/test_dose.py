@@ -141,11 +141,70 @@ def test_the_page(tmp_path):
     verdicts, page = dose_page.write_all(workdir, cells, config)
     html = page.read_text()
     assert all(verdict.sentence in html for verdict in verdicts) and "4,750" in html
-    names = {"steps", "curves_r1", "relations_r1", "curves_r6", "relations_r6"}
+    names = {"steps", "left", "ratio", "curves_r1", "relations_r1", "curves_r6", "relations_r6"}
     assert {path.stem for path in (workdir.report / "figures").glob("*.svg")} == names
-    assert html.count("<svg") == 5 and "http" not in html.replace("http://www.w3.org", "")
+    assert html.count("<svg") == 7 and "http" not in html.replace("http://www.w3.org", "")
     dose_page.write_all(workdir, cells, config)
     assert page.read_text() == html
+
+
+def test_what_even_weights_leave():
+    """Against the bits drawn and summed."""
+    for count in range(1, 7):
+        ones = (np.arange(2**count)[:, None] >> np.arange(count) & 1).sum(axis=1)
+        assert dose_page.even_weights(count) == pytest.approx(np.log(np.bincount(ones)[ones]).mean())
+    assert dose_page.even_weights(6) == pytest.approx(2.542, abs=5e-4)
+
+
+def capped_table(tmp_path):
+    steps = lambda heads, number, seed: 20_000 if (heads, number) == (1, 6) and seed % 6 < 2 else 500 + 10 * seed  # noqa: E731
+    workdir, cells, config = dose_workdir(tmp_path, steps)
+    return dose.write_tables(workdir, cells, config), config
+
+
+def test_capped_runs_are_arrows(tmp_path):
+    """And no run is drawn twice."""
+    table, config = capped_table(tmp_path)
+    (axes,) = dose_page._steps(table, config).axes
+    drawn = [(len(marks.get_offsets()), marks.get_paths()[0].vertices) for marks in axes.collections]
+    assert [count for count, _ in drawn] == [10, 2, 12, 0], "one head, then eight: those that got there, and the others"
+    heights = [np.sort(marks.get_offsets()[:, 1].data).tolist() for marks in axes.collections]
+    assert heights[1] == [10_000, 10_000] and max(heights[0]) < 600
+    shapes = [vertices.shape for _, vertices in drawn]
+    assert shapes[1] == shapes[3] and shapes[1] not in (shapes[0], shapes[2])
+
+
+def test_losses_and_ratios_with_their_intervals(tmp_path):
+    table, config = capped_table(tmp_path)
+    ratios = dose_page._ratios(table, config)
+    assert list(ratios) == [1, 6] and ratios[1].mean == 0
+    one, many = ([10_000, 10_000, 520, 530, 540, 550], [500, 510, 520, 530, 540, 550])
+    assert ratios[6].mean == pytest.approx(np.log(np.divide(one, many)).mean())
+    (axes,) = dose_page._ratio(ratios).axes
+    np.testing.assert_allclose(axes.lines[0].get_ydata(), np.exp([ratios[1].mean, ratios[6].mean]))
+    ends = [bar.get_segments() for bar in axes.collections][0]
+    np.testing.assert_allclose([end[1] for end in ends[1]], np.exp([ratios[6].low, ratios[6].high]))
+    (axes,) = dose_page._left(table, config).axes
+    np.testing.assert_allclose(axes.lines[0].get_ydata(), [0.04, (4 * 0.04 + 0.3 + 0.31) / 6])
+
+
+def test_a_run_that_stopped_keeps_its_last_look():
+    lines = [{"step": step, "relations": {"P1": loss}} for step, loss in ((50, 0.6), (100, 0.05))]
+    assert dose_page._held(lines, "P1", np.array([50, 100, 150, 200])).tolist() == [0.6, 0.05, 0.05, 0.05]
+
+
+def test_relations_learnt_one_after_another(tmp_path):
+    workdir, cells, config = dose_workdir(tmp_path, slow_at_many)
+    folder = workdir.cell("d064_h001_r6").path / dose_study.FRESH / "looks.jsonl"
+    lines = [
+        {"step": step, "replica": f"run{run}", "loss": 0.1, "relations": {"P1": early, "P2": late}}
+        for run, last in enumerate((400, 600))
+        for step, early, late in ((50, 0.6, 0.7), (100, 0.04, 0.5), (last, 0.06, 0.03))
+    ]
+    folder.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    rows = dose_page._summary(workdir, dose.write_tables(workdir, cells, config), config)
+    apart = {(row["heads"], row["dose"]): row["apart"] for row in rows}
+    assert apart[1, 6] == "100 and 500" and apart[8, 6] == "10,000 and 10,000" and apart[1, 1] == ""
 
 
 def test_a_page_before_any_fresh_run(tmp_path):

@@ -77,9 +77,13 @@ def slow(gap, spread):
 def test_holm_over_the_cells():
     """What one cell alone supports is not supported among four of no effect; a clear one is."""
     weak, clear, none = (runs(slow(*shape)) for shape in ((0.92, 0.6), (2.0, 0.2), (0.4, 0.5)))
-    (alone,) = dose_secondary.corrected([Secondary("a", 1, weak)], 0.95)
+    (alone,) = dose_secondary.corrected([Secondary("a", 1, False, weak)], 0.95)
     assert alone.judged.verdict == "supported" and alone.holds and 0.01 < alone.p_value < 0.05
-    cells = [Secondary("a", 1, weak), Secondary("b", 2, clear), *(Secondary(name, 1, none) for name in "cde")]
+    cells = [
+        Secondary("a", 1, False, weak),
+        Secondary("b", 2, False, clear),
+        *(Secondary(name, 1, False, none) for name in "cde"),
+    ]
     found = {one.words: one for one in dose_secondary.corrected(cells, 0.95)}
     assert found["a, 1 layer"].judged.verdict == "supported" and not found["a, 1 layer"].holds
     assert found["b, 2 layers"].holds and not found["c, 1 layer"].holds
@@ -92,7 +96,7 @@ def test_the_p_value_is_that_of_the_rule():
         noise = draw.normal(0, 0.4, (6, 2))
         gap = draw.uniform(0.3, 1.6)
         table = runs(lambda h, r, s, n=noise, g=gap: 900 * np.exp((g * (r == 6) + n[s, int(r == 6)]) * (h == 1)))
-        (one,) = dose_secondary.corrected([Secondary("a", 1, table)], 0.95)
+        (one,) = dose_secondary.corrected([Secondary("a", 1, False, table)], 0.95)
         if not np.isnan(one.p_value):
             assert (one.p_value < 0.05) == (one.judged.verdict == "supported")
 
@@ -100,8 +104,20 @@ def test_the_p_value_is_that_of_the_rule():
 def test_cells_that_are_not_testable_are_no_part_of_the_family():
     lost = runs(lambda h, r, seed: 20_000 if (h, r) == (8, 6) else 900 + seed)
     halves = runs(slow(2.0, 0.2), doses=(1, 4))
-    found = dose_secondary.corrected([Secondary("a", 1, lost), Secondary("b", 1, halves)], 0.95)
+    found = dose_secondary.corrected([Secondary("a", 1, False, lost), Secondary("b", 1, False, halves)], 0.95)
     assert [one.words for one in found] == ["a, 1 layer"] and np.isnan(found[0].p_value) and not found[0].holds
+
+
+def test_an_mlp_first_is_a_condition_of_its_own(tmp_path):
+    """Its runs are those of that start, beside drawn ones of the same workdir that have attention in both layers."""
+    both = pd.concat([runs(slow(0.0, 0.1), layers=2), runs(slow(2.0, 0.1), layers=2).assign(stage="mlp_first")])
+    config = study(tmp_path / "primary")
+    study(tmp_path / "deep", runs(slow(0.0, 0.1), layers=2), model__num_layers=2)
+    study(tmp_path / "mlp", both, model__num_layers=2, dose__starts=("mlp_first",))
+    beside = dose_secondary.load([str(tmp_path / name) for name in ("deep", "mlp")], as_recorded(config))
+    deep, mlp = dose_secondary.corrected(beside, 0.95)
+    assert mlp.words == f"{deep.words}, the first an MLP alone" and mlp.holds and not deep.holds
+    assert mlp.judged.gap.mean > 1.9 and deep.judged.gap.mean < 0.1
 
 
 def study(folder, table=None, **changes):
@@ -136,7 +152,9 @@ def test_the_verdict_cites_them(tmp_path, capsys):
         "Secondary, joint demand, exchangeable sources, 2 layers: " in said and ": supported under Holm (p = " in said
     )
     assert "Secondary, switch demand, exchangeable sources, 1 layer: " in said and "not supported under Holm" in said
-    powers = dose_secondary.slopes([dose.write_tables(workdir, cells, config), runs(slow(2.0, 0.2), layers=2)], 0.95)
+    powers = dose_secondary.slopes(
+        [dose_secondary.fresh_runs(dose.write_tables(workdir, cells, config)), runs(slow(2.0, 0.2), layers=2)], 0.95
+    )
     assert f"T goes with the relations to the power {powers['relations'].mean:+.2f} (" in said
     assert "Secondary, joint demand" in (workdir.report / "index.html").read_text()
     assert main(["--mode=report", f"--workdir={workdir.path}", f"{arms},{tmp_path / 'deep'}"]) == 2
