@@ -26,7 +26,8 @@ def get_config(family: str = ""):
     config.grid.init_seeds = SEEDS[family]
     config.model.num_layers = 2
     config.data.source = "relations"
-    config.data.relations = "A,B,C,D,E,F,G" if kinds else "1"
+    if kinds:
+        config.data.relations = "A,B,C,D,E,F,G"
     config.dose.relations = (1,)
     config.dose.threshold = 0.02
     config.dose.starts = ("no_attention",)

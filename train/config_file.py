@@ -16,7 +16,7 @@ def load(name: str, home: pathlib.Path) -> tuple[ConfigDict, pathlib.Path]:
       home: where a relative path is looked for that is not in the current folder.
 
     Raises:
-      InputError: there is no such file, or it gives no config.
+      InputError: there is no such file, it gives no config, or get_config itself refuses its argument.
     """
     path, *argument = name.split(":", 1)
     file = _find(path, home)
@@ -35,6 +35,8 @@ def load(name: str, home: pathlib.Path) -> tuple[ConfigDict, pathlib.Path]:
         raise InputError(f"--config={path} is no valid Python: {error.msg} in line {error.lineno}.") from error
     except (Exception, SystemExit) as error:
         said = " ".join(str(error).split()).rstrip(".")
+        if type(error) is ValueError:  # so does a config, which imports nothing of ours, refuse its argument
+            raise InputError(f"--config={name}: {said}.") from error
         raise InputError(f"--config={path} does not load, correct it: {type(error).__name__}: {said}.") from error
     if not isinstance(config, ConfigDict):
         raise InputError(f"get_config() of --config={path} returns {type(config).__name__}, and must a ConfigDict.")

@@ -101,7 +101,8 @@ def _records(source: str) -> Iterator[tuple[str, str]]:
     kind, _, name = source.partition(":")
     if kind == "tfds":
         return tfds_trees.records(name)
-    return ((file, content.decode()) for file, content in text_files.records(source)[1])
+    # A byte order mark would stand before the first sentence's ID.
+    return ((file, content.decode("utf-8-sig")) for file, content in text_files.records(source)[1])
 
 
 def _more(found: list) -> str:
@@ -179,6 +180,9 @@ def _sentence(block: str) -> _Sentence:
             conllu.parse(line)
         except conllu.exceptions.ParseException as error:
             raise _Bad(" ".join(str(error).split()), number) from error
+        word, form = line.split("\t")[:2]
+        if not form.strip() and "." not in word:
+            raise _Bad(f"word {word} has no form", number)
     (tokens,) = conllu.parse("\n".join(lines))
     at = dict(zip(map(id, tokens), numbers, strict=True))
     words = [token for token in tokens if isinstance(token["id"], int)]

@@ -10,7 +10,7 @@ import itertools
 import numpy as np
 
 from train import dose_rates, grid, launch, metrics, packs, starts, until
-from train.config import StudyConfig
+from train.config import InputError, StudyConfig
 from train.grid import Cell, Replica
 from train.launch import Study
 from train.relations import by_hand
@@ -26,12 +26,29 @@ def name_of(cell: Cell, dose: int) -> str:
 
 
 def check(config: StudyConfig, cells: tuple[Cell, ...]) -> None:
-    """Raises InputError for a dose that the language has not, or a start that a cell cannot have."""
+    """Raises InputError for a field of data that the study would not read, a dose that the language has not, or a start
+    that a cell cannot have."""
+    _check_read(config)
     for dose, (_, seed) in itertools.product(config.dose.relations, grid.judged_seeds(config)):
         spoken = until.spoken(config.data, dose, seed)
         for start, cell in itertools.product(config.dose.starts, cells):
             if start != starts.HAND_BUILT or cell.model.num_heads == 1:
                 starts.check(start, cell.model, spoken)
+
+
+def _check_read(config: StudyConfig) -> None:
+    data, doses = config.data, ",".join(map(str, config.dose.relations))
+    if data.language_seed:
+        raise InputError(
+            f"data.language_seed={data.language_seed} is not read where dose.relations={doses}: every run speaks the "
+            f"language of its own seed. Leave it at 0 and choose --config.grid.init_seeds."
+        )
+    if data.relations.strip().isdigit() and int(data.relations) != len(data.offsets):
+        raise InputError(
+            f"data.relations={data.relations!r} is not read where dose.relations={doses} says how many relations are "
+            f"on; leave it at {len(data.offsets)}, the bits of an answer, and set --config.dose.relations="
+            f"{data.relations.strip()} for that dose."
+        )
 
 
 def train(study: Study, cells: tuple[Cell, ...]) -> None:

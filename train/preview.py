@@ -1,4 +1,5 @@
-"""--mode=data: what a study would train on: documents, labels, floors, shortcuts, splits, fingerprint."""
+"""--mode=data: what a study would train on: documents, labels, floors, shortcuts, splits, fingerprint; of a study of
+doses the language of each dose."""
 
 import re
 import tempfile
@@ -9,26 +10,36 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from train import data, draw, gold
+from train import data, dose_study, draw, gold, grid, sources, until
 from train.bpe import Bpe
-from train.config import DataConfig
+from train.config import DataConfig, StudyConfig
 from train.data import Corpus
+from train.relations import parse, shortcuts
+from train.relations.language import Language
 
 DOCUMENTS = 3
+DOCUMENTS_OF_A_DOSE = 2
 WORDS = 40  # of a text that are shown
 
 
-def show(console: Console, config: DataConfig) -> None:
+def show(console: Console, config: StudyConfig) -> None:
     """Prints it all; nothing is kept on disk.
 
     Raises:
-      InputError: the source cannot be had.
+      InputError: the source cannot be had, or the study of doses cannot be (train.dose_study.check).
     """
+    if config.dose.relations:
+        _show_doses(console, config)
+    else:
+        _show_corpus(console, config.data)
+
+
+def _show_corpus(console: Console, config: DataConfig) -> None:
     with tempfile.TemporaryDirectory() as folder:
         corpus = data.write_corpus(config, folder)
         _documents(console, config, corpus)
         if config.source == "relations":
-            _relations(console, config)
+            _relations(console, parse.language(config), config.language_seed)
         _splits(console, config, corpus)
         for note in corpus.notes:
             console.print(note, highlight=False, markup=False)
@@ -42,7 +53,8 @@ def _documents(console: Console, config: DataConfig, corpus: Corpus) -> None:
         console.print(Text(f"Document {corpus.names[document]}, {corpus.num_tokens[document]:,} tokens", "bold"))
         tokens = np.asarray(corpus.tokens[corpus.offsets[document] : corpus.offsets[document + 1]])
         if config.source == "relations":
-            words, ends, word_of = _language_words(config, tokens)
+            words, ends = _language_words(parse.language(config), tokens)
+            word_of = np.arange(len(tokens))
         else:
             words, word_of = _text_words(corpus, tokens[1:])
             words, ends = words[:WORDS], frozenset()
@@ -56,13 +68,38 @@ def _documents(console: Console, config: DataConfig, corpus: Corpus) -> None:
         console.print()
 
 
-def _language_words(config: DataConfig, tokens: np.ndarray) -> tuple[list[str], set[int], np.ndarray]:
-    """The words, those that end a row (answers), and the word of each token, which is itself."""
-    from train.relations import parse
+def _show_doses(console: Console, config: StudyConfig) -> None:
+    """Every dose in the language of the first judged seed; no corpus, since runs draw their own documents."""
+    dose_study.check(config, grid.cells_of(config, sources.vocab_size(config.data)))
+    seed, rows = config.grid.init_seeds[0], parse.rows(config.data)
+    for dose in config.dose.relations:
+        spoken = parse.spoken(config.data, dose, seed)
+        looked_at = until.looked_at(config, dose, "test", seed)
+        console.print(
+            Text(f"Dose {dose}, seed {seed} (row {seed % rows} of {rows}): {', '.join(spoken.relations)}", "bold")
+        )
+        for document, tokens in enumerate(looked_at.tokens[:DOCUMENTS_OF_A_DOSE]):
+            words, ends = _language_words(spoken, tokens)
+            mine = looked_at.links.document == document
+            links = zip(*(column[mine].tolist() for column in looked_at.links[1:]), strict=True)
+            draw.document(console, words, links, spoken.relations, ends)
+            console.print()
+        _relations(console, spoken, seed)
+    held, batch = config.dose.documents, config.train.batch_size
+    console.print(
+        f"A token is a word of the language, of {len(spoken.vocabulary):,}; a document has {spoken.length}. Every run "
+        f"reads the language of its own seed, whose remainder by {rows} chooses its relations. Of each language "
+        f"{held:,} documents are held out for the looks of tune and {held:,} for those of test; training draws new "
+        f"ones without end, {batch:,} a step, {batch * config.train.steps:,} for a run of {config.train.steps:,} "
+        f"steps, and none comes twice.",
+        highlight=False,
+    )
 
-    vocabulary = parse.language(config).vocabulary
-    ends = set(np.flatnonzero(vocabulary.answer_bits[tokens, 0] >= 0).tolist())
-    return [vocabulary.words[token] for token in tokens], ends, np.arange(len(tokens))
+
+def _language_words(spoken: Language, tokens: np.ndarray) -> tuple[list[str], set[int]]:
+    """The words, and those that end a row (answers)."""
+    ends = set(np.flatnonzero(spoken.vocabulary.answer_bits[tokens, 0] >= 0).tolist())
+    return [spoken.vocabulary.words[token] for token in tokens], ends
 
 
 def _text_words(corpus: Corpus, tokens: np.ndarray) -> tuple[list[str], np.ndarray]:
@@ -78,11 +115,8 @@ def _text_words(corpus: Corpus, tokens: np.ndarray) -> tuple[list[str], np.ndarr
     return [match[0].decode(errors="replace") for match in found], np.concatenate([[len(found)], word_of])
 
 
-def _relations(console: Console, config: DataConfig) -> None:
-    from train.relations import parse, shortcuts
-
-    spoken = parse.language(config)
-    found = shortcuts.table(spoken, config.language_seed)
+def _relations(console: Console, spoken: Language, seed: int) -> None:
+    found = shortcuts.table(spoken, seed)
     console.print(
         f"Floor, and rules that need no relation, in nats a bit with the share they get right, over "
         f"{shortcuts.TOKENS:,} tokens (* the relation itself; the best shortcut stands out):",

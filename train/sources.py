@@ -41,7 +41,8 @@ def vocab_size(config: DataConfig) -> int:
     if config.source == "relations":
         from train.relations import parse
 
-        return config.vocab_size or len(parse.language(config).vocabulary)
+        needed = len(parse.language(config).vocabulary)
+        return config.vocab_size or needed
     if config.vocab_size and config.vocab_size < LEAST_VOCAB_SIZE:
         raise InputError(
             f"data.vocab_size={config.vocab_size} is too small: text needs the 256 bytes and one token between "

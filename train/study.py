@@ -88,12 +88,16 @@ def run(
         from train import preview
 
         with stop.at_once():
-            preview.show(console, config.data)
+            preview.show(console, config)
         return DONE
     if mode in ("eval", "report", "status"):
         config = _recorded(workdir)
     every_cell = grid.cells_of(config, sources.vocab_size(config.data))
     cells = _chosen(every_cell, names)
+    if mode in TRAINING and config.dose.relations:
+        from train import dose_study
+
+        dose_study.check(config, cells)
     if mode == "status":
         evaluation.show_status(console, workdir, _folders(config, cells))
         return DONE
@@ -164,13 +168,12 @@ def _corpus(
     """The workdir's corpus, written first if no study has begun here and nothing speaks against it."""
     import jax
 
-    from train import dose_study, launch
+    from train import launch
 
     workdir.check_continues(config)
     jax.config.update("jax_enable_x64", config.model.dtype == "float64")
     if mode in TRAINING:
         launch.check(config, workdir, every_cell, cells, workers, corpus_tokens=0)
-        dose_study.check(config, cells)
     record = workdir.record()
     if record is None:
         shutil.rmtree(workdir.data, ignore_errors=True)

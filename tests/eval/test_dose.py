@@ -232,13 +232,18 @@ def test_a_workdir_of_doses_may_grow_by_heads_alone(tmp_path):
     [
         (["--config.dose.relations=1,7"], "dose.relations asks for 7 relations and an answer has 6 bits"),
         (["--config.data.relations=A,B", "--config.dose.relations=3"], "dose.relations asks for 3 of data.relations"),
+        (["--config.data.relations=4"], "data.relations='4' is not read where dose.relations=1,4,6 says"),
+        (["--config.data.language_seed=2"], "data.language_seed=2 is not read where dose.relations=1,4,6"),
+        (["--config.data.vocab_size=100"], "data.vocab_size=100 is too small"),
         (["--config.dose.starts=mlp_first"], "dose.starts=mlp_first cannot be"),
         (["--config.dose.starts=hand_built", "--config.grid.d_model=16"], "at least d_model=26, d_k=15, d_ff=2"),
     ],
 )
-def test_what_cannot_be_is_said_before_anything_is_written(tmp_path, capsys, changes, said):
-    assert main(["--config=configs/relations.py", f"--workdir={tmp_path}/run", *changes]) == 2
-    assert said in capsys.readouterr().err and not (tmp_path / "run" / "config.json").exists()
+@pytest.mark.parametrize("mode", ["study", "data"])
+def test_what_cannot_be_is_said_before_anything_is_written(tmp_path, capsys, mode, changes, said):
+    assert main(["--config=configs/relations.py", f"--workdir={tmp_path}/run", f"--mode={mode}", *changes]) == 2
+    captured = capsys.readouterr()
+    assert said in captured.err and captured.out == "" and not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow

@@ -131,7 +131,7 @@ def test_flags(flag, said, study, capsys):
         ("def get_config(:\n", "is no valid Python: invalid syntax in line 1"),
         ("x = 1\n", "has no function get_config"),
         ("def get_config():\n    raise KeyError('a')\n", "KeyError: 'a'"),
-        ("def get_config():\n    raise ValueError('two\\nlines')\n", "ValueError: two lines"),
+        ("def get_config():\n    raise ValueError('two\\nlines')\n", "own.py: two lines.\n"),
         ("import no_such_module\n", "No module named 'no_such_module'"),
         ("import sys\nsys.exit(0)\n", "SystemExit"),
         ("def get_config():\n    return None\n", "returns NoneType"),
@@ -157,6 +157,22 @@ def test_config_files_that_are_none(tmp_path, capsys):
     assert "--config= is empty" in refused(capsys, workdir, "--config")
     (tmp_path / "config.txt").write_text("")
     assert "ends in .py" in refused(capsys, f"--config={tmp_path / 'config.txt'}", workdir)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("arms.py:longer", "name an arm, --config=configs/arms.py:ARM with tokens2, "),
+        ("relations_full.py", "name the cells, --config=configs/relations_full.py:CELLS with joint_exchangeable_1, "),
+        ("relations_sanity.py:doses", "name a family, --config=configs/relations_sanity.py:FAMILY with dose, kinds, "),
+    ],
+)
+def test_configs_that_want_an_argument(name, said, tmp_path, capsys):
+    """The config's own sentence alone."""
+    refusal = refused(capsys, f"--config=configs/{name}", f"--workdir={tmp_path / 'workdir'}")
+    assert refusal.startswith(f"Error: --config=configs/{name}: {said}") and refusal.endswith(
+        f", not {name.partition(':')[2]!r}.\n"
+    )
 
 
 def test_sources(study, tmp_path, capsys):

@@ -106,6 +106,8 @@ def test_mentions_that_nest_and_end_together():
         (sentence("a b", 2, 0).replace("1\ta", "one\ta"), 1, "'one' is not a valid ID"),
         (sentence("a b c", 2, 0, 2).replace("2\tb", "4\tb"), 2, "word 4 where 2 is due"),
         (sentence("a b", 2, 0).replace("\t2\t", "\t_\t"), 1, "word 1 (a) has no head"),
+        (sentence("a b", 2, 0).replace("2\tb", "2\t"), 2, "word 2 has no form"),
+        ("1-2\t \t" + "\t".join("_" * 8) + "\n" + sentence("a b", 2, 0), 1, "word 1-2 has no form"),
         (sentence("a b", 3, 0), 1, "word 1 (a) has head 3 of 2 words"),
         (sentence("a b c d", 0, 3, 4, 2), 2, "(b) is its own ancestor, a cycle"),
         (sentence("a b", 1, 0), 1, "word 1 (a) is its own ancestor, a cycle"),
@@ -126,6 +128,12 @@ def test_a_bad_sentence_is_skipped_and_counted(bad, line, said, tmp_path):
     ) as e:
         read(tmp_path, good * 2 + bad + good * 20 + bad)
     assert said in str(e.value)
+
+
+def test_a_byte_order_mark_takes_no_sentence_along(tmp_path):
+    content = sentence("one two", 2, 0) + sentence("three", 0)
+    ((document,), _, report) = read(tmp_path, "\ufeff" + content)
+    assert document.text == b"one two\nthree" and (report.sentences, report.bad) == (2, [])
 
 
 def test_what_cannot_be_read(tmp_path):

@@ -1,5 +1,6 @@
 """--mode=data: what stands in the terminal is what the corpus has."""
 
+import dataclasses
 import io
 import re
 
@@ -8,13 +9,19 @@ import pytest
 from rich.console import Console
 
 import main
+from configs import default, relations, relations_sanity
 from tests.train.test_conllu import many
 from train import data, draw, preview
-from train.config import DataConfig
+from train.config import DataConfig, StudyConfig, freeze
+from train.relations import language as languages
 from train.relations import parse, shortcuts
 
 
 def printed(config: DataConfig, width: int = 100) -> str:
+    return shown(dataclasses.replace(freeze(default.get_config().to_dict()), data=config), width)
+
+
+def shown(config: StudyConfig, width: int = 100) -> str:
     console = Console(file=io.StringIO(), width=width)
     preview.show(console, config)
     return console.file.getvalue()
@@ -58,6 +65,32 @@ def test_documents_links_floors_splits_and_fingerprint(language, monkeypatch):
     for split, (begin, end) in corpus.splits.items():
         assert re.search(rf"{split} +{end - begin} +{(end - begin) * 63:,} ", text)
     assert "162" in text and "word of the language" in text
+
+
+@pytest.mark.parametrize("family", ["P", "K"])
+def test_a_study_of_doses_shows_the_languages_that_its_runs_read(family):
+    """Those of each dose at the first judged seed, on the documents that its looks are taken on, and no splits."""
+    config = relations.get_config() if family == "P" else relations_sanity.get_config("kinds")
+    config.grid.init_seeds, config.dose.relations, config.dose.documents = (9, 1), (1, 3), 40
+    config = freeze(config.to_dict())
+    text = shown(config, 120)
+    row, rows = (3, 6) if family == "P" else (2, 7)
+    parts = re.split(r"(?m)^Dose ", text)[1:]
+    for dose, part in zip((1, 3), parts, strict=True):
+        spoken = parse.spoken(config.data, dose, 9)
+        assert part.startswith(f"{dose}, seed 9 (row {row} of {rows}): {', '.join(spoken.relations)}\n")
+        held = languages.documents(spoken, 9, 40, 42)
+        lines = [line for line in part.splitlines() if line[:1] not in ("", " ", "─", "└")]
+        texts = [" ".join(spoken.vocabulary.words[token] for token in tokens) for tokens in held.tokens]
+        assert " ".join(" ".join(lines[1:]).split()).startswith(" ".join(texts))
+        arcs = [line.split()[-1] for line in part.splitlines() if "┘" in line]
+        asked = {(*row,) for row in zip(held.links.document, held.links.query, held.links.relation, strict=True)}
+        assert sorted(arcs) == sorted(spoken.relations[relation] for *_, relation in asked)
+        for relation in shortcuts.table(spoken, 9):
+            assert re.search(rf"(?m)^ *{relation.name} +{relation.share:.0%} +\.000 ", part)
+    said = " ".join(text.split())
+    assert "40 documents are held out for the looks of tune and 40 for those of test" in said
+    assert "without end" in said and "windows of" not in text and "Fingerprint" not in text
 
 
 def test_text_sources(tmp_path):

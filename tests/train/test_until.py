@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from configs import relations
+from configs import relations, relations_full, relations_sanity
 from eval import answers
 from train import dose_study, grid, metrics, packs, sources, until
 from train.config import InputError, freeze
@@ -222,6 +222,23 @@ def test_a_dose_of_kinds():
     for which, dose in (("A,C", 3), ("6,A,C", 1)):
         with pytest.raises(InputError, match=f"dose.relations asks for {dose} of data.relations='{which}'"):
             until.spoken(frozen(data__relations=which).data, dose, 0)
+
+
+@pytest.mark.parametrize("config", [
+    relations.get_config(),
+    *map(relations_full.get_config, (*relations_full.CELLS, relations_full.MLP_FIRST)),
+    *map(relations_sanity.get_config, relations_sanity.SEEDS),
+])  # fmt: skip
+def test_our_studies_of_doses_pass_their_check(config):
+    study = freeze(config.to_dict())
+    dose_study.check(study, grid.cells_of(study, sources.vocab_size(study.data)))
+
+
+def test_fewer_bits_are_named_by_the_offsets():
+    config = frozen(data__offsets=(1, 2), data__relations="2", dose__relations=(1, 2))
+    dose_study.check(config, ())
+    with pytest.raises(InputError, match="data.relations='1' is not read .* leave it at 2, the bits of an answer"):
+        dose_study.check(frozen(data__offsets=(1, 2), data__relations="1"), ())
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ def at_dose(config: DataConfig, dose: int, seed: int) -> str:
       InputError: more than there are bits, or letters beside a number, or fewer than the dose.
     """
     number, letters = _relations(config)
-    if not letters and dose > len(config.offsets):
+    if not letters and dose > rows(config):
         raise InputError(
             f"dose.relations asks for {dose} relations and an answer has {len(config.offsets)} bits, one for each of "
             f"data.offsets; give at most {len(config.offsets)}, or more offsets."
@@ -66,7 +66,16 @@ def at_dose(config: DataConfig, dose: int, seed: int) -> str:
             f"dose.relations asks for {dose} of data.relations={config.relations!r}; in a study of doses name kinds "
             f"alone, at least {dose} of them, such as --config.data.relations=A,C,G, or leave it to family P."
         )
-    return ",".join(letters[index] for index in active(seed % len(letters), len(letters), dose))
+    return ",".join(letters[index] for index in active(seed % rows(config), rows(config), dose))
+
+
+def rows(config: DataConfig) -> int:
+    """Rows of the Latin square of a study of doses: as many as the kinds of data.relations, or as an answer has bits.
+
+    Raises:
+      InputError: data.relations names no relations.
+    """
+    return len(_relations(config)[1]) or len(config.offsets)
 
 
 def _relations(config: DataConfig) -> tuple[int, list[str]]:
