@@ -92,8 +92,8 @@ def write(
 
 
 def _summary(workdir: Workdir, table: pd.DataFrame, config: StudyConfig) -> list[dict]:
-    """A row a cell and dose that has fresh runs: its rate, T, when the first and the last of its relations were learnt,
-    and the loss at the stop."""
+    """A row a cell and dose that has fresh runs: its rate, T, when the first and the last of its relations were half
+    learnt, and the loss at the stop."""
     fresh, rows = table[table.stage == dose_study.FRESH], []
     for (heads, dose), runs in fresh.groupby(["num_heads", "relations"]):
         rows.append(
@@ -113,8 +113,8 @@ def _summary(workdir: Workdir, table: pd.DataFrame, config: StudyConfig) -> list
 
 
 def _apart(workdir: Workdir, runs: pd.DataFrame, dose: int, config: StudyConfig) -> str:
-    """Medians over runs of the looks at which the first and the last relation first were below the threshold; one that
-    never was counts as the cap."""
+    """Medians over runs of the looks at which the first and the last relation first had half of chance left; one that
+    never had counts as the cap."""
     if dose == 1:
         return ""
     folder = workdir.cell(f"{runs.cell.iloc[0]}_r{dose}")
@@ -122,7 +122,7 @@ def _apart(workdir: Workdir, runs: pd.DataFrame, dose: int, config: StudyConfig)
     for line in dose_study.looks(folder, dose_study.FRESH):
         mine = learnt.setdefault(line["replica"], dict.fromkeys(line["relations"], config.train.steps))
         for name, loss in line["relations"].items():
-            if loss is not None and loss <= config.dose.threshold:
+            if loss is not None and loss <= CHANCE / 2:
                 mine[name] = min(mine[name], line["step"])
     ends = [np.median([pick(one.values()) for one in learnt.values()]) for pick in (min, max) if learnt]
     return " and ".join(f"{end:,.0f}" for end in ends)
@@ -132,6 +132,7 @@ def _others(table: pd.DataFrame) -> list[dict]:
     """A row a cell, dose and start other than drawn weights."""
     rows = []
     for start, words in STARTS.items():
+        to_the_cap = start in starts.TO_THE_CAP
         for (heads, dose), runs in table[table.stage == start].groupby(["num_heads", "relations"]):
             rows.append(
                 {
@@ -139,8 +140,8 @@ def _others(table: pd.DataFrame) -> list[dict]:
                     "heads": heads,
                     "dose": dose,
                     "rate": f"{runs.learning_rate.iloc[0]:g}",
-                    "reached": f"{(runs.outcome == 'reached').sum()} of {len(runs)}",
-                    "median": f"{runs.steps.median():,.0f}",
+                    "reached": "" if to_the_cap else f"{(runs.outcome == 'reached').sum()} of {len(runs)}",
+                    "median": "" if to_the_cap else f"{runs.steps.median():,.0f}",
                     "loss": f"{runs.loss.mean():.3f}",
                     "worst": f"{runs.worst.max():.3f}",
                     "query_alone": "" if runs.query_alone.isna().all() else f"{runs.query_alone.mean():.3f}",

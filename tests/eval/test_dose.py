@@ -199,7 +199,7 @@ def test_relations_learnt_one_after_another(tmp_path):
     lines = [
         {"step": step, "replica": f"run{run}", "loss": 0.1, "relations": {"P1": early, "P2": late}}
         for run, last in enumerate((400, 600))
-        for step, early, late in ((50, 0.6, 0.7), (100, 0.04, 0.5), (last, 0.06, 0.03))
+        for step, early, late in ((50, 0.6, 0.7), (100, 0.3, 0.5), (last, 0.4, 0.2))
     ]
     folder.write_text("".join(json.dumps(line) + "\n" for line in lines))
     rows = dose_page._summary(workdir, dose.write_tables(workdir, cells, config), config)
