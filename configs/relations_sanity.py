@@ -2,9 +2,10 @@
 
 Command: python main.py --config=configs/relations_sanity.py:dose, and ...:kinds, the relations of families P and K
 Time:    TIME
-Expect:  a row a run in results/dose.csv (columns names, stage, loss, query_alone), read in docs/results/sanity.md: with
-         attention at most .02 nats a bit above its floor, with attention off ln 2 = .693, where the best rule is that
-         sees the query alone. Family K has two wide heads: with eight of width 8 induction takes 10,000 steps and more.
+Expect:  a row a run in results/dose.csv (columns names, stage, loss, shortcut, query_alone), read in
+         docs/results/sanity.md: with attention at most .02 nats a bit above its floor, far below the best shortcut,
+         with attention off ln 2 = .693, where the best rule is that sees the query alone. Family K has two wide heads:
+         with eight of width 8 induction takes 10,000 steps and more.
 """
 
 from configs import default

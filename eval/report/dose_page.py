@@ -98,6 +98,7 @@ def _summary(table: pd.DataFrame, config: StudyConfig) -> list[dict]:
                 "range": f"{runs.steps.min():,} to {runs.steps.max():,}",
                 "capped": f"{(runs.outcome != 'reached').sum()} of {len(runs)}",
                 "loss": f"{runs.loss.mean():.3f}",
+                "shortcut": f"{runs.shortcut.mean():.3f}",
                 "even": f"{even:.3f}" if (even := _even(dose, config)) else "",
             }
         )
