@@ -1,6 +1,7 @@
 """C4 from the runs of a workdir: T of every cell and dose, as a table, and the two verdicts."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 
@@ -17,7 +18,6 @@ from train.relations import parse, shortcuts
 from train.relations.language import Language
 from train.workdir import Workdir, write_json, write_table
 
-SHORTCUT_TOKENS = 200_000
 CLAIMS = {
     "C4a": "One head learns many relations slower",
     "C4b": "One head cannot hold many relations",
@@ -36,7 +36,8 @@ def write_tables(workdir: Workdir, cells: tuple[Cell, ...], config: StudyConfig)
     """Writes results/dose.csv and .parquet, a row a run, and returns them; empty before any stage is done.
 
     `loss` is the relational loss above its floor where the run stopped, `worst` the largest of all looks, in nats a
-    bit; `query_alone`, of runs without attention, that of the best rule which sees the query alone.
+    bit; `shortcut` what the best rules leave that are not the relations themselves, each bit guessed on its own, and
+    `query_alone`, of runs without attention, what the best rule leaves which sees the query alone.
     """
     rows = []
     for cell in cells:
@@ -63,6 +64,7 @@ def write_tables(workdir: Workdir, cells: tuple[Cell, ...], config: StudyConfig)
                             "outcome": run.why,
                             "loss": run.loss,
                             "worst": worst.get(run.replica.name, math.nan),
+                            "shortcut": _shortcut(spoken),
                             "query_alone": _query_alone(spoken) if stage == starts.NO_ATTENTION else math.nan,
                         }
                     )
@@ -82,9 +84,20 @@ def _worst(looks: list[dict]) -> dict[str, float]:
     return found
 
 
+@functools.cache
+def _rules(spoken: Language) -> tuple[shortcuts.Relation, ...]:
+    """The shortcut table of a language, which many runs have in common."""
+    return tuple(shortcuts.table(spoken, 0))
+
+
+def _shortcut(spoken: Language) -> float:
+    """Nats a bit above the floor that the best shortcuts leave, each relation's on its own."""
+    return sum(relation.share * relation.best_excess for relation in _rules(spoken))
+
+
 def _query_alone(spoken: Language) -> float:
     """Nats a bit above the floor that the best rule leaves which sees the query alone."""
-    found = shortcuts.table(spoken, 0, SHORTCUT_TOKENS)
+    found = _rules(spoken)
     sizes = np.array([relation.share for relation in found])
     return float(
         sizes @ [rule.loss - each.floor for each in found for rule in each.shortcuts if rule.rule == "query alone"]

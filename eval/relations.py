@@ -10,13 +10,15 @@ import pandas as pd
 
 from eval.answers import of_windows
 from eval.loss import BATCHES_PER_DISPATCH
-from train.config import EvalConfig
+from train.config import DataConfig, EvalConfig
 from train.data import Corpus, eval_windows
 from train.packs import Pack
+from train.relations import parse, shortcuts
 from train.windows import EvalWindows
 from train.workdir import Workdir
 
 TOKENS, ANSWERS, RELATIONAL = "every token", "answers", "relational bits"
+FLOOR, SHORTCUT = "floor", "best shortcut"  # rows of `excess` beside those of cells
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -133,10 +135,27 @@ def losses(
     return pd.DataFrame(rows)
 
 
+def beside_shortcuts(rows: pd.DataFrame, config: DataConfig) -> pd.DataFrame:
+    """`rows` of `losses` with two more columns, missing where a row is of no single relation.
+
+    `shortcut` is what the best rule leaves that is not the relation itself (the table of --mode=data), in nats a bit
+    above the floor; `below_shortcut` is whether the row's `excess` is less, so that some of it is due to the relation.
+    A loss that is no number lies below nothing.
+
+    Raises:
+      InputError: `config` is no language.
+    """
+    found = shortcuts.table(parse.language(config), config.language_seed)
+    best = rows.relation.map({relation.name: relation.best_excess for relation in found})
+    below = (rows.excess < best).astype("boolean").where(best.notna())
+    return rows.assign(shortcut=best, below_shortcut=below)
+
+
 def excess(workdir: Workdir, table: pd.DataFrame) -> pd.DataFrame:
     """Mean over the judged seeds of each cell in `table` at its chosen rate, on `test`: cell (rows) by relation
-    (columns), `excess` in nats a bit, and as its first row, named 'floor', what none can do without. Empty where the
-    text has no known floor."""
+    (columns), `excess` in nats a bit. Above the cells stand FLOOR, what none can do without, and SHORTCUT, what the
+    best rule leaves above it that needs no relation (NaN where a column is of no single relation). Empty where the text
+    has no known floor."""
     path = workdir.results / "relations.parquet"
     if not path.exists() or table.empty:
         return pd.DataFrame()
@@ -144,8 +163,8 @@ def excess(workdir: Workdir, table: pd.DataFrame) -> pd.DataFrame:
     rows = rows[rows.split == "test"].merge(table[["cell", "learning_rate"]])
     names = list(dict.fromkeys(rows.relation))
     means = rows.pivot_table(index="cell", columns="relation", values="excess").loc[list(table.cell), names]
-    floor = rows.groupby("relation").floor.first().rename("floor").to_frame().T[names]
-    return pd.concat([floor, means])
+    known = rows.groupby("relation")[["floor", "shortcut"]].first().set_axis([FLOOR, SHORTCUT], axis=1).T[names]
+    return pd.concat([known, means])
 
 
 def _answer_losses(

@@ -56,7 +56,7 @@ def show_relations(console: Console, workdir: Workdir, table: pd.DataFrame) -> N
     for name in found.index:
         shown.add_column(name, justify="right", no_wrap=True)
     for relation in found.columns:
-        shown.add_row(relation, *(f"{value:.3f}" for value in found[relation]))
+        shown.add_row(relation, *("" if pd.isna(value) else f"{value:.3f}" for value in found[relation]))
     console.print(shown)
 
 

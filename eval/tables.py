@@ -111,7 +111,9 @@ def write_tables(workdir: Workdir, cells: tuple[Cell, ...], config: StudyConfig,
     replicas = pd.DataFrame(replicas)
     table = _cell_rows(replicas, tuning.read(config, workdir, cells, corpus), corpus)
     write_table(workdir.results / "documents.parquet", pd.concat(documents, ignore_index=True))
-    every_relation = pd.concat(by_relation, ignore_index=True) if by_relation else pd.DataFrame()
+    every_relation = pd.DataFrame()
+    if by_relation:
+        every_relation = relations.beside_shortcuts(pd.concat(by_relation, ignore_index=True), config.data)
     for name, frame in (("replicas", replicas), ("cells", table), ("relations", every_relation)):
         for path in (workdir.results / f"{name}.parquet", workdir.results / f"{name}.csv"):
             if frame.empty:

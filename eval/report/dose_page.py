@@ -106,6 +106,7 @@ def _summary(workdir: Workdir, table: pd.DataFrame, config: StudyConfig) -> list
                 "capped": f"{(runs.outcome != 'reached').sum()} of {len(runs)}",
                 "apart": _apart(workdir, runs, dose, config),
                 "loss": f"{runs.loss.mean():.3f}",
+                "shortcut": f"{runs.shortcut.mean():.3f}",
                 "even": f"{even:.3f}" if (even := _even(dose, config)) else "",
             }
         )

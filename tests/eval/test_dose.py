@@ -124,6 +124,35 @@ def test_what_attention_off_leaves_at_best():
         assert dose._query_alone(spoken) == pytest.approx(np.log(2), abs=0.01)
 
 
+@pytest.mark.parametrize(("noise", "relations"), [(0.0, "1"), (0.1, "1"), (0.0, "D")])
+def test_the_best_shortcut(noise, relations):
+    """P1: the bag of the last four words, of which c = 0 ... 4 have the bit with probability C(4, c) / 16. D: the
+    latest rare word leaves nothing, but this rule is the relation itself and so does not count."""
+
+    def entropy(p):
+        p = np.clip(p, 1e-12, 1 - 1e-12)
+        return -(p * np.log(p) + (1 - p) * np.log(1 - p))
+
+    found = dose._shortcut(parse.language(DataConfig(source="relations", relations=relations, noise=noise)))
+    if relations == "D":
+        assert 0.2 < found < np.log(2)
+    else:
+        bag = np.dot([1, 4, 6, 4, 1], entropy(noise + (1 - 2 * noise) * np.arange(5) / 4)) / 16
+        assert found == pytest.approx(bag - entropy(noise), abs=0.01)
+
+
+def test_every_run_has_the_shortcut_of_its_own_language(tmp_path):
+    workdir, cells, config = dose_workdir(tmp_path, slow_at_many)
+    table = dose.write_tables(workdir, cells, config)
+    by_names = table.groupby("names").shortcut
+    assert table.shortcut.notna().all() and by_names.nunique().eq(1).all()
+    assert by_names.first()["P1"] == pytest.approx(0.541, abs=0.01) and by_names.first()["P11"] > 0.62
+    # Six relations are the mean of what each leaves alone: the text is the same but for the answers.
+    alone = table[table.relations == 1].groupby("names").shortcut.first()
+    assert len(alone) == 6 and table.shortcut[table.relations == 6].max() == pytest.approx(alone.mean(), abs=0.01)
+    assert table.query_alone.isna().all()
+
+
 def test_what_cannot_be_judged_is_said(tmp_path):
     workdir, cells, config = dose_workdir(tmp_path / "a", lambda heads, number, seed: CAP)
     for verdict in dose.judge(dose.write_tables(workdir, cells, config), config):

@@ -1,18 +1,23 @@
 """Losses by relation against plain sums over the answers of each document."""
 
 import dataclasses
+import io
 import json
+import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
+from rich.console import Console
 
 from configs import smoke
-from eval import loss, relations
+from eval import loss, relations, summary, tables
+from eval.report import page
 from main import main
 from mha.transformer import Transformer
+from tests.eval import workdirs
 from train import data, grid, packs, step
 from train.config import freeze
 
@@ -104,6 +109,46 @@ def _kinds(config):
     return parse.language(config.data).vocabulary.kinds
 
 
+def test_a_loss_below_the_best_shortcut_is_marked(tmp_path):
+    """Family P at offset 1: the bag of the last four words leaves .541 nats, whatever the floor; one cell's mean lies
+    below it and one's above, and what is of no single relation has no shortcut."""
+    workdir, table = workdirs.build(
+        tmp_path, claims={"launches": 0}, d_model=(16,), num_heads=(1, 2), init_seeds=(0, 1)
+    )
+    study = freeze(workdir.record()["config"])
+    spoken = dataclasses.replace(study.data, source="relations", relations="1")
+    planted = dict(zip(table.cell, (0.50, 0.58), strict=True))
+    for cell, excess in planted.items():
+        found = pd.read_parquet(workdir.cell(cell).documents(0))
+        runs = found[["learning_rate", "init_seed", "data_seed", "split"]].drop_duplicates()
+        losses = {relations.TOKENS: 0.01, relations.RELATIONAL: 0.02, "P1": excess}
+        rows = [runs.assign(relation=name, floor=0.0, excess=value, loss=value) for name, value in losses.items()]
+        rows = pd.concat(rows, ignore_index=True)
+        lost = (rows.relation == "P1") & (rows.init_seed == 1) & (rows.split == "tune")
+        rows.loc[lost, ["loss", "excess"]] = np.nan
+        rows.to_parquet(workdir.cell(cell).relations(0))
+    cells = grid.cells_of(study, data.VOCAB_SIZE)
+    corpus = data.open_corpus(workdir.data)
+    tables.write_tables(workdir, cells, dataclasses.replace(study, data=spoken), corpus)
+    written = pd.read_csv(workdir.results / "relations.csv")
+    alone = written.relation == "P1"
+    assert written.shortcut[~alone].isna().all() and written.below_shortcut[~alone].isna().all()
+    of_relation = written[alone]
+    np.testing.assert_allclose(of_relation.shortcut, 0.541, atol=0.01)
+    below = (of_relation.cell == table.cell[0]) & of_relation.excess.notna()
+    assert of_relation.below_shortcut.tolist() == below.tolist() and 0 < below.sum() < len(below) / 2
+
+    shown = relations.excess(workdir, table)
+    assert list(shown.index) == [relations.FLOOR, relations.SHORTCUT, *table.cell]
+    html = page.write(workdir, table).read_text()
+    html = html[html.index('id="relations"') :].split("</table>")[0]
+    assert re.findall("<strong>(.*?)</strong>", html) == ["✓ 0.500"] and "<td>0.580</td>" in html
+    assert "<th>best shortcut</th>" in html and f"<td>{of_relation.shortcut.iloc[0]:.3f}</td>" in html
+    console = Console(file=io.StringIO(), width=100)
+    summary.show_relations(console, workdir, table)
+    assert "best shortcut" in console.file.getvalue() and "nan" not in console.file.getvalue()
+
+
 @pytest.mark.slow
 def test_a_study_of_a_language(tmp_path, capsys):
     """Trained, evaluated, reported: tables, terminal and page have the floor and each relation's loss above it."""
@@ -118,6 +163,8 @@ def test_a_study_of_a_language(tmp_path, capsys):
     table = pd.read_csv(workdir / "results" / "relations.csv")
     assert set(table.relation) == {"every token", "answers", "relational bits", "P1", "P2", "D"}
     assert np.allclose(table.loss - table.floor, table.excess) and (table.floor > -1e-12).all()
+    of_relation = table.relation.isin(["P1", "P2", "D"])
+    assert (table.shortcut.notna() == of_relation).all() and table[of_relation].shortcut.between(0.2, 0.7).all()
     replicas = pd.read_csv(workdir / "results" / "replicas.csv")
     tokens = table[table.relation == "every token"].merge(replicas, on=["init_seed", "split", "learning_rate"])
     assert len(tokens) and np.allclose(tokens.loss_x, tokens.loss_y)

@@ -56,6 +56,12 @@ class Relation:
     def best(self) -> Shortcut:
         return _best([rule for rule in self.shortcuts if not rule.is_relation])
 
+    @property
+    def best_excess(self) -> float:
+        """Nats a bit above the floor that the best shortcut leaves; too high rather than too low, since the shares are
+        fitted to finite text."""
+        return self.best.loss - self.floor
+
 
 def table(spoken: Language, seed: int, num_tokens: int = TOKENS) -> list[Relation]:
     """Every relation that is switched on, from the first `num_tokens` tokens of `seed`."""
