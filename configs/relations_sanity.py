@@ -1,7 +1,7 @@
 """Is every relation learnable alone, and none of them without attention? Two layers on one relation at a time.
 
-Command: python main.py --config=configs/relations_sanity.py:dose, ...:kinds and ...:induction: family P, family K but for
-         induction, and induction, for which a head must read what another one wrote.
+Command: python main.py --config=configs/relations_sanity.py:dose, ...:kinds and ...:induction: family P, family K
+         without induction, and induction, for which a head must read what another one wrote.
 Time:    TIME
 Expect:  a row a run in results/dose.csv (columns names, stage, loss, shortcut, query_alone), read in
          docs/results/sanity.md: with attention at most .02 nats a bit above its floor, far below the best shortcut;

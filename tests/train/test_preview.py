@@ -71,6 +71,8 @@ def test_documents_links_floors_splits_and_fingerprint(language, monkeypatch):
 def test_a_study_of_doses_shows_the_languages_that_its_runs_read(family):
     """Those of each dose at the first judged seed, on the documents that its looks are taken on, and no splits."""
     config = relations.get_config() if family == "P" else relations_sanity.get_config("kinds")
+    if family == "K":
+        config.data.relations = "A,B,C,D,E,F,G"
     config.grid.init_seeds, config.dose.relations, config.dose.documents = (9, 1), (1, 3), 40
     config = freeze(config.to_dict())
     text = shown(config, 120)

@@ -227,7 +227,7 @@ def test_a_dose_of_kinds():
 @pytest.mark.parametrize("config", [
     relations.get_config(),
     *map(relations_full.get_config, (*relations_full.CELLS, relations_full.MLP_FIRST)),
-    *map(relations_sanity.get_config, relations_sanity.SEEDS),
+    *map(relations_sanity.get_config, relations_sanity.FAMILIES),
 ])  # fmt: skip
 def test_our_studies_of_doses_pass_their_check(config):
     study = freeze(config.to_dict())
