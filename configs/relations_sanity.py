@@ -2,11 +2,11 @@
 
 Command: python main.py --config=configs/relations_sanity.py:dose, ...:kinds and ...:induction: family P, family K
          without induction, and induction, for which a head must read what another one wrote.
-Time:    TIME
+Time:    on 2 cores of an AMD EPYC 3 minutes, 11 (on one of them) and 5.
 Expect:  a row a run in results/dose.csv (columns names, stage, loss, shortcut, query_alone), read in
          docs/results/sanity.md: with attention at most .02 nats a bit above its floor, far below the best shortcut;
-         with attention off ln 2 = .693, where the best rule is that sees the query alone. Induction is learnt all at
-         once, by some seeds later than the cap, so it has four; with eight heads of width 8 it takes 10,000 steps.
+         with attention off not below ln 2 = .693, where the best rule is that sees the query alone. Induction is learnt
+         all at once, and by few seeds within the cap: the second of its two is not among them.
 """
 
 from configs import default
@@ -15,7 +15,7 @@ from configs import default
 FAMILIES = {
     "dose": ("6", tuple(range(6)), 8, 0.003, "constant", 4_000),
     "kinds": ("A,B,C,D,E,F", tuple(range(6)), 8, 0.003, "cosine", 9_000),
-    "induction": ("G", tuple(range(4)), 2, 0.002, "cosine", 8_000),
+    "induction": ("G", tuple(range(2)), 2, 0.002, "cosine", 16_000),
 }
 
 
