@@ -162,9 +162,9 @@ class KindsReader:
             return 0.0
         kind, before_query = kind_of(word), self.frame - self.words
         p = 1.0 if self.words else self.gap.p_end()
-        if before_query == 8 or self.text[-1][0] == "k":
+        if before_query == 8:
             p *= kind == "c"
-        elif before_query <= 5:
+        elif before_query <= 5 or self.text[-1][0] == "k":
             p *= 0 if kind == "k" else SHARE[kind] / (100 - SHARE["k"])
         else:
             p *= SHARE[kind] / 100
