@@ -2,7 +2,7 @@
 
 Command: python main.py --config=configs/relations_sanity.py:dose, ...:kinds and ...:induction: family P, family K
          without induction, and induction, for which a head must read what another one wrote.
-Time:    on 2 cores of an AMD EPYC 3 minutes, 11 (on one of them) and 5.
+Time:    3, 8 and 5 minutes on 2 cores of an AMD EPYC.
 Expect:  a row a run in results/dose.csv (columns names, stage, loss, shortcut, query_alone), read in
          docs/results/sanity.md: with attention at most .02 nats a bit above its floor, far below the best shortcut;
          with attention off not below ln 2 = .693, where the best rule is that sees the query alone. Induction is learnt
