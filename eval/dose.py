@@ -177,7 +177,7 @@ def judge(table: pd.DataFrame, config: StudyConfig, beside: Sequence[Secondary] 
             f"all looks the largest: {kept.max():.3f})."
         )
     spoken = dose_secondary.language(config.data.demand, config.data.sources)
-    alike = [cell.judged for cell in beside if cell.language == spoken and not cell.mlp_first]  # of other depths
+    alike = [cell.runs for cell in beside if cell.language == spoken and not cell.mlp_first]  # of other depths
     fitted = dose_secondary.slopes([dose_secondary.fresh_runs(table), *alike], confidence)
     others = dose_secondary.corrected(list(beside), confidence)
     more = (*secondary, *_of_slopes(fitted), *_of_secondary(others))

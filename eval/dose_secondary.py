@@ -43,7 +43,7 @@ class Secondary:
         return f"{self.language}, {layers}{', the first an MLP alone' * self.mlp_first}"
 
     @property
-    def judged(self) -> pd.DataFrame:
+    def runs(self) -> pd.DataFrame:
         """The fresh runs that the rule reads."""
         stage = starts.MLP_FIRST if self.mlp_first else dose_study.FRESH
         return self.table[self.table.stage == stage] if len(self.table) else self.table
@@ -125,7 +125,7 @@ def corrected(cells: list[Secondary], confidence: float) -> list[Corrected]:
     """C4a's rule on each of the secondary cells that have the runs for it, as one family."""
     judged, p_values = {}, {}
     for cell in cells:
-        fresh = cell.judged
+        fresh = cell.runs
         if missing(fresh):
             continue
         runs = [steps_of(fresh, heads, dose) for dose in (FEW, MANY) for heads in (ONE_HEAD, MANY_HEADS)]

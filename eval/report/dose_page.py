@@ -48,6 +48,9 @@ def write(
     """
     import matplotlib
 
+    curves = {
+        dose: {cell.model.num_heads: _curves(workdir, cell, dose) for cell in cells} for dose in config.dose.relations
+    }
     with matplotlib.rc_context({**matplotlib.rcParamsDefault, **style.RC}):
         figures = {}
         if (table.stage == dose_study.FRESH).any():
@@ -59,15 +62,14 @@ def write(
             if ratios:
                 alt = f"How many times the steps of {MANY_HEADS} heads one head takes, against the number of relations."
                 figures["ratio"] = (_ratio(ratios), alt)
-        for dose in config.dose.relations:
-            curves = {cell.model.num_heads: _curves(workdir, cell, dose, config) for cell in cells}
-            if any(curve for curve in curves.values()):
+        for dose, of_heads in curves.items():
+            if any(of_heads.values()):
                 figures[f"curves_r{dose}"] = (
-                    _learning(curves, dose, config),
+                    _learning(of_heads, dose, config),
                     f"Relational loss at every look with {dose} relations, a line a seed.",
                 )
                 figures[f"relations_r{dose}"] = (
-                    _by_relation(curves, dose, config),
+                    _by_relation(of_heads, dose, config),
                     f"Loss of each relation at every look with {dose} relations, mean over the seeds.",
                 )
         drawn = {name: (style.svg(figure, name), alt) for name, (figure, alt) in figures.items()}
@@ -79,7 +81,7 @@ def write(
         figures={name: style.inline(text, alt, {}) for name, (text, alt) in drawn.items()},
         verdicts=verdicts,
         config=config,
-        rows=_summary(workdir, table, config),
+        rows=_summary(table, curves, config),
         others=_others(table),
         record=workdir.record(),
     )
@@ -91,7 +93,7 @@ def write(
     return workdir.report / "index.html"
 
 
-def _summary(workdir: Workdir, table: pd.DataFrame, config: StudyConfig) -> list[dict]:
+def _summary(table: pd.DataFrame, curves: dict[int, dict[int, dict]], config: StudyConfig) -> list[dict]:
     """A row a cell and dose that has fresh runs: its rate, T, when the first and the last of its relations were half
     learnt, and the loss at the stop."""
     fresh, rows = table[table.stage == dose_study.FRESH], []
@@ -104,7 +106,7 @@ def _summary(workdir: Workdir, table: pd.DataFrame, config: StudyConfig) -> list
                 "median": f"{runs.steps.median():,.0f}",
                 "range": f"{runs.steps.min():,} to {runs.steps.max():,}",
                 "capped": f"{(runs.outcome != 'reached').sum()} of {len(runs)}",
-                "apart": _apart(workdir, runs, dose, config),
+                "apart": _apart(curves[dose][heads], len(runs), config) if dose > 1 else "",
                 "loss": f"{runs.loss.mean():.3f}",
                 "shortcut": f"{runs.shortcut.mean():.3f}",
                 "even": f"{even:.3f}" if (even := _even(dose, config)) else "",
@@ -113,20 +115,20 @@ def _summary(workdir: Workdir, table: pd.DataFrame, config: StudyConfig) -> list
     return rows
 
 
-def _apart(workdir: Workdir, runs: pd.DataFrame, dose: int, config: StudyConfig) -> str:
-    """Medians over runs of the looks at which the first and the last relation first had half of chance left; one that
-    never had counts as the cap."""
-    if dose == 1:
-        return ""
-    folder = workdir.cell(f"{runs.cell.iloc[0]}_r{dose}")
-    learnt: dict[str, dict[str, int]] = {}
-    for line in dose_study.looks(folder, dose_study.FRESH):
-        mine = learnt.setdefault(line["replica"], dict.fromkeys(line["relations"], config.train.steps))
-        for name, loss in line["relations"].items():
-            if loss is not None and loss <= CHANCE / 2:
-                mine[name] = min(mine[name], line["step"])
-    ends = [np.median([pick(one.values()) for one in learnt.values()]) for pick in (min, max) if learnt]
-    return " and ".join(f"{end:,.0f}" for end in ends)
+def _apart(curves: dict[str, list[dict]], count: int, config: StudyConfig) -> str:
+    """Medians over `count` runs of the looks at which the first and the last relation first had half of chance left;
+    one that never had, or a run that never had a finite loss, counts as the cap."""
+    cap = config.train.steps
+    first, last = ([cap] * (count - len(curves)) for _ in range(2))
+    for lines in curves.values():
+        learnt = dict.fromkeys(lines[0]["relations"], cap)
+        for line in lines:
+            for name, loss in line["relations"].items():
+                if loss is not None and loss <= CHANCE / 2:
+                    learnt[name] = min(learnt[name], line["step"])
+        first.append(min(learnt.values()))
+        last.append(max(learnt.values()))
+    return f"{np.median(first):,.0f} and {np.median(last):,.0f}"
 
 
 def _others(table: pd.DataFrame) -> list[dict]:
@@ -164,7 +166,7 @@ def _even(dose: int, config: StudyConfig) -> float | None:
     return even_weights(dose) / dose if exchangeable and dose > 1 and not of_kinds(config) else None
 
 
-def _curves(workdir: Workdir, cell: Cell, dose: int, config: StudyConfig) -> dict[str, list[dict]]:
+def _curves(workdir: Workdir, cell: Cell, dose: int) -> dict[str, list[dict]]:
     """Looks of the fresh runs, by run."""
     curves: dict[str, list[dict]] = {}
     for line in dose_study.looks(workdir.cell(dose_study.name_of(cell, dose)), dose_study.FRESH):
@@ -211,9 +213,7 @@ def _learning(curves: dict[int, dict], dose: int, config: StudyConfig):
     axes.axhline(config.dose.threshold, color=style.MUTED, linewidth=0.8, linestyle=":")
     even = _even(dose, config)
     if even:
-        axes.axhline(even, color=style.MUTED, linewidth=0.8)
-        axes.text(1, even, "even weights", transform=axes.get_yaxis_transform(), ha="right", va="bottom",
-                  fontsize=8, color=style.MUTED)  # fmt: skip
+        _named_line(axes, even, "even weights", "-")
     axes.set(xlabel="training steps", xscale="log", ylim=(0, 1.15 * CHANCE))
     axes.legend()
     return figure
@@ -251,9 +251,7 @@ def _ratio(ratios: dict[int, Interval]):
     _intervals(axes, found, 0.0, style.category(0), style.marker(0), "mean over seeds, capped runs as the cap")
     axes.axhline(1, color=style.INK, linewidth=1)
     for factor, words in ((math.exp(dose_rules.SLOWER), "matters"), (math.exp(dose_rules.CONTROL), "control")):
-        axes.axhline(factor, color=style.MUTED, linewidth=0.8, linestyle=":")
-        axes.text(1, factor, f"{words}: {factor:g}", transform=axes.get_yaxis_transform(), ha="right", va="bottom",
-                  fontsize=8, color=style.MUTED)  # fmt: skip
+        _named_line(axes, factor, f"{words}: {factor:g}", ":")
     axes.set(yscale="log", xlabel="relations switched on", xticks=list(ratios))
     low, high = (pick(end for one in found.values() for end in one[:3] if end == end) for pick in (min, max))
     ticks = [tick for tick in (0.2, 0.5, 1, 2, 5, 10, 20, 50) if 0.8 * min(low, 1) <= tick <= 1.25 * max(high, 2)]
@@ -261,6 +259,12 @@ def _ratio(ratios: dict[int, Interval]):
     axes.set_yticks([], minor=True)
     axes.legend()
     return figure
+
+
+def _named_line(axes, height: float, words: str, linestyle: str) -> None:
+    axes.axhline(height, color=style.MUTED, linewidth=0.8, linestyle=linestyle)
+    axes.text(1, height, words, transform=axes.get_yaxis_transform(), ha="right", va="bottom", fontsize=8,
+              color=style.MUTED)  # fmt: skip
 
 
 def _intervals(axes, found: dict[int, Interval], shift: float, colour, mark, label: str) -> None:

@@ -227,11 +227,14 @@ def test_relations_learnt_one_after_another(tmp_path):
     folder = workdir.cell("d064_h001_r6").path / dose_study.FRESH / "looks.jsonl"
     lines = [
         {"step": step, "replica": f"run{run}", "loss": 0.1, "relations": {"P1": early, "P2": late}}
-        for run, last in enumerate((400, 600))
+        for run, last in enumerate((400, 600) * 3)
         for step, early, late in ((50, 0.6, 0.7), (100, 0.3, 0.5), (last, 0.4, 0.2))
     ]
     folder.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    rows = dose_page._summary(workdir, dose.write_tables(workdir, cells, config), config)
+    curves = {
+        number: {cell.model.num_heads: dose_page._curves(workdir, cell, number) for cell in cells} for number in (1, 6)
+    }
+    rows = dose_page._summary(dose.write_tables(workdir, cells, config), curves, config)
     apart = {(row["heads"], row["dose"]): row["apart"] for row in rows}
     assert apart[1, 6] == "100 and 500" and apart[8, 6] == "10,000 and 10,000" and apart[1, 1] == ""
 
