@@ -4,6 +4,8 @@ python -m benchmarks.attention --torch_python /tmp/torch/bin/python --output doc
     all cores; writes attention.json, attention.md and attention.svg; --parts attention memory takes 7 minutes
 python -m benchmarks.attention --cores 1 --parts step --d_model 64 128 --output docs/benchmarks/attention_one_core
     a process of one core, as a study's worker runs
+python -m benchmarks.attention --parts step --d_model 64 --num_heads 4 --batch 32 --length 64 --layers 2
+    one replica of the default study
 
 Without --torch_python, PyTorch is left out. It is needed here alone and stays out of requirements.txt; install it with
     python -m venv /tmp/torch && /tmp/torch/bin/pip install torch==2.13.0
@@ -16,7 +18,7 @@ import pathlib
 import platform
 from unittest import mock
 
-LAYERS, VOCAB = 4, 256
+VOCAB = 256
 
 
 def main():
@@ -26,6 +28,7 @@ def main():
     arguments.add_argument("--parts", nargs="+", default=["attention", "step", "memory"])
     arguments.add_argument("--batch", type=int, default=16, help="documents; a quarter of it at d_model 512")
     arguments.add_argument("--length", type=int, default=256)
+    arguments.add_argument("--layers", type=int, default=4, help="of a whole training step's model")
     arguments.add_argument("--rounds", type=int, default=12)
     arguments.add_argument("--cores", type=int, default=0, help="cores this process may use; 0 for all")
     arguments.add_argument("--torch_python", help="a Python that can import torch")
@@ -48,7 +51,7 @@ def run(args):
     torch = peers.Torch(args.torch_python, cores) if args.torch_python else None
     versions = {"python": platform.python_version(), "jax": jax.__version__, "torch": torch.version if torch else None}
     limits = {"exp_per_s": timing.exp_rate(), "matmul_flops": timing.matmul_rate()}
-    shape = {"length": args.length, "layers": LAYERS, "rounds": args.rounds}
+    shape = {"length": args.length, "layers": args.layers, "rounds": args.rounds}
     device = jax.devices()[0].device_kind
     results = {"cores": cores, "device": device, "machine": cpu_name(), "versions": versions, "limits": limits, **shape}
     results |= {"xla_flags": os.environ.get("XLA_FLAGS", ""), "attention": [], "step": [], "memory": None}
@@ -62,7 +65,7 @@ def run(args):
                 results["attention"].append(attention_cell(cell, args.rounds, torch, limits))
                 print(report.attention_row(results["attention"][-1]), flush=True)
             if "step" in args.parts:
-                results["step"].append(step_cell(cell, args.rounds, torch))
+                results["step"].append(step_cell(cell, args.layers, args.rounds, torch))
                 print(report.step_row(results["step"][-1]), flush=True)
     if "memory" in args.parts:
         results["memory"] = memory()
@@ -130,7 +133,7 @@ def attention_cell(cell: dict, rounds: int, torch, limits: dict) -> dict:
     )
 
 
-def training_step(cell: dict, attend):
+def training_step(cell: dict, attend, layers: int):
     """A compiled AdamW step of a Transformer whose attention is `attend`, and its arguments' shapes."""
     import jax
     import jax.numpy as jnp
@@ -140,7 +143,7 @@ def training_step(cell: dict, attend):
     from mha.kernels import dispatch
 
     d_model = cell["heads"] * cell["d_k"]
-    d_ff = (4 * d_model,) * LAYERS
+    d_ff = (4 * d_model,) * layers
     config = transformer.ModelConfig(VOCAB, cell["length"], d_model, cell["heads"], cell["d_k"], d_ff)
     optimizer = optax.adamw(1e-3)
     tokens = jax.ShapeDtypeStruct((cell["batch"], cell["length"] + 1), jnp.int32)
@@ -161,7 +164,7 @@ def training_step(cell: dict, attend):
         return jax.jit(step, donate_argnums=(0, 1)).lower(params, state, tokens).compile(), (params, state, tokens)
 
 
-def step_cell(cell: dict, rounds: int, torch) -> dict:
+def step_cell(cell: dict, layers: int, rounds: int, torch) -> dict:
     """A whole training step at one shape: milliseconds of ours, of JAX's attention in ours, and of PyTorch eager."""
     import time
 
@@ -174,7 +177,7 @@ def step_cell(cell: dict, rounds: int, torch) -> dict:
     runs, compile_s = {}, {}
     for name, attend in {"ours": dispatch.attend, "jax_nn": peers.jax_nn, "identity": peers.identity}.items():
         start = time.perf_counter()
-        step, shapes = training_step(cell, attend)
+        step, shapes = training_step(cell, attend, layers)
         compile_s[name] = time.perf_counter() - start
         held = list(jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes))
         held[0] = jax.tree.map(lambda x: 0.02 * jax.random.normal(jax.random.key(0), x.shape), shapes[0])
@@ -185,7 +188,7 @@ def step_cell(cell: dict, rounds: int, torch) -> dict:
 
         runs[name] = timing.timed(advance)
     if torch:
-        runs["torch"] = torch.case("step", **cell, vocab=VOCAB, layers=LAYERS)
+        runs["torch"] = torch.case("step", **cell, vocab=VOCAB, layers=layers)
     return cell | {"step": timing.take_turns(runs, rounds, 2), "compile_s": compile_s}
 
 
@@ -197,7 +200,7 @@ def memory() -> dict:
     cell = {"batch": 32, "length": 512, "heads": 512, "d_k": 1}
     sizes = {}
     for name, attend in {"ours": dispatch.attend, "identity": peers.identity}.items():
-        sizes[name] = training_step(cell, attend)[0].memory_analysis().temp_size_in_bytes
+        sizes[name] = training_step(cell, attend, layers=4)[0].memory_analysis().temp_size_in_bytes
     return cell | {"temporaries": sizes}
 
 

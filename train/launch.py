@@ -7,7 +7,7 @@ import traceback
 import jax
 import numpy as np
 
-from train import loop, memory, packs, sharding
+from train import loop, memory, packs, sharding, timing
 from train.checkpoint import CorruptCheckpoint
 from train.config import InputError, StudyConfig
 from train.data import Corpus
@@ -21,18 +21,26 @@ from train.workdir import CellFolder, Workdir, disk_is_full, write_table
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """What is done with a cell: `train` (see `train_cells`) or `evaluate`."""
+    """What is done with one cell, `train` (see `train_cells`) or `evaluate`, or with several: `time`."""
 
     what: str
-    cell: Cell
+    cells: tuple[Cell, ...]
     evaluate: bool = False
     end: str = ""
 
+    @property
+    def name(self) -> str:
+        return self.cells[0].name if len(self.cells) == 1 else "all cells"
+
     def run(self, study: "Study") -> None:
+        if self.what == "time":
+            timing.measure(study, self.cells)
+            return
+        (cell,) = self.cells
         if self.what == "train":
-            train_cell(study, self.cell, self.evaluate, self.end)
+            train_cell(study, cell, self.evaluate, self.end)
         else:
-            evaluate_cell(study, self.cell)
+            evaluate_cell(study, cell)
 
 
 @dataclasses.dataclass
@@ -106,7 +114,7 @@ def train_cells(study: Study, cells: tuple[Cell, ...], evaluate: bool, end: str 
         if cell not in lacking:
             train_cell(study, cell, evaluate, end)
     if lacking:
-        study.workers.run([Job("train", cell, evaluate, end) for cell in lacking], study.progress)
+        study.workers.run([Job("train", (cell,), evaluate, end) for cell in lacking], study.progress)
 
 
 def train_cell(study: Study, cell: Cell, evaluate: bool, end: str) -> None:
@@ -128,7 +136,7 @@ def evaluate_cells(study: Study, cells: tuple[Cell, ...]) -> None:
     """Evaluates the restored checkpoint of every trained cell once more."""
     study.progress.expect(len(cells))
     if study.workers:
-        study.workers.run([Job("evaluate", cell) for cell in cells], study.progress)
+        study.workers.run([Job("evaluate", (cell,)) for cell in cells], study.progress)
         return
     for cell in cells:
         evaluate_cell(study, cell)
@@ -145,6 +153,19 @@ def evaluate_cell(study: Study, cell: Cell) -> None:
         if records and all(record["trained"] is not None for record in records):
             state = folder.status()["state"]
             folder.write_status(*_outcome(folder, state if state in ("tuned", "passed_over") else "done"))
+
+
+def time_cells(study: Study, cells: tuple[Cell, ...]) -> None:
+    """Times the steps of every trained cell that has no timing.json, with nothing beside it."""
+    cells = timing.lacking(study, cells)
+    if not cells:
+        return
+    study.progress.expect(1)
+    job = Job("time", cells)
+    if study.workers:
+        study.workers.run([job], study.progress)
+    else:
+        job.run(study)
 
 
 def _lacks_something(study: Study, cell: Cell, evaluate: bool) -> bool:
@@ -185,8 +206,9 @@ def _train_pack(study: Study, cell: Cell, folder: CellFolder, pack: Pack) -> Non
     study.programs[cell.name, pack.index] = program
     state = loop.train(program, folder, study.config, study.corpus.fingerprint, study.stop, study.progress)
     study.progress.begin(cell.name, "measuring the final loss")
+    params = jax.device_put(state.params, jax.local_devices()[0])  # as a restored pack's are: one compiled evaluation
     losses = study.stop.wait_for(
-        lambda: study.evaluation.document_losses(pack, state.params, study.corpus, "tune", study.config.eval)
+        lambda: study.evaluation.document_losses(pack, params, study.corpus, "tune", study.config.eval)
     )
     outcome = {
         "step": study.config.train.steps,

@@ -73,7 +73,8 @@ def init(model: ModelConfig, config: TrainConfig, init_seeds_R: jax.Array) -> St
     """
 
     def one(seed):
-        params = Transformer(model).init(jax.random.key(seed), jnp.zeros((1, 1), jnp.int32))["params"]
+        tokens = jax.ShapeDtypeStruct((1, 1), jnp.int32)
+        params = Transformer(model).lazy_init(jax.random.key(seed), tokens)["params"]  # without the forward pass
         return State(params, optimizer.transformation(config).init(params), jnp.int32(-1))
 
     return jax.vmap(one)(init_seeds_R)

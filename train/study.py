@@ -190,7 +190,7 @@ def _corpus(
 def _write(config, mode, workdir, corpus, every_cell, cells, beside, evaluation, console, stop, pool) -> int:
     import jax
 
-    from train import compile_cache, launch, prices, stages, timing
+    from train import compile_cache, launch, prices, stages
 
     compile_cache.use(lambda text: console.print(text, highlight=False, markup=False))
     if mode in TRAINING:
@@ -204,9 +204,9 @@ def _write(config, mode, workdir, corpus, every_cell, cells, beside, evaluation,
             stages.train(study, every_cell, cells, evaluate=mode == "study")
         if mode == "eval":
             launch.evaluate_cells(study, cells)
-        pool.leave()
         if mode == "study":
-            timing.measure(study, cells)
+            launch.time_cells(study, cells)
+        pool.leave()
         progress.begin("results", "writing tables")
         with stop.at_once():
             table = evaluation.write_tables(workdir, every_cell, config, corpus)

@@ -1,4 +1,4 @@
-"""Step times, measured in a pass of their own with nothing beside it."""
+"""Step times, measured with nothing beside them, in a process like those that trained the cells."""
 
 import statistics
 import time
@@ -6,7 +6,6 @@ import time
 import jax
 
 from train.grid import Cell
-from train.launch import Study
 from train.packs import from_json
 from train.program import Program
 from train.workdir import TIMING, read_measured, write_json
@@ -15,24 +14,37 @@ ROUNDS = 3
 SECONDS = 0.4  # aimed at for one measurement
 
 
-def measure(study: Study, cells: tuple[Cell, ...]) -> None:
-    """Writes timing.json of each trained cell that has none: the median step time of one replica over ROUNDS, the cells
-    taken in turn so that a machine's drift meets all of them."""
+def lacking(study, cells: tuple[Cell, ...]) -> tuple[Cell, ...]:
+    """The trained cells without a timing.json."""
+    return tuple(cell for cell in cells if _first_pack(study, cell) and not _measured(study, cell))
+
+
+def _first_pack(study, cell: Cell) -> dict | None:
+    """The record of the cell's first pack, if it is trained."""
+    records = study.workdir.cell(cell.name).packs()
+    return records[0] if records and records[0]["trained"] is not None else None
+
+
+def _measured(study, cell: Cell) -> dict | None:
+    return read_measured(study.workdir.cell(cell.name).timing, TIMING)
+
+
+def measure(study, cells: tuple[Cell, ...]) -> None:
+    """Writes timing.json of each of `cells`, all trained: the median step time of one replica over ROUNDS, the cells
+    taken in turn so that a machine's drift meets all of them.
+
+    Args:
+      study: a train.launch.Study; what it has compiled is not compiled again.
+    """
     programs, states = {}, {}
     for cell in cells:
-        folder = study.workdir.cell(cell.name)
-        records = folder.packs()
-        if read_measured(folder.timing, TIMING) or not records or records[0]["trained"] is None:
-            continue
         study.progress.begin(cell.name, "preparing the timing pass")
-        pack = from_json(records[0])
+        pack = from_json(_first_pack(study, cell))
         program = study.programs.get((cell.name, 0))
         program = program or study.stop.wait_for(lambda p=pack: Program(p, study.config, study.corpus))
         programs[cell.name] = program
         # On the host, since the states of all cells together may not fit the device.
         states[cell.name] = study.stop.wait_for(lambda p=program: jax.device_get(p.init()))
-    if not programs:
-        return
     study.progress.begin("all cells", "timing steps, one cell at a time")
     counts = dict.fromkeys(programs, 1)
     taken = {name: [] for name in programs}
@@ -62,3 +74,4 @@ def measure(study: Study, cells: tuple[Cell, ...]) -> None:
             "rounds": ROUNDS,
         }
         write_json(study.workdir.cell(name).timing, timing)
+    study.progress.end("all cells", "done", "")

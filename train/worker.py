@@ -15,7 +15,7 @@ import traceback
 
 import numpy as np
 
-from train.grid import Cell, Replica
+from train.grid import Replica
 from train.preemption import Notice, Preempted
 from train.workdir import Workdir, disk_is_full
 
@@ -94,7 +94,9 @@ def _serve(workdir: Workdir, evaluation, stop: Notice, jobs: queue.SimpleQueue, 
             job = jobs.get()
         if job["what"] == "leave":
             return
-        replicas = tuple(Replica(**replica) for replica in job["replicas"])
-        cell: Cell = dataclasses.replace(cells[job["cell"]], replicas=replicas)
-        launch.Job(job["what"], cell, job["evaluate"], job["end"]).run(study)
+        asked = tuple(
+            dataclasses.replace(cells[cell["name"]], replicas=tuple(Replica(**replica) for replica in cell["replicas"]))
+            for cell in job["cells"]
+        )
+        launch.Job(job["what"], asked, job["evaluate"], job["end"]).run(study)
         report.send("finished")

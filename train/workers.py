@@ -93,15 +93,17 @@ class Workers:
     def _give(self, slot: int, job: Job) -> None:
         worker = self._slots[slot]
         if worker is None:
-            self._lines[slot].begin(job.cell.name, "waiting for its worker to start")
+            self._lines[slot].begin(job.name, "waiting for its worker to start")
             where = str(self._workdir.path.resolve()), str(slot), jax.default_backend()
             worker = _Worker([*self._command, *where], slot, self._lock)
             self._slots[slot] = worker
             threading.Thread(target=worker.read, args=(self._events,), daemon=True).start()
         worker.job = job
-        replicas = [dataclasses.asdict(replica) for replica in job.cell.replicas]
-        line = {"what": job.what, "cell": job.cell.name, "replicas": replicas}
-        worker.send(line | {"evaluate": job.evaluate, "end": job.end})
+        cells = [
+            {"name": cell.name, "replicas": [dataclasses.asdict(replica) for replica in cell.replicas]}
+            for cell in job.cells
+        ]
+        worker.send({"what": job.what, "cells": cells, "evaluate": job.evaluate, "end": job.end})
 
     def _show(self, slot: int, call: str, args: list) -> None:
         line = self._lines[slot]
@@ -123,11 +125,13 @@ class Workers:
             self._slots[worker.slot] = None
         if job is None:
             return None
-        folder, line = self._workdir.cell(job.cell.name), self._lines[worker.slot]
+        folder, line = self._workdir.cell(job.name), self._lines[worker.slot]
         killed_for_memory = code == -signal.SIGKILL and cgroup.oom_kills() > self._oom_kills
         self._oom_kills += killed_for_memory
-        tried[job.cell.name] += 1
-        first = tried[job.cell.name] == 1
+        tried[job.name] += 1
+        first = tried[job.name] == 1
+        if job.what == "time":
+            return self._timing_died(code, job if first else None, line)
         if killed_for_memory and first and packs.halve(folder):
             line.say("its worker was killed for want of memory; it starts again with half the replicas at once.")
             return job
@@ -142,8 +146,17 @@ class Workers:
             folder.write_status("out_of_memory", reason)
         else:
             folder.write_status("failed", f"its worker ended {_how(code)}, twice.")
-        line.end(job.cell.name, *folder.status().values())
+        line.end(job.name, *folder.status().values())
         return None
+
+    def _timing_died(self, code: int, again: Job | None, line: Line) -> Job | None:
+        """The cells stay done without step times, which the study's next start measures."""
+        if again:
+            line.say(f"the worker that times steps ended {_how(code)}; a new one begins again.")
+        else:
+            reason = f"the worker that times steps ended {_how(code)}, twice; the same command tries it again."
+            line.end("step times", "not measured", reason)
+        return again
 
     def _pass_on_and_wait(self) -> None:
         running = [worker.process for worker in self._slots if worker]
@@ -187,8 +200,10 @@ class _Worker:
 
 def _cost(job: Job) -> float:
     """FLOPs a token, exps counted by the time that they take, times replicas."""
-    model = job.cell.model
-    return len(job.cell.replicas) * (budget.flops_per_token(model) + FLOPS_PER_EXP * budget.exps_per_token(model))
+    return sum(
+        len(cell.replicas) * (budget.flops_per_token(cell.model) + FLOPS_PER_EXP * budget.exps_per_token(cell.model))
+        for cell in job.cells
+    )
 
 
 def _how(code: int) -> str:

@@ -53,8 +53,8 @@ def choose(requested: str, *, backend: str, d_k: int, length: int, dtype, causal
         return Choice("lanes", "at d_k=1 the exponentials are the bound: a kernel that keeps them in registers")
     if not refusals["cudnn"]:
         return Choice("cudnn", f"cuDNN's flash attention, d_k={d_k} padded to a multiple of 8")
-    if backend == "cpu" and 2 * d_k >= length:
-        return Choice("reference", f"at d_k={d_k} >= T/2={length / 2:g} the matmuls outweigh what tiles of logits save")
+    if backend == "cpu" and d_k >= length:
+        return Choice("reference", f"at d_k={d_k} >= T={length} the matmuls outweigh what tiles of logits save")
     return Choice("blockwise", f"tiles of logits that stay in the cache, by matmuls over d_k={d_k}")
 
 

@@ -99,6 +99,40 @@ def test_a_cell_whose_worker_dies_twice_waits_for_the_next_start(study, beside, 
     assert_same_results(study, beside)
 
 
+@pytest.fixture
+def untimed(beside, tmp_path):
+    """The study, done but for its step times."""
+    done = beside.copy(tmp_path / "workdir")
+    for name in CELLS:
+        (done.cell(name) / "timing.json").unlink()
+    return done
+
+
+TIMES = Fault("train.timing", "statistics.median")
+
+
+def test_steps_are_timed_in_a_worker_whose_death_costs_the_times_alone(untimed, beside, with_fault, capsys):
+    marker = with_fault(TIMES)
+    assert untimed.run(PROCESSES) == DONE and marker.exists()
+    output = capsys.readouterr().out
+    assert output.count("the worker that times steps ended by signal 9; a new one begins again") == 1
+    for name in CELLS:
+        assert json.loads((untimed.cell(name) / "timing.json").read_text())["step_ms"] > 0
+    assert_same_results(untimed, beside)
+
+
+@pytest.mark.slow
+def test_step_times_that_two_workers_die_of_wait_for_the_next_start(untimed, beside, with_fault, monkeypatch, capsys):
+    with_fault(TIMES, always=True)
+    assert untimed.run(PROCESSES) == DONE
+    assert "ended by signal 9, twice; the same command tries it again" in capsys.readouterr().out
+    assert pd.read_csv(untimed.workdir / "results" / "replicas.csv").step_ms.isna().all()
+    assert_same_results(untimed, beside)
+    monkeypatch.undo()
+    assert untimed.run(PROCESSES) == DONE
+    assert (pd.read_csv(untimed.workdir / "results" / "replicas.csv").step_ms > 0).all()
+
+
 @several_cores
 def test_terminated_with_its_workers_and_continued_as_begun(study, beside, tmp_path):
     """The command that continues names no launcher, and goes on with that of the workdir."""
@@ -226,7 +260,7 @@ def test_evaluation_repeats_the_bits_of_workers(beside, tmp_path):
 def test_longest_first():
     def job(heads, replicas):
         model = launch.packs.ModelConfig(256, 64, 64, heads, 64 // heads, (256, 256))
-        return launch.Job("train", launch.Cell(model, (None,) * replicas))
+        return launch.Job("train", (launch.Cell(model, (None,) * replicas),))
 
     jobs = [job(1, 2), job(64, 2), job(8, 2), job(1, 9)]
     order = sorted(jobs, key=workers._cost, reverse=True)

@@ -78,8 +78,9 @@ class Study:
         return json.loads((self.cell(name) / "status.json").read_text())["reason"]
 
     def checkpoints(self, name: str) -> list[int]:
+        """The steps of its checkpoints; none of a cell that was stopped before it made their folder."""
         folder = self.cell(name) / "checkpoints" / "pack_0"
-        return sorted(int(path.name) for path in folder.iterdir() if path.name.isdecimal())
+        return sorted(int(path.name) for path in folder.glob("*") if path.name.isdecimal())
 
     def change_packs(self, name: str, change) -> None:
         """Rewrites packs.json of a cell with `change(packs)`."""

@@ -19,8 +19,8 @@ CPU = dict(backend="cpu", length=256, dtype=jnp.float32, causal=True, segments=T
         ("cpu", 1, jnp.float64, "heads_minor"),
         ("cpu", 2, jnp.float32, "blockwise"),
         ("cpu", 16, jnp.float32, "blockwise"),
-        ("cpu", 127, jnp.float32, "blockwise"),
-        ("cpu", 128, jnp.float32, "reference"),  # half as wide as T
+        ("cpu", 255, jnp.float32, "blockwise"),
+        ("cpu", 256, jnp.float32, "reference"),  # as wide as T
         ("gpu", 1, jnp.float32, "lanes"),
         ("gpu", 1, jnp.bfloat16, "lanes"),
         ("gpu", 1, jnp.float64, "blockwise"),
