@@ -127,7 +127,7 @@ class Transformer(nn.Module):
         out: dict[str, list] = {"residual": [x_BTD], "heads": [], "weights": []}
         recomputed = RECOMPUTED[config.remat]
         block = Block if recomputed is None else nn.remat(Block, static_argnums=(4,), policy=recomputed)
-        for layer, d_ff in enumerate(config.d_ff):
+        for layer, d_ff in enumerate(config.d_ff):  # no scan: layers may differ in d_ff
             gate_H = None if gates_LH is None else gates_LH[layer]
             x_BTD, seen = block(config, d_ff, name=f"block_{layer}")(x_BTD, segments_BT, gate_H, want_weights)
             out["residual"].append(x_BTD)

@@ -34,7 +34,7 @@ class Job:
 
     def run(self, study: "Study") -> None:
         if self.what == "time":
-            timing.measure(study, self.cells)
+            _measure(study, self.cells)
             return
         (cell,) = self.cells
         if self.what == "train":
@@ -90,8 +90,8 @@ def check(
     if too_large:
         raise InputError(
             f"estimated memory exceeds the {memory.gigabytes(allowed)} available, even for one replica at a time: "
-            f"{', '.join(too_large)}; lower train.batch_size or data.seq_len, drop these cells with --cells, or raise "
-            f"train.memory_limit_gb."
+            f"{', '.join(too_large)}; raise train.accumulate, set model.remat=block, lower train.batch_size or "
+            f"data.seq_len, drop these cells with --cells, or raise train.memory_limit_gb."
         )
     largest = sorted(sizes, key=sizes.get, reverse=True)[:workers]
     together = sum(sizes[name] for name in largest)
@@ -118,18 +118,36 @@ def train_cells(study: Study, cells: tuple[Cell, ...], evaluate: bool, end: str 
 
 
 def train_cell(study: Study, cell: Cell, evaluate: bool, end: str) -> None:
-    """What `train_cells` does with one cell."""
+    """What `train_cells` does with one cell; out of memory, it is tried once more with half its replicas at once."""
     folder = study.workdir.cell(cell.name)
-    planned = packs.plan(cell, folder, study.config, len(study.corpus.tokens), study.progress.say)
     with faults_stay_in(study, cell.name):
-        if not all(trained for _, trained in planned):
-            folder.write_status("running")
-        for pack, trained in planned:
-            if not trained:
-                _train_pack(study, cell, folder, pack)
-            if evaluate and not folder.evaluated(pack.index):
-                _evaluate_or_train_again(study, cell, folder, pack)
+        if not _memory_sufficed(study, cell, folder, evaluate):  # whose error, gone now, held what filled the memory
+            study.progress.say("memory ran out; it starts again with half the replicas at once.")
+            _train_packs(study, cell, folder, evaluate)
         folder.write_status(*_outcome(folder, end))
+
+
+def _memory_sufficed(study: Study, cell: Cell, folder: CellFolder, evaluate: bool) -> bool:
+    """Whether all packs are trained; if memory ran out, those that were not are cut in two."""
+    try:
+        _train_packs(study, cell, folder, evaluate)
+    except Exception as error:
+        if not (memory.ran_out(error) and packs.halve(folder)):
+            raise
+        study.programs = {key: program for key, program in study.programs.items() if key[0] != cell.name}
+        return False
+    return True
+
+
+def _train_packs(study: Study, cell: Cell, folder: CellFolder, evaluate: bool) -> None:
+    planned = packs.plan(cell, folder, study.config, len(study.corpus.tokens), study.progress.say)
+    if not all(trained for _, trained in planned):
+        folder.write_status("running")
+    for pack, trained in planned:
+        if not trained:
+            _train_pack(study, cell, folder, pack)
+        if evaluate and not folder.evaluated(pack.index):
+            _evaluate_or_train_again(study, cell, folder, pack)
 
 
 def evaluate_cells(study: Study, cells: tuple[Cell, ...]) -> None:
@@ -153,6 +171,18 @@ def evaluate_cell(study: Study, cell: Cell) -> None:
         if records and all(record["trained"] is not None for record in records):
             state = folder.status()["state"]
             folder.write_status(*_outcome(folder, state if state in ("tuned", "passed_over") else "done"))
+
+
+def _measure(study: Study, cells: tuple[Cell, ...]) -> None:
+    """Times the cells' steps; a fault costs the times alone, which the study's next start measures."""
+    state, reason = "done", ""
+    try:
+        timing.measure(study, cells)
+    except Exception as error:
+        if disk_is_full(error):
+            raise
+        state, reason = "not measured", str(error) or type(error).__name__
+    study.progress.end("step times", state, reason)
 
 
 def time_cells(study: Study, cells: tuple[Cell, ...]) -> None:
@@ -190,9 +220,9 @@ def faults_stay_in(study: Study, name: str):
     except Exception as error:
         if disk_is_full(error):
             raise
-        memory_ran_out = isinstance(error, memory.OutOfMemory) or "RESOURCE_EXHAUSTED" in str(error)
-        folder.write_status("out_of_memory" if memory_ran_out else "failed", str(error) or type(error).__name__)
-        if not memory_ran_out:
+        out_of_memory = memory.ran_out(error)
+        folder.write_status("out_of_memory" if out_of_memory else "failed", str(error) or type(error).__name__)
+        if not out_of_memory:
             (folder.path / "error.txt").write_text(traceback.format_exc())
     study.progress.end(name, *folder.status().values())
 

@@ -16,6 +16,11 @@ class OutOfMemory(Exception):
     """A compiled program that would not fit; the message has the numbers."""
 
 
+def ran_out(error: Exception) -> bool:
+    """Whether `error` is of a program that does not fit, or of a device or host with no memory left."""
+    return isinstance(error, (OutOfMemory, MemoryError)) or "RESOURCE_EXHAUSTED" in str(error)
+
+
 def limit(config: TrainConfig) -> int:
     """Bytes that a program may take: config.train.memory_limit_gb, else the device's memory, else the host's."""
     if config.memory_limit_gb:

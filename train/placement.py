@@ -18,6 +18,13 @@ def workers_for(launcher: Launcher, config: StudyConfig, workdir: Workdir, cells
     platform = jax.default_backend()
     count = slots.count(platform, jax.local_device_count())
     name = launcher.name or _as_begun(workdir, cells) or _faster(config, cells, count if platform == "cpu" else 0)
+    if config.dose.relations and name == "processes":
+        if launcher.name:
+            raise InputError(
+                "--launcher=processes is for grids, and dose.relations makes this a study of doses, which trains in "
+                "one process; leave --launcher out."
+            )
+        name = "here"
     if name == "here":
         if launcher.workers:
             raise InputError(f"--workers={launcher.workers} needs --launcher=processes; add it, or drop --workers.")
@@ -46,9 +53,10 @@ def _devices(config: StudyConfig) -> int:
 
 def _as_begun(workdir: Workdir, cells: tuple[Cell, ...]) -> str:
     """How the study in `workdir` was launched, as far as its bits depend on it; '' for a new one, or one from a host
-    with other cores."""
-    begun = {record["environment"]["threads"] for cell in cells for record in workdir.cell(cell.name).packs()}
-    here = slots.threads()
+    with other cores or GPUs. A worker is told by having one of several."""
+    cpu = jax.default_backend() == "cpu"
+    kind, here = ("threads", slots.threads()) if cpu else ("devices", jax.local_device_count())
+    begun = {record["environment"][kind] for cell in cells for record in workdir.cell(cell.name).packs()}
     if here == 1 or len(begun) != 1:
         return ""
     return {1: "processes", here: "here"}.get(begun.pop(), "")

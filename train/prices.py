@@ -5,11 +5,13 @@ A launch is the unit: it times every cell on every attention path, in random ord
 """
 
 import dataclasses
+import os
 import pathlib
 import random
 import statistics
 import subprocess
 import sys
+import threading
 import time
 
 from train import xla_flags
@@ -34,7 +36,9 @@ def measure(study, names: tuple[str, ...], launches: int) -> None:
             continue
         study.progress.begin("price", f"launch {launch + 1} of {launches}, {len(names)} cells on two paths")
         command = [sys.executable, "-m", "train.prices", str(study.workdir.path.resolve()), str(launch), *names]
-        said = _wait(subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE), study.stop)
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+        process = subprocess.Popen(command, cwd=ROOT, **pipes)
+        said = _wait(process, study.stop)
         if said:
             study.progress.end("price", "failed", said)
             return
@@ -53,6 +57,17 @@ def _wait(process: subprocess.Popen, stop) -> str:
         said = process.communicate()[1].decode(errors="replace")
     stop.check()  # a signal to the whole group ends the launch too
     return f"a launch that times steps ended with code {process.returncode}: {said[-500:]}" * bool(process.returncode)
+
+
+def _end_with_parent() -> None:
+    """The end of standard input is the end of the parent: no launch may go on beside those of the rerun."""
+
+    def read():
+        while os.read(0, 1):
+            pass
+        os._exit(1)
+
+    threading.Thread(target=read, daemon=True).start()
 
 
 def main(workdir: Workdir, launch: int, names: list[str]) -> None:
@@ -113,5 +128,6 @@ def main(workdir: Workdir, launch: int, names: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    _end_with_parent()
     xla_flags.use()
     main(Workdir(pathlib.Path(sys.argv[1])), int(sys.argv[2]), sys.argv[3:])

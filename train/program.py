@@ -55,8 +55,8 @@ class Program:
         if self.bytes > allowed:
             raise memory.OutOfMemory(
                 f"the compiled program needs {memory.gigabytes(self.bytes)} and {memory.gigabytes(allowed)} are "
-                f"available; raise train.memory_limit_gb, or lower train.batch_size or data.seq_len in another "
-                f"--workdir."
+                f"available; raise train.memory_limit_gb, or, in another --workdir, raise train.accumulate, set "
+                f"model.remat=block, or lower train.batch_size or data.seq_len."
             )
 
     def _serves(self, other: "Program") -> bool:

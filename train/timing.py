@@ -5,6 +5,7 @@ import time
 
 import jax
 
+from train import slots
 from train.grid import Cell
 from train.packs import from_json
 from train.program import Program
@@ -15,18 +16,19 @@ SECONDS = 0.4  # aimed at for one measurement
 
 
 def lacking(study, cells: tuple[Cell, ...]) -> tuple[Cell, ...]:
-    """The trained cells without a timing.json."""
-    return tuple(cell for cell in cells if _first_pack(study, cell) and not _measured(study, cell))
+    """The trained cells without a timing.json from a process of as many cores as cells are timed in now."""
+    threads = 1 if study.workers and jax.default_backend() == "cpu" else slots.threads()
+
+    def timed(cell: Cell) -> bool:
+        return read_measured(study.workdir.cell(cell.name).timing, TIMING).get("threads") == threads
+
+    return tuple(cell for cell in cells if _first_pack(study, cell) and not timed(cell))
 
 
 def _first_pack(study, cell: Cell) -> dict | None:
     """The record of the cell's first pack, if it is trained."""
     records = study.workdir.cell(cell.name).packs()
     return records[0] if records and records[0]["trained"] is not None else None
-
-
-def _measured(study, cell: Cell) -> dict | None:
-    return read_measured(study.workdir.cell(cell.name).timing, TIMING)
 
 
 def measure(study, cells: tuple[Cell, ...]) -> None:
@@ -72,6 +74,6 @@ def measure(study, cells: tuple[Cell, ...]) -> None:
             "peak_memory_bytes": program.bytes,
             "replicas_per_program": len(program.pack.replicas),
             "rounds": ROUNDS,
+            "threads": slots.threads(),
         }
         write_json(study.workdir.cell(name).timing, timing)
-    study.progress.end("all cells", "done", "")

@@ -128,8 +128,8 @@ class Workers:
         folder, line = self._workdir.cell(job.name), self._lines[worker.slot]
         killed_for_memory = code == -signal.SIGKILL and cgroup.oom_kills() > self._oom_kills
         self._oom_kills += killed_for_memory
-        tried[job.name] += 1
-        first = tried[job.name] == 1
+        tried[job.name, killed_for_memory] += 1
+        first = tried[job.name, killed_for_memory] == 1
         if job.what == "time":
             return self._timing_died(code, job if first else None, line)
         if killed_for_memory and first and packs.halve(folder):
@@ -140,8 +140,8 @@ class Workers:
             return job
         if killed_for_memory:
             reason = (
-                "the kernel killed its worker for want of memory; ask for fewer --workers, or lower train.batch_size "
-                "or data.seq_len in another --workdir."
+                "the kernel killed its worker for want of memory; ask for fewer --workers, or, in another --workdir, "
+                "raise train.accumulate, set model.remat=block, or lower train.batch_size or data.seq_len."
             )
             folder.write_status("out_of_memory", reason)
         else:

@@ -12,8 +12,11 @@ FLAGS = {
 
 
 def use() -> None:
-    """Adds FLAGS to the environment's XLA_FLAGS, except those that it already sets. Call before JAX's first use."""
+    """Adds FLAGS to the environment's XLA_FLAGS, except those that it already sets; where that names a file of flags,
+    which is all that XLA reads then, adds none. Call before JAX's first use."""
     given = os.environ.get("XLA_FLAGS", "").split()
+    if given and not given[0].startswith("-"):
+        return
     named = {flag.partition("=")[0] for flag in given}
     ours = [f"{name}={value}" for name, value in FLAGS.items() if name not in named]
     os.environ["XLA_FLAGS"] = " ".join([*given, *ours])

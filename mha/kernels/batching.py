@@ -1,4 +1,4 @@
-"""Batch axes for the fast paths: replicas fold into the batch, and a batch is cut into pieces that fit the cache."""
+"""Batch axes for the fast paths: replicas fold into the batch, and a batch is cut into pieces."""
 
 import functools
 from collections.abc import Callable

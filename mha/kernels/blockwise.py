@@ -16,7 +16,8 @@ import jax.numpy as jnp
 from mha.kernels.batching import fold_vmap, in_pieces, largest_divisor
 from mha.kernels.exponential import exp_nonpositive
 
-_TILE = 1 << 18  # logits of a tile (1 MiB of float32)
+_TILE = 1 << 18  # logits of a tile (1 MiB of float32) on a CPU, which has a cache to keep them in
+_TILE_ELSEWHERE = 1 << 26  # of one that fills an accelerator, where each piece is a round of launches; not measured
 _ROWS = 64  # rows of a block at least
 _BLOCKS = 4  # blocks of rows at most: each is compiled on its own
 
@@ -52,10 +53,13 @@ def _batched(function: Callable) -> Callable:
         batch, length, heads, _ = arrays[0].shape
         wide = jnp.promote_types(arrays[0].dtype, jnp.float32)
         rows = min(length, max(_ROWS, -(-length // _BLOCKS)))
-        room = _TILE // (rows * length)
+        cpu = jax.default_backend() == "cpu"
+        room = (_TILE if cpu else _TILE_ELSEWHERE) // (rows * length)
         heads_piece = largest_divisor(heads, room)
-        # Two pieces at least: XLA:CPU takes up to 1.8 times as long for all at once, outside a loop.
-        batch_piece = largest_divisor(batch, min(room // heads, batch // 2)) if heads_piece == heads else 1
+        # XLA:CPU takes 1.1 to 1.8 times as long for a whole training step (T = 64, one core) where the batch is one
+        # piece, outside a loop, as where it is two.
+        most = min(room // heads, batch // 2) if cpu else room // heads
+        batch_piece = largest_divisor(batch, most) if heads_piece == heads else 1
         groups = heads // heads_piece
 
         def split(x_BTHK):

@@ -191,22 +191,57 @@ def test_a_program_that_does_not_fit_leaves_the_others(study, quiet, monkeypatch
     limit = 1_000_000_000
     monkeypatch.setattr(memory, "limit", lambda config: limit)
     monkeypatch.setattr(memory, "compiled_bytes", lambda compiled, real=memory.compiled_bytes: next(sizes))
-    sizes = iter((limit, limit + 1))
+    sizes = iter((limit, limit + 1, limit + 1))  # with half the replicas too
     assert study.run() == SOME_CELL_FAILED
     assert study.state(ONE) == "done" and study.state(OTHER) == "out_of_memory"
     assert "needs 0.93 GiB" in study.reason(OTHER) and "raise train.memory_limit_gb" in study.reason(OTHER)
     monkeypatch.undo()
     assert study.run("--config.train.memory_limit_gb=2") == DONE
-    assert_same_results(study, quiet)
+    assert_same_losses(study, quiet)
 
 
-def test_an_allocation_that_fails_counts_as_out_of_memory(study, monkeypatch):
-    def failing(*_):
-        raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 17179869184 bytes.")
+def assert_same_losses(one, other):
+    """Of every run, however they were packed."""
+    columns = ["cell", "init_seed", "split", "loss"]
+    tables = [study.rows()[columns].sort_values(columns, ignore_index=True) for study in (one, other)]
+    pd.testing.assert_frame_equal(*tables)
+
+
+def out_of_memory(*_):
+    raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 17179869184 bytes.")
+
+
+def test_out_of_memory_is_tried_again_with_half_the_replicas(study, quiet, monkeypatch, capsys):
+    train, packs = loop.train, []
+
+    def failing(program, *rest):
+        packs.append(len(program.pack.replicas))
+        return out_of_memory() if len(packs) == 1 else train(program, *rest)
 
     monkeypatch.setattr(loop, "train", failing)
+    assert study.run() == DONE
+    assert "d016_h001: memory ran out; it starts again with half the replicas at once" in capsys.readouterr().out
+    assert packs == [2, 1, 1, 2]
+    assert_same_losses(study, quiet)
+
+
+def test_an_allocation_that_fails_again_is_noted(study, monkeypatch):
+    monkeypatch.setattr(loop, "train", out_of_memory)
     assert study.run("--cells=d016_h001") == SOME_CELL_FAILED
     assert study.state(ONE) == "out_of_memory" and "17179869184" in study.reason(ONE)
+
+
+def test_a_fault_of_the_timing_pass_costs_the_times_alone(done, quiet, monkeypatch, capsys):
+    for name in CELLS:
+        (done.cell(name) / "timing.json").unlink()
+    monkeypatch.setattr("train.timing.measure", out_of_memory)
+    assert done.run() == DONE
+    assert "step times: not measured: RESOURCE_EXHAUSTED" in capsys.readouterr().out
+    assert pd.read_csv(done.workdir / "results" / "replicas.csv").step_ms.isna().all()
+    monkeypatch.undo()
+    assert done.run() == DONE
+    assert (pd.read_csv(done.workdir / "results" / "replicas.csv").step_ms > 0).all()
+    assert_same_results(done, quiet)
 
 
 def test_the_estimate_names_all_cells_that_cannot_fit(study, capsys):

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import time
 
 import pytest
 
@@ -55,8 +56,20 @@ def test_terminated_while_a_launch_runs(act, study):
     assert code == 0 and Workdir(study.workdir).price(1).exists(), output
 
 
+@pytest.mark.slow
+def test_a_launch_dies_with_its_parent(study):
+    process = study.start(*PRICED)
+    until = time.monotonic() + 200
+    while not running(study.workdir) and time.monotonic() < until:
+        time.sleep(0.02)
+    process.kill()
+    process.communicate()
+    time.sleep(1)
+    assert not running(study.workdir) and not Workdir(study.workdir).price(0).exists()
+
+
 def test_the_price_is_that_of_one_run(done):
-    """At h = 1 both paths are plain attention: one program under two names has one price, whichever was first."""
+    """At h = 1, d_k = T, both paths are plain attention: one program under two names has one price."""
     found = []
     for launch in range(3):
         prices.main(Workdir(done.workdir), launch, list(CELLS))

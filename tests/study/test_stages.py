@@ -10,6 +10,7 @@ from tests.study.test_resume import training_calls
 from tests.study.tiny import CELLS, Study
 from train import data, grid, step
 from train.config import freeze
+from train.program import Program
 
 pytestmark = pytest.mark.usefixtures("plain_page")
 PROTOCOL = (
@@ -21,14 +22,18 @@ PROTOCOL = (
 
 def test_a_study_in_stages(study, monkeypatch, capsys):
     """One cell alone waits for the other; then the rates extend for both; then the fresh seeds; then two more."""
-    calls = training_calls(monkeypatch)
+    calls, compiled = training_calls(monkeypatch), []
+    compile_ = Program._compile
+    monkeypatch.setattr(Program, "_compile", lambda self, *rest: compiled.append(self) or compile_(self, *rest))
     assert study.run(*PROTOCOL, "--cells=d016_h001") == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "No rate is chosen before every cell has tried 2 rates; d016_h016 have not" in said
     assert calls == [("d016_h001", 4)] and study.state("d016_h001") == "tuned"
     assert "no table of cells" in said and not (study.workdir / "results" / "cells.csv").exists()
 
+    compiled.clear()
     assert study.run(*PROTOCOL) == 0
+    assert len(compiled) == len(CELLS), "one program a cell serves rates, extension, fresh seeds and the timing pass"
     said = " ".join(capsys.readouterr().out.split())
     assert "every cell also tries 0.02" in said
     assert calls[1:] == [("d016_h016", 4), *((name, 2) for name in CELLS), *((name, 2) for name in CELLS)]

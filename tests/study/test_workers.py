@@ -16,7 +16,7 @@ import pytest
 import main
 from tests.study.test_resume import SECONDS_TO_STOP
 from tests.study.tiny import CELLS, HERE, Fault, Study, assert_same_results
-from train import launch, workers
+from train import launch, slots, workers
 
 pytestmark = pytest.mark.usefixtures("plain_page")
 DONE, FAULT, SOME_CELL_FAILED, RUN_AGAIN = 0, 1, 3, 75
@@ -67,6 +67,7 @@ def test_each_cell_runs_in_a_process_of_one_core(beside, quiet):
     for name in CELLS:
         (pack,) = json.loads((beside.cell(name) / "packs.json").read_text())
         assert pack["environment"]["threads"] == 1
+        assert json.loads((beside.cell(name) / "timing.json").read_text())["threads"] == 1
     ours, theirs = (study.rows().astype({"loss": float}) for study in (beside, quiet))
     np.testing.assert_allclose(ours.loss, theirs.loss, rtol=1e-5)
     assert list(ours.cell) == list(theirs.cell) and not of_study(beside.workdir)
@@ -133,6 +134,17 @@ def test_step_times_that_two_workers_die_of_wait_for_the_next_start(untimed, bes
     assert (pd.read_csv(untimed.workdir / "results" / "replicas.csv").step_ms > 0).all()
 
 
+@pytest.mark.slow
+def test_terminated_while_a_worker_times_steps(untimed, beside, tmp_path):
+    fault = dataclasses.replace(TIMES, act="terminate parent", worker=str(tmp_path / "happened"))
+    process = untimed.start(PROCESSES, fault=fault)
+    output = "".join(process.communicate(timeout=300))
+    assert process.returncode == RUN_AGAIN, output
+    assert not of_study(untimed.workdir)
+    assert untimed.run(PROCESSES) == DONE
+    assert_same_results(untimed, beside)
+
+
 @several_cores
 def test_terminated_with_its_workers_and_continued_as_begun(study, beside, tmp_path):
     """The command that continues names no launcher, and goes on with that of the workdir."""
@@ -173,6 +185,8 @@ def test_another_launcher_starts_only_unfinished_packs_again(beside, tmp_path, q
     assert half.run() == DONE  # here
     assert "d016_h001 starts again from step 0, since its bits depend on threads 1 -> " in capsys.readouterr().out
     assert (half.cell(CELLS[1]) / "packs.json").read_bytes() == before
+    for name in CELLS:  # in one table no times of one core stand beside those of several
+        assert json.loads((half.cell(name) / "timing.json").read_text())["threads"] == slots.threads()
     for name, like in zip(CELLS, (quiet, beside), strict=True):
         pd.testing.assert_frame_equal(*(study.rows()[study.rows().cell == name] for study in (half, like)))
 

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 
+import jax
 import pytest
 
 from configs import default
@@ -66,6 +67,24 @@ def test_a_study_goes_on_as_it_began(config, cores, tmp_path):
     assert workers(config, tmp_path, Launcher("processes", 1, ())) == 1
     with pytest.raises(InputError, match="this host has 2 slots"):
         workers(config, tmp_path, Launcher("processes", 3, ()))
+
+
+def test_a_study_on_several_gpus_goes_on_as_it_began(config, cores, tmp_path, monkeypatch):
+    cores(16)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(jax, "local_device_count", lambda: 4)
+    records = tmp_path / "cells" / "d064_h008" / "packs.json"
+    for devices, expected in ((1, 6), (4, 0), (2, 0)):
+        write_json(records, [{"environment": {"threads": 16, "devices": devices}}])
+        assert workers(config, tmp_path) == expected
+
+
+def test_a_study_of_doses_trains_in_one_process(config, cores, tmp_path):
+    cores(2)
+    doses = dataclasses.replace(config, dose=dataclasses.replace(config.dose, relations=(1, 2)))
+    assert workers(doses, tmp_path) == 0
+    with pytest.raises(InputError, match="a study of doses, which trains in one process; leave --launcher out"):
+        workers(doses, tmp_path, Launcher("processes", 0, ()))
 
 
 FIRST = {"cgroup": "5:cpu,cpuacct:/a\n4:memory:/a/b\n0::/\n", "memory/a/b/memory.oom_control": "x 1\noom_kill 3\n",

@@ -66,6 +66,17 @@ def test_it_is_adamw_with_clipping_and_a_schedule():
     assert largest_difference(params, jax.tree.map(lambda leaf: leaf[0], state.params)) < 2e-5
 
 
+def test_what_is_recomputed_changes_neither_the_start_nor_the_course():
+    recomputing = dataclasses.replace(MODEL, remat="block")
+    state, losses = trained()
+    begun = step.init(recomputing, TRAIN, SEEDS)
+    assert same_bits(begun, step.init(MODEL, TRAIN, SEEDS))
+    run = jax.jit(functools.partial(step.run, recomputing, TRAIN, "scan", BOS))
+    ended, metrics = run(begun, TOKENS, STARTS, RATES, 0, 8)
+    np.testing.assert_allclose(metrics["loss"][:, :8], losses, rtol=1e-5)
+    assert largest_difference(ended.params, state.params) < 2e-5
+
+
 def test_a_replica_alone_is_the_same_among_others():
     together, losses = trained()
     for row in range(3):

@@ -16,6 +16,12 @@ def test_the_users_flags_stand(monkeypatch):
     assert sorted(flag.partition("=")[0] for flag in flags) == sorted({*xla_flags.FLAGS, "--xla_another"})
 
 
+def test_a_file_of_flags_stands_alone(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "flags.txt")
+    xla_flags.use()
+    assert os.environ["XLA_FLAGS"] == "flags.txt"
+
+
 def test_this_jax_knows_the_flags():
     use_jax = "from train import xla_flags; xla_flags.use(); import jax; print(jax.numpy.ones(3).sum())"
     without = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
