@@ -12,7 +12,7 @@ from train.program import Program
 from train.workdir import TIMING, read_measured, write_json
 
 ROUNDS = 3
-SECONDS = 0.4  # aimed at for one measurement
+SECONDS = 0.15  # aimed at for one measurement
 
 
 def lacking(study, cells: tuple[Cell, ...]) -> tuple[Cell, ...]:

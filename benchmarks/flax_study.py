@@ -1,19 +1,13 @@
-"""JAX peers of benchmarks/study.py, each in a process of its own.
+"""Flax's side of benchmarks/study.py: a plain loop over the replicas of a task, in a process of its own.
 
-Run by the benchmark: python -m benchmarks.jax_study one_by_one|flax FOLDER. The last line that it prints is JSON.
+Run by the benchmark: python -m benchmarks.flax_study FOLDER. The last line that it prints is JSON.
 """
 
 import functools
 import json
 import pathlib
 import sys
-import tempfile
 import time
-
-from train import xla_flags
-
-if sys.argv[1] == "one_by_one":  # our flags are part of ours
-    xla_flags.use()
 
 import flax.linen as nn
 import jax
@@ -52,7 +46,7 @@ def mean_loss(model: nn.Module, bos: int, params, windows):
     return jnp.sum(losses * (targets != bos)) / jnp.sum(targets != bos)
 
 
-def flax(task: dict, folder: pathlib.Path) -> dict:
+def train(task: dict, folder: pathlib.Path) -> dict:
     """A jitted step a replica, a batch from the host a step, metrics read every log_every steps."""
     training, test = (np.load(folder / f"{split}.npy").astype(np.int32) for split in ("train", "test"))
     offsets, losses, compiling = np.arange(task["length"] + 1), [], 0.0
@@ -80,11 +74,11 @@ def flax(task: dict, folder: pathlib.Path) -> dict:
                 logged.append(float(loss))
             taken.append(time.perf_counter() - began)
         compiling += taken[0] - taken[1]
-        losses.append(flax_test_loss(task, model, state.params, test))
+        losses.append(test_loss(task, model, state.params, test))
     return {"losses": losses, "compile_seconds": compiling}
 
 
-def flax_test_loss(task: dict, model: nn.Module, params, tokens: np.ndarray) -> float:
+def test_loss(task: dict, model: nn.Module, params, tokens: np.ndarray) -> float:
     starts = np.arange(0, len(tokens) - task["length"] - 1, task["length"])
     whole = len(starts) // task["eval_batch"] * task["eval_batch"]
     offsets = np.arange(task["length"] + 1)
@@ -93,42 +87,6 @@ def flax_test_loss(task: dict, model: nn.Module, params, tokens: np.ndarray) -> 
     return float(np.mean([evaluate(params, tokens[batch[:, None] + offsets]) for batch in batches]))
 
 
-def one_by_one(task: dict, folder: pathlib.Path) -> dict:
-    """Our loop, programs and evaluation with one replica in a program; a cell compiles once."""
-    import main as headroom
-    from eval import loss
-    from train import data, grid, loop, packs
-    from train.config import freeze
-    from train.preemption import Notice
-    from train.program import Program
-    from train.workdir import CellFolder
-
-    class Silent:
-        def say(self, text: str) -> None:
-            pass
-
-        def steps(self, step: int, losses) -> None:
-            pass
-
-    config = freeze(headroom.parse(task["flags"])[0])
-    corpus = data.open_corpus(folder / "data")
-    first, last = corpus.splits["test"]
-    losses, compiling = [], 0.0
-    for cell in grid.cells_of(config, data.VOCAB_SIZE):
-        model, _ = packs.resolve(cell, config)
-        before: list[Program] = []
-        for replica in cell.replicas:
-            pack = packs.Pack(0, model, (replica,), "scan", packs.environment(config), rows=1)
-            program = Program(pack, config, corpus, before)
-            compiling, before = compiling + program.compile_seconds, [program]
-            with tempfile.TemporaryDirectory(dir=folder) as place:
-                state = loop.train(program, CellFolder(pathlib.Path(place)), config, "", Notice(), Silent())
-            summed = loss.document_losses(pack, state.params, corpus, "test", config.eval).sum()
-            losses.append(float(summed / corpus.num_bytes[first:last].sum()))
-    return {"losses": losses, "compile_seconds": compiling}
-
-
 if __name__ == "__main__":
-    place = pathlib.Path(sys.argv[2])
-    peer = {"one_by_one": one_by_one, "flax": flax}[sys.argv[1]]
-    print(json.dumps(peer(json.loads((place / "task.json").read_text()), place)))
+    place = pathlib.Path(sys.argv[1])
+    print(json.dumps(train(json.loads((place / "task.json").read_text()), place)))
