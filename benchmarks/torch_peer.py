@@ -64,7 +64,7 @@ class Model(torch.nn.Module):
 def step_case(batch, length, heads, d_k, vocab, layers):
     d_model = heads * d_k
     model = Model(vocab, length, d_model, heads, 4 * d_model, layers)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
     tokens = torch.randint(vocab, (batch, length + 1))
 
     def run():
