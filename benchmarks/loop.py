@@ -136,8 +136,8 @@ def page(results: dict) -> str:
     """The whole page in Markdown."""
     steps, tokens = results["steps"], results["batch"] * results["length"]
     head = (
-        f"{about.heading(results)} One replica at d_model {results['d_model']}, h {results['num_heads']}: {steps} steps "
-        f"of {results['batch']} windows of {results['length']} tokens, medians of turns in random order."
+        f"{about.heading(results)} One replica at d_model {results['d_model']}, h {results['num_heads']}: {steps} "
+        f"steps of {results['batch']} windows of {results['length']} tokens, medians of turns in random order."
     )
     lines = ["| | ms a step (range) | tokens a second |", "|---|---|---|"]
     for name, title in (("loop", "training loop, logging and checkpoints included"), ("bare", "bare jitted step")):
