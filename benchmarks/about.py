@@ -11,7 +11,7 @@ from train import slots
 
 
 def describe(module: str, device: str) -> dict:
-    """The command, machine, device, versions and XLA flags of `python -m benchmarks.MODULE`; call with the flags set."""
+    """Command, machine, device, versions and XLA flags of a `python -m benchmarks.MODULE`; call once these are set."""
     return {
         "command": command(module),
         "cores": slots.threads(),
