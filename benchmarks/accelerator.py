@@ -13,8 +13,8 @@ import tempfile
 
 from benchmarks import about
 
-# Dense bfloat16 FLOP/s by JAX's name of the device; NVIDIA's data sheets of the H100, H200 and A100 give twice those of
-# the first two, 1,979 TFLOP/s, with sparsity.
+# Dense bfloat16 FLOP/s by JAX's name of the device, from NVIDIA's data sheets; those of the H100 SXM and the H200 print
+# 1,979 TFLOP/s, with the sparsity that doubles it.
 PEAK = {
     "NVIDIA H100 80GB HBM3": 989e12,
     "NVIDIA H200": 989e12,
@@ -118,7 +118,10 @@ def side_by_side(corpus, replicas=64, d_model=64, num_heads=8, steps=64, rounds=
     fields = {"grid.d_model": (d_model,), "grid.num_heads": (num_heads,)}
     runs = {str(count): scale.steps(program_of(corpus, count, fields), count, steps) for count in (1, replicas)}
     found = timing.take_turns(runs, rounds, 10)
-    rates = {count: [steps / seconds for seconds in (each.median, each.high, each.low)] for count, each in found.items()}
+    rates = {
+        count: [steps / seconds for seconds in (timing_.median, timing_.high, timing_.low)]
+        for count, timing_ in found.items()
+    }
     times = rates[str(replicas)][0] / rates["1"][0]
     return {"d_model": d_model, "num_heads": num_heads, "per_s": rates, "times_one": times}
 
