@@ -4,19 +4,20 @@ python -m benchmarks.attention --torch_python /tmp/torch/bin/python --output doc
     all cores; writes attention.json, attention.md and attention.svg; --parts attention memory takes 7 minutes
 python -m benchmarks.attention --cores 1 --parts step --d_model 64 128 --output docs/benchmarks/attention_one_core
     a process of one core, as a study's worker runs
-python -m benchmarks.attention --parts step --d_model 64 --num_heads 4 --batch 32 --length 64 --layers 2
-    one replica of the default study
+python -m benchmarks.attention --parts step --d_model 64 --num_heads 4 --batch 32 --length 64 --layers 2 \\
+        --output docs/benchmarks/one_replica
+    one small replica: d_model 64, 4 heads, 32 documents of 64 tokens
 
 Without --torch_python, PyTorch is left out. It is needed here alone and stays out of requirements.txt; install it with
     python -m venv /tmp/torch && /tmp/torch/bin/pip install torch==2.13.0
 """
 
 import argparse
-import json
 import os
 import pathlib
-import platform
 from unittest import mock
+
+from benchmarks import about
 
 VOCAB = 256
 
@@ -49,12 +50,11 @@ def run(args):
 
     cores = len(os.sched_getaffinity(0))
     torch = peers.Torch(args.torch_python, cores) if args.torch_python else None
-    versions = {"python": platform.python_version(), "jax": jax.__version__, "torch": torch.version if torch else None}
     limits = {"exp_per_s": timing.exp_rate(), "matmul_flops": timing.matmul_rate()}
     shape = {"length": args.length, "layers": args.layers, "rounds": args.rounds}
-    device = jax.devices()[0].device_kind
-    results = {"cores": cores, "device": device, "machine": cpu_name(), "versions": versions, "limits": limits, **shape}
-    results |= {"xla_flags": os.environ.get("XLA_FLAGS", ""), "attention": [], "step": [], "memory": None}
+    results = about.describe("attention", jax.devices()[0].device_kind) | {"limits": limits, **shape}
+    results["versions"]["torch"] = torch.version if torch else None
+    results |= {"attention": [], "step": [], "memory": None}
     print(report.heading(results))
     for d_model in args.d_model:
         batch = args.batch // 4 if d_model >= 512 else args.batch
@@ -71,9 +71,7 @@ def run(args):
         results["memory"] = memory()
         print(report.memory_table(results["memory"]))
     if args.output:
-        args.output.parent.mkdir(parents=True, exist_ok=True)
-        args.output.with_suffix(".json").write_text(json.dumps(results, indent=1) + "\n")
-        args.output.with_suffix(".md").write_text(report.page(results, args.output.name))
+        about.write(args.output, results, report.page(results, args.output.name))
         if results["attention"]:
             report.plot(results, args.output.with_suffix(".svg"))
 
@@ -202,13 +200,6 @@ def memory() -> dict:
     for name, attend in {"ours": dispatch.attend, "identity": peers.identity}.items():
         sizes[name] = training_step(cell, attend, layers=4)[0].memory_analysis().temp_size_in_bytes
     return cell | {"temporaries": sizes}
-
-
-def cpu_name() -> str:
-    for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return platform.processor()
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Tokens a second of the training loop, logging and checkpoints included, against the bare jitted step in a `for`.
 
-python -m benchmarks.loop --d_model 64 --num_heads 8 --steps 300
+python -m benchmarks.loop --d_model 64 --num_heads 8 --steps 300 --output docs/benchmarks/loop
 
 The bare step is what remains without a loop around it: the same model, data and optimizer, one step a dispatch, batches
 already on the device, and nothing read back until the end.
@@ -13,6 +13,8 @@ import pathlib
 import tempfile
 import time
 
+from benchmarks import about
+
 
 def main():
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -21,6 +23,7 @@ def main():
     arguments.add_argument("--steps", type=int, default=300)
     arguments.add_argument("--rounds", type=int, default=7)
     arguments.add_argument("--cores", type=int, default=0, help="cores this process may use; 0 for all")
+    arguments.add_argument("--output", type=pathlib.Path, help="path and stem of the files to write")
     args = arguments.parse_args()
     if args.cores:  # before JAX starts its threads
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: args.cores])
@@ -31,6 +34,8 @@ def run(args):
     from train import xla_flags
 
     xla_flags.use()
+    import jax
+
     from benchmarks import timing
     from configs import default
     from train import data, grid, packs
@@ -50,11 +55,13 @@ def run(args):
         program = Program(pack, config, corpus)
         peers = {"loop": looped(program, config, pathlib.Path(folder)), "bare": bare(program, config, corpus)}
         found = timing.take_turns(peers, args.rounds, 15)
-    tokens = config.train.batch_size * config.data.seq_len
-    for name, seconds in found.items():
-        step = seconds.median / args.steps
-        print(f"{name}: {tokens / step:,.0f} tokens/s ({1e3 * step:.2f} ms a step)")
-    print(f"the loop reaches {found['bare'].median / found['loop'].median:.1%} of the bare step")
+    results = about.describe("loop", jax.devices()[0].device_kind)
+    results |= {"d_model": args.d_model, "num_heads": args.num_heads, "steps": args.steps}
+    results |= {"batch": config.train.batch_size, "length": config.data.seq_len, "seconds": found}
+    text = page(results)
+    print(text)
+    if args.output:
+        about.write(args.output, results, text)
 
 
 def looped(program, config, folder: pathlib.Path):
@@ -123,6 +130,22 @@ def bare(program, config, corpus):
         return (time.perf_counter() - began) / (steps - 1) * steps
 
     return once
+
+
+def page(results: dict) -> str:
+    """The whole page in Markdown."""
+    steps, tokens = results["steps"], results["batch"] * results["length"]
+    head = (
+        f"{about.heading(results)} One replica at d_model {results['d_model']}, h {results['num_heads']}: {steps} "
+        f"steps of {results['batch']} windows of {results['length']} tokens, medians of turns in random order."
+    )
+    lines = ["| | ms a step (range) | tokens a second |", "|---|---|---|"]
+    for name, title in (("loop", "training loop, logging and checkpoints included"), ("bare", "bare jitted step")):
+        median, low, high = (1e3 * seconds / steps for seconds in results["seconds"][name])
+        lines.append(f"| {title} | {median:.2f} ({low:.2f}-{high:.2f}) | {1e3 * tokens / median:,.0f} |")
+    share = results["seconds"]["bare"][0] / results["seconds"]["loop"][0]
+    reached = f"The loop reaches {share:.1%} of the bare step's tokens a second."
+    return "\n\n".join(["# The training loop against the bare step", head, "\n".join(lines), reached]) + "\n"
 
 
 if __name__ == "__main__":

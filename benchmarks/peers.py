@@ -33,16 +33,16 @@ def identity(q, k, v, *, scale, causal, segments_BT=None, path="auto"):
 
 
 class Torch:
-    """A PyTorch process that runs one case at a time; `python` may belong to another environment."""
+    """A PyTorch process that runs one case at a time on `device`; `python` may belong to another environment."""
 
-    def __init__(self, python: str, threads: int):
+    def __init__(self, python: str, threads: int, device: str = "cpu"):
         script = pathlib.Path(__file__).with_name("torch_peer.py")
         self.process = subprocess.Popen(
-            [python, str(script), str(threads)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [python, str(script), str(threads), device], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         line = self.process.stdout.readline()
         if not line:
-            raise RuntimeError(f"{python} could not import torch; install it with: {INSTALL}")
+            raise RuntimeError(f"{python} has no torch that can use {device}; install it with: {INSTALL}")
         self.version = json.loads(line)["version"]
 
     def _ask(self, request: dict) -> dict:

@@ -11,7 +11,7 @@ def heading(results: dict) -> str:
     return (
         f"{results['cores']} core(s) of {results['machine']}; Python {versions['python']}, JAX {versions['jax']}, "
         f"{torch}; XLA_FLAGS={results['xla_flags']!r}; limits {limits['exp_per_s'] / 1e9:.2f} G exp/s, "
-        f"{limits['matmul_flops'] / 1e9:.0f} GFLOP/s"
+        f"{limits['matmul_flops'] / 1e9:.0f} GFLOP/s; `{results['command']}`"
     )
 
 

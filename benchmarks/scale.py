@@ -8,14 +8,13 @@ Workers are processes of one core each that train side by side; the point `here`
 """
 
 import argparse
-import json
-import os
 import pathlib
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
+
+from benchmarks import about
 
 AXES = {
     "replicas": (1, 2, 4, 8, 16, 32),
@@ -47,26 +46,20 @@ def main():
 
 
 def run(args):
-    from benchmarks.attention import cpu_name
     from configs import default
-    from train import data, slots, xla_flags
+    from train import data, xla_flags
     from train.config import freeze
 
     xla_flags.use()
     data.write_corpus(freeze(default.get_config().to_dict()).data, args.data)
     import jax
 
-    device, versions = jax.devices()[0].device_kind, {"python": platform.python_version(), "jax": jax.__version__}
-    command = " ".join(["python -m benchmarks.scale", *sys.argv[1:]])
-    results = {"command": command, "cores": slots.threads(), "machine": cpu_name(), "device": device}
-    results |= {"versions": versions, "xla_flags": os.environ["XLA_FLAGS"], "axes": {}}
+    results = about.describe("scale", jax.devices()[0].device_kind) | {"axes": {}}
     for axis in args.axes:
         results["axes"][axis] = workers(args) if axis == "workers" else along(axis, args)
         print(table(axis, results["axes"][axis]), flush=True)
     if args.output:
-        args.output.parent.mkdir(parents=True, exist_ok=True)
-        args.output.with_suffix(".json").write_text(json.dumps(results, indent=1) + "\n")
-        args.output.with_suffix(".md").write_text(page(results))
+        about.write(args.output, results, page(results))
 
 
 def program_of(args, **changed):
@@ -199,11 +192,9 @@ def table(axis: str, found: dict) -> str:
 
 def page(results: dict) -> str:
     """The whole page in Markdown."""
-    versions = results["versions"]
     head = (
-        f"{results['cores']} core(s) of {results['machine']} ({results['device']}); Python {versions['python']}, JAX "
-        f"{versions['jax']}; XLA_FLAGS={results['xla_flags']!r}; `{results['command']}`. One axis varies at a time; "
-        f"medians of points in random order. The exponent is the slope of log time against log value."
+        f"{about.heading(results)} One axis varies at a time; medians of points in random order. The exponent is the "
+        f"slope of log time against log value."
     )
     parts = [f"## {axis}\n\n{table(axis, found)}" for axis, found in results["axes"].items()]
     return "\n\n".join(["# What a replica-step costs", head, *parts]) + "\n"

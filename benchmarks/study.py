@@ -26,6 +26,8 @@ import sys
 import tempfile
 import time
 
+from benchmarks import about
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PEERS = ("ours", "one_by_one", "torch", "torch_pinned", "torch_compile", "flax")
 
@@ -44,10 +46,9 @@ def main():
     args = arguments.parse_args()
     names = [name for name in args.peers if args.torch_python or not name.startswith("torch")]
     from benchmarks import study_report
-    from benchmarks.attention import cpu_name
 
     with tempfile.TemporaryDirectory() as folder:
-        results = describe(args) | {"machine": cpu_name(), "peers": {name: [] for name in names}}
+        results = describe(args) | {"machine": about.cpu_name(), "peers": {name: [] for name in names}}
         task = write_task(args, pathlib.Path(folder))
         results["replica_steps"] = len(task["runs"]) * task["steps"]
         results["tokens"] = results["replica_steps"] * task["batch"] * task["length"]
@@ -61,9 +62,7 @@ def main():
     page = study_report.page(results)
     print(page)
     if args.output:
-        args.output.parent.mkdir(parents=True, exist_ok=True)
-        args.output.with_suffix(".json").write_text(json.dumps(results, indent=1) + "\n")
-        args.output.with_suffix(".md").write_text(page)
+        about.write(args.output, results, page)
         study_report.plot(results, args.output.with_suffix(".svg"))
 
 
@@ -83,7 +82,7 @@ def describe(args) -> dict:
     ours = os.environ["XLA_FLAGS"]
     os.environ["XLA_FLAGS"] = given  # the peers go without
     return {
-        "command": " ".join(["python -m benchmarks.study", *sys.argv[1:]]),
+        "command": about.command("study"),
         "cores": slots.threads(),
         "device": jax.devices()[0].device_kind,
         "versions": versions() | {"torch": torch},

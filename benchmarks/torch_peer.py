@@ -1,7 +1,9 @@
-"""PyTorch's side of benchmarks/attention.py, in a process of its own, maybe of another Python.
+"""PyTorch's side of benchmarks/attention.py and benchmarks/accelerator.py, in a process of its own, maybe of another
+Python.
 
-Run by the benchmark, not by hand: it reads one JSON request a line and answers with one JSON line. `{"case": ...}`
-builds a case, `{"run": true}` runs it once and answers with the seconds it took.
+Run by the benchmark, not by hand, with the number of threads and the device, `cpu` or `cuda`: it reads one JSON request
+a line and answers with one JSON line. `{"case": ...}` builds a case, `{"run": true}` runs it once and answers with the
+seconds until its results are ready.
 """
 
 import json
@@ -12,9 +14,10 @@ import torch
 import torch.nn.functional as F
 
 
-def attention_case(batch, length, heads, d_k, backward):
-    q, k, v = (torch.randn(batch, heads, length, d_k, requires_grad=backward) for _ in range(3))
-    d_out = torch.randn(batch, heads, length, d_k)
+def attention_case(batch, length, heads, d_k, backward, dtype="float32"):
+    shape, dtype = (batch, heads, length, d_k), getattr(torch, dtype)
+    q, k, v = (torch.randn(shape, dtype=dtype, requires_grad=backward) for _ in range(3))
+    d_out = torch.randn(shape, dtype=dtype)
 
     def run():
         out = F.scaled_dot_product_attention(q, k, v, is_causal=True)
@@ -64,7 +67,7 @@ class Model(torch.nn.Module):
 def step_case(batch, length, heads, d_k, vocab, layers):
     d_model = heads * d_k
     model = Model(vocab, length, d_model, heads, 4 * d_model, layers)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
     tokens = torch.randint(vocab, (batch, length + 1))
 
     def run():
@@ -79,17 +82,24 @@ def step_case(batch, length, heads, d_k, vocab, layers):
 def main():
     torch.manual_seed(0)
     torch.set_num_threads(int(sys.argv[1]))
+    device = sys.argv[2]
+    if device == "cuda" and not torch.cuda.is_available():
+        sys.exit("PyTorch sees no CUDA device.")
+    synchronize = torch.cuda.synchronize if device == "cuda" else lambda: None
     print(json.dumps({"version": torch.__version__}), flush=True)
     run = None
     for line in sys.stdin:
         request = json.loads(line)
         if "case" in request:
             build = {"attention": attention_case, "step": step_case}[request["case"]]
-            run = build(**request["shape"])
+            with torch.device(device):
+                run = build(**request["shape"])
             print(json.dumps({"ready": True}), flush=True)
         else:
+            synchronize()
             start = time.perf_counter()
             run()
+            synchronize()
             print(json.dumps({"seconds": time.perf_counter() - start}), flush=True)
 
 

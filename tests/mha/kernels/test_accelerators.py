@@ -1,6 +1,7 @@
 """Accelerator paths without one: exact in interpret mode, and lowered for their target."""
 
 import functools
+import sys
 from unittest import mock
 
 import jax
@@ -138,6 +139,42 @@ def accelerator(platform: str):
 def test_attention_at_one_number_a_head_is_affordable_on_a_gpu():
     accelerator("gpu")
     assert seconds_of_step(1) < 0.02  # 4.3e9 visible exponentials three times over at a fifth of an H100's rate
+
+
+def hopper():
+    """Skips where the device is not one that the figures below are demanded of."""
+    accelerator("gpu")
+    kind = jax.devices()[0].device_kind
+    if kind not in ("NVIDIA H100 80GB HBM3", "NVIDIA H200"):
+        pytest.skip(f"no H100 or H200 here, but {kind}")
+
+
+@pytest.mark.gpu
+def test_a_training_step_at_d_model_512_reaches_35_percent_of_the_peak(tmp_path):
+    hopper()
+    from benchmarks import accelerator as figures
+
+    assert figures.training_step(figures.corpus_in(tmp_path))["mfu"] >= 0.35
+
+
+@pytest.mark.gpu
+def test_64_replicas_in_one_program_do_16_times_the_steps_of_one(tmp_path):
+    hopper()
+    from benchmarks import accelerator as figures
+
+    assert figures.side_by_side(figures.corpus_in(tmp_path))["times_one"] >= 16
+
+
+@pytest.mark.gpu
+def test_attention_at_one_number_a_head_takes_half_the_time_of_pytorch():
+    hopper()
+    if not pytest.importorskip("torch").cuda.is_available():
+        pytest.skip("this PyTorch has no CUDA")
+    from benchmarks import accelerator as figures
+    from benchmarks import peers
+    from train import slots
+
+    assert figures.attention(peers.Torch(sys.executable, slots.threads(), "cuda"))["torch_over_ours"] >= 2
 
 
 @pytest.mark.tpu
