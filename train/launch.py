@@ -132,7 +132,8 @@ def _memory_sufficed(study: Study, cell: Cell, folder: CellFolder, evaluate: boo
     try:
         _train_packs(study, cell, folder, evaluate)
     except Exception as error:
-        if not (memory.ran_out(error) and packs.halve(folder)):
+        # A full disk, too, is a resource exhausted to what writes checkpoints.
+        if disk_is_full(error) or not (memory.ran_out(error) and packs.halve(folder)):
             raise
         study.programs = {key: program for key, program in study.programs.items() if key[0] != cell.name}
         return False
