@@ -100,7 +100,8 @@ def page(results: dict, stem: str) -> str:
     if results["step"]:
         parts += [f"## A whole training step ({results['layers']} layers, AdamW)"]
         parts += ["\n".join([STEP_HEAD, *map(step_row, results["step"])])]
-        parts += ["Step at d_k = 1 over step at h = 1:", price_table(results["step"])]
+        if any(cell["d_k"] == 1 for cell in results["step"]):
+            parts += ["Step at d_k = 1 over step at h = 1:", price_table(results["step"])]
     if results["memory"]:
         parts += ["## Temporaries of a step at B=32, h=512, d_k=1, T=512", memory_table(results["memory"])]
     return "\n\n".join(parts) + "\n"

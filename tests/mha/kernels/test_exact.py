@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from mha.kernels import blockwise
 from tests.mha.kernels import oracle
 
 PATHS = [("heads_minor", 1), ("blockwise", 1), ("blockwise", 4)]
@@ -145,3 +146,11 @@ def test_nan_is_not_hidden():
             out = oracle.results(path, [q, k, v, d_out], causal=True)[0]
         assert np.isnan(out[0, 3, 0]).all(), path
         assert np.isfinite(np.delete(out, 3, axis=1)).all(), path
+
+
+@pytest.mark.parametrize("batch, loops", [(1, False), (2, True), (6, True)])
+def test_blockwise_takes_no_batch_in_one_piece_on_a_cpu(batch, loops):
+    """See blockwise.py: outside a loop XLA:CPU takes longer, however small the batch."""
+    x = jnp.zeros((batch, 8, 2, 4))
+    program = str(jax.make_jaxpr(lambda x: blockwise.attend(x, x, x, None, 0.5, True))(x))
+    assert ("scan[" in program) == loops
