@@ -64,7 +64,9 @@ def test_a_launch_dies_with_its_parent(study):
         time.sleep(0.02)
     process.kill()
     process.communicate()
-    time.sleep(1)
+    until = time.monotonic() + 20
+    while running(study.workdir) and time.monotonic() < until:
+        time.sleep(0.1)
     assert not running(study.workdir) and not Workdir(study.workdir).price(0).exists()
 
 
