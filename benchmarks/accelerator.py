@@ -21,6 +21,7 @@ PEAK = {
     "NVIDIA A100-SXM4-40GB": 312e12,
     "NVIDIA A100-SXM4-80GB": 312e12,
 }
+ONE_DEVICE = {"mesh.replicas": 1}  # of several
 
 
 def main():
@@ -76,22 +77,6 @@ def corpus_in(folder: pathlib.Path):
     return data.write_corpus(freeze(default.get_config().to_dict()).data, folder)
 
 
-def program_of(corpus, seeds: int, fields: dict):
-    """A compiled program for one device of the default study's steps, one replica a seed, with `fields` changed."""
-    from configs import default
-    from train import data, grid, packs
-    from train.config import freeze
-    from train.program import Program
-
-    one_rate = {"grid.tuning_seeds": (), "grid.extensions": 0, "grid.learning_rates": (0.01,), "mesh.replicas": 1}
-    values = default.get_config()
-    values.update_from_flattened_dict(one_rate | {"grid.init_seeds": tuple(range(seeds))} | fields)
-    config = freeze(values.to_dict())
-    (cell,) = grid.cells_of(config, data.VOCAB_SIZE)
-    model, replica_map = packs.resolve(cell, config)
-    return Program(packs.Pack(0, model, cell.replicas, replica_map, packs.environment(config)), config, corpus)
-
-
 def training_step(corpus, d_model=512, num_heads=8, length=512, batch=32, layers=2, steps=64, rounds=7) -> dict:
     """A whole training step in bfloat16: seconds, FLOP/s of its matmuls, and their share of the device's peak (MFU)."""
     import jax
@@ -101,7 +86,7 @@ def training_step(corpus, d_model=512, num_heads=8, length=512, batch=32, layers
 
     fields = {"grid.d_model": (d_model,), "grid.num_heads": (num_heads,), "model.num_layers": layers}
     fields |= {"data.seq_len": length, "train.batch_size": batch, "model.dtype": "bfloat16"}
-    program = program_of(corpus, 1, fields)
+    program = scale.program_of(corpus, 1, fields | ONE_DEVICE)
     found = timing.take_turns({"step": scale.steps(program, 1, steps)}, rounds, 10)["step"]
     flops = 3 * budget.flops_per_token(program.pack.model) * batch * length  # the backward pass costs two forward ones
     rate = flops * steps / found.median
@@ -116,7 +101,10 @@ def side_by_side(corpus, replicas=64, d_model=64, num_heads=8, steps=64, rounds=
     from benchmarks import scale, timing
 
     fields = {"grid.d_model": (d_model,), "grid.num_heads": (num_heads,)}
-    runs = {str(count): scale.steps(program_of(corpus, count, fields), count, steps) for count in (1, replicas)}
+    runs = {
+        str(count): scale.steps(scale.program_of(corpus, count, fields | ONE_DEVICE), count, steps)
+        for count in (1, replicas)
+    }
     found = timing.take_turns(runs, rounds, 10)
     rates = {
         count: [steps / seconds for seconds in (timing_.median, timing_.high, timing_.low)]

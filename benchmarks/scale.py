@@ -62,24 +62,30 @@ def run(args):
         about.write(args.output, results, page(results))
 
 
-def program_of(args, **changed):
-    """A compiled program of the default study's steps at one shape, and the number of its replicas."""
+def program_of(corpus, replicas: int, fields: dict):
+    """A compiled program of the default study's steps in one cell, one replica a seed, with `fields` changed."""
     from configs import default
     from train import data, grid, packs
     from train.config import freeze
     from train.program import Program
 
-    shape = {"replicas": 1, "num_heads": args.num_heads, "d_model": args.d_model, "seq_len": args.seq_len} | changed
+    one_rate = {"grid.tuning_seeds": (), "grid.extensions": 0, "grid.learning_rates": (0.01,)}
     values = default.get_config()
-    values.grid.d_model, values.grid.num_heads = (shape["d_model"],), (shape["num_heads"],)
-    values.grid.tuning_seeds, values.grid.extensions, values.grid.learning_rates = (), 0, (0.01,)
-    values.grid.init_seeds = tuple(range(shape["replicas"]))
-    values.data.seq_len, values.train.replica_map = shape["seq_len"], args.replica_map
+    values.update_from_flattened_dict(one_rate | {"grid.init_seeds": tuple(range(replicas))} | fields)
     config = freeze(values.to_dict())
     (cell,) = grid.cells_of(config, data.VOCAB_SIZE)
     model, replica_map = packs.resolve(cell, config)
-    pack = packs.Pack(0, model, cell.replicas, replica_map, packs.environment(config))
-    return Program(pack, config, data.open_corpus(args.data)), shape["replicas"]
+    return Program(packs.Pack(0, model, cell.replicas, replica_map, packs.environment(config)), config, corpus)
+
+
+def point(args, **changed):
+    """The program at one point of an axis, and the number of its replicas."""
+    from train import data
+
+    shape = {"replicas": 1, "num_heads": args.num_heads, "d_model": args.d_model, "seq_len": args.seq_len} | changed
+    fields = {"grid.d_model": (shape["d_model"],), "grid.num_heads": (shape["num_heads"],)}
+    fields |= {"data.seq_len": shape["seq_len"], "train.replica_map": args.replica_map}
+    return program_of(data.open_corpus(args.data), shape["replicas"], fields), shape["replicas"]
 
 
 def steps(program, replicas: int, count: int = STEPS):
@@ -105,7 +111,7 @@ def along(axis: str, args) -> dict:
 
     largest = args.d_model if axis == "num_heads" else max(AXES[axis])
     values = [value for value in AXES[axis] if value <= largest and (axis != "d_model" or value >= args.num_heads)]
-    runs = {str(value): steps(*program_of(args, **{axis: value})) for value in values}
+    runs = {str(value): steps(*point(args, **{axis: value})) for value in values}
     found = timing.take_turns(runs, args.rounds, 10)
     times = {value: [1e3 * seconds / STEPS for seconds in timing_] for value, timing_ in found.items()}
     return {"ms": times, "exponent": exponent(values, [times[str(value)][0] for value in values])}
@@ -170,7 +176,7 @@ def work(args) -> None:
     if args.worker:  # worker 1 takes the first core
         slots.take(args.worker - 1, "cpu")
     xla_flags.use()
-    once = steps(*program_of(args), count=1)
+    once = steps(*point(args), count=1)
     once()
     print("ready", flush=True)
     sys.stdin.readline()

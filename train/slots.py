@@ -32,6 +32,11 @@ def threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
+def threads_in_slot(platform: str) -> int:
+    """Cores that a process may use once it has taken a slot (`take`)."""
+    return 1 if platform == "cpu" and hasattr(os, "sched_setaffinity") else threads()
+
+
 def count(platform: str, devices: int) -> int:
     """Workers that can run side by side, each with a slot of its own, where JAX has `devices` of `platform`."""
     if platform != "cpu":

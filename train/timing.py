@@ -17,7 +17,7 @@ SECONDS = 0.15  # aimed at for one measurement
 
 def lacking(study, cells: tuple[Cell, ...]) -> tuple[Cell, ...]:
     """The trained cells without a timing.json from a process of as many cores as cells are timed in now."""
-    threads = 1 if study.workers and jax.default_backend() == "cpu" else slots.threads()
+    threads = slots.threads_in_slot(jax.default_backend()) if study.workers else slots.threads()
 
     def timed(cell: Cell) -> bool:
         return read_measured(study.workdir.cell(cell.name).timing, TIMING).get("threads") == threads

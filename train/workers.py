@@ -125,13 +125,14 @@ class Workers:
             self._slots[worker.slot] = None
         if job is None:
             return None
-        folder, line = self._workdir.cell(job.name), self._lines[worker.slot]
+        line = self._lines[worker.slot]
         killed_for_memory = code == -signal.SIGKILL and cgroup.oom_kills() > self._oom_kills
         self._oom_kills += killed_for_memory
         tried[job.name, killed_for_memory] += 1
         first = tried[job.name, killed_for_memory] == 1
         if job.what == "time":
             return self._timing_died(code, job if first else None, line)
+        folder = self._workdir.cell(job.name)
         if killed_for_memory and first and packs.halve(folder):
             line.say("its worker was killed for want of memory; it starts again with half the replicas at once.")
             return job

@@ -12,7 +12,7 @@ import pytest
 
 from eval import tables
 from mha import budget
-from tests.study.tiny import CELLS, Fault, assert_same_results
+from tests.study.tiny import CELLS, Fault, assert_same_losses, assert_same_results
 from train import launch, loop, memory
 from train.workdir import Workdir
 
@@ -198,13 +198,6 @@ def test_a_program_that_does_not_fit_leaves_the_others(study, quiet, monkeypatch
     monkeypatch.undo()
     assert study.run("--config.train.memory_limit_gb=2") == DONE
     assert_same_losses(study, quiet)
-
-
-def assert_same_losses(one, other):
-    """Of every run, however they were packed."""
-    columns = ["cell", "init_seed", "split", "loss"]
-    tables = [study.rows()[columns].sort_values(columns, ignore_index=True) for study in (one, other)]
-    pd.testing.assert_frame_equal(*tables)
 
 
 def out_of_memory(*_):

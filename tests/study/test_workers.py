@@ -15,7 +15,7 @@ import pytest
 
 import main
 from tests.study.test_resume import SECONDS_TO_STOP
-from tests.study.tiny import CELLS, HERE, Fault, Study, assert_same_results
+from tests.study.tiny import CELLS, HERE, Fault, Study, assert_same_losses, assert_same_results
 from train import launch, slots, workers
 
 pytestmark = pytest.mark.usefixtures("plain_page")
@@ -200,10 +200,7 @@ def test_out_of_memory_is_tried_again_with_half_the_replicas(study, beside, with
     packs = [json.loads((study.cell(name) / "packs.json").read_text()) for name in CELLS]
     (cut,) = [records for records in packs if len(records) > 1]
     assert [(len(record["replicas"]), record["rows"]) for record in cut] == [(1, 1), (1, 1)]
-    columns = ["cell", "init_seed", "split", "loss"]
-    assert_equal = pd.testing.assert_frame_equal
-    assert_equal(study.rows()[columns].sort_values(columns, ignore_index=True), beside.rows()[columns].sort_values(
-        columns, ignore_index=True))  # fmt: skip
+    assert_same_losses(study, beside)
 
 
 @pytest.mark.slow

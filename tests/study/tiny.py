@@ -105,3 +105,10 @@ def assert_same_results(one: Study, other: Study) -> None:
         assert lines[0] == lines[1] and len(lines[0]) == 24 * 2
         assert one.state(name) == other.state(name) == "done"
         assert one.checkpoints(name) == other.checkpoints(name) == [16, 24]
+
+
+def assert_same_losses(one: Study, other: Study) -> None:
+    """Of every run, however they were packed."""
+    columns = ["cell", "init_seed", "split", "loss"]
+    tables = [study.rows()[columns].sort_values(columns, ignore_index=True) for study in (one, other)]
+    pd.testing.assert_frame_equal(*tables)

@@ -117,6 +117,14 @@ def test_slots_are_cores_within_the_quota_or_devices(monkeypatch):
         assert slots.count("gpu", 4) == 4
 
 
+def test_a_slot_is_one_core_where_processes_can_be_kept_to_one(monkeypatch):
+    monkeypatch.setattr(slots, "threads", lambda: 8)
+    monkeypatch.setattr(os, "sched_setaffinity", lambda *_: None, raising=False)
+    assert slots.threads_in_slot("cpu") == 1 and slots.threads_in_slot("gpu") == 8
+    monkeypatch.delattr(os, "sched_setaffinity")
+    assert slots.threads_in_slot("cpu") == 8
+
+
 def test_a_worker_takes_its_slot_before_jax_counts_threads():
     """In processes of their own, each of which keeps what it took."""
     script = """
