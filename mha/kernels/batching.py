@@ -53,7 +53,7 @@ def in_pieces(function: Callable, piece: int, *arrays):
 
     def buffer(x):
         entry = leaves[-1][(0,) * leaves[-1].ndim]
-        return jnp.broadcast_to(entry.astype(x.dtype), (size, *x.shape[1:]))
+        return jnp.broadcast_to(jnp.real(entry).astype(x.dtype), (size, *x.shape[1:]))
 
     buffers = jax.tree.map(buffer, jax.eval_shape(function, *cut(0)))
     return jax.lax.fori_loop(0, size // piece, step, (cut(0), buffers))[1]

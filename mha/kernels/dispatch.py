@@ -8,9 +8,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mha.kernels import blockwise, cudnn, heads_minor, lanes, reference
+from mha.kernels import blockwise, cudnn, heads_minor, lanes, pairs, reference
 
-PATHS = ("reference", "heads_minor", "blockwise", "lanes", "cudnn")
+PATHS = ("reference", "heads_minor", "pairs", "blockwise", "lanes", "cudnn")
+_SERVES = {"heads_minor": 1, "pairs": 2, "lanes": 1}  # paths for one d_k alone
 
 
 class Choice(NamedTuple):
@@ -49,6 +50,8 @@ def choose(requested: str, *, backend: str, d_k: int, length: int, dtype, causal
         return Choice(requested, "requested")
     if not refusals["heads_minor"]:
         return Choice("heads_minor", "at d_k=1 a logit is one product: elementwise over heads beats a matmul on a CPU")
+    if not refusals["pairs"]:
+        return Choice("pairs", "at d_k=2 a matmul's tile is all but empty: elementwise over heads beats it on a CPU")
     if not refusals["lanes"]:
         return Choice("lanes", "at d_k=1 the exponentials are the bound: a kernel that keeps them in registers")
     if not refusals["cudnn"]:
@@ -60,9 +63,9 @@ def choose(requested: str, *, backend: str, d_k: int, length: int, dtype, causal
 
 def _refusal(path: str, backend: str, d_k: int, dtype) -> str:
     """Why `path` cannot serve this shape, as the end of a sentence; empty if it can."""
-    if path in ("heads_minor", "lanes") and d_k != 1:
-        return f"serves d_k=1 only and d_k is {d_k}"
-    if path == "heads_minor" and backend != "cpu":
+    if path in _SERVES and d_k != _SERVES[path]:
+        return f"serves d_k={_SERVES[path]} only and d_k is {d_k}"
+    if path in ("heads_minor", "pairs") and backend != "cpu":
         return f"is written for a CPU's vector lanes and the backend is {backend}"
     if path == "lanes" and backend not in ("gpu", "tpu"):
         return f"is a kernel for gpu (Hopper or newer) and tpu and the backend is {backend}"
@@ -127,7 +130,8 @@ def attend(q_BTHK, k_BSHK, v_BSHK, *, scale: float, causal: bool, segments_BT=No
         inputs = (q_BTHK, k_BSHK, v_BSHK, segments_BT, float(scale), causal)
         if choice.path == "lanes":
             return lanes.attend(*inputs, backend())
-        return {"heads_minor": heads_minor, "blockwise": blockwise, "cudnn": cudnn}[choice.path].attend(*inputs)
+        module = {"heads_minor": heads_minor, "pairs": pairs, "blockwise": blockwise, "cudnn": cudnn}[choice.path]
+        return module.attend(*inputs)
 
 
 def backend() -> str:

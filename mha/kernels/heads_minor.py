@@ -5,25 +5,18 @@ operation is elementwise over (B, rows, H); a loop walks the keys (or, for the g
 a few at a time and folds them into the rows' accumulators. The backward pass recomputes the probabilities, once for
 the queries' gradient and once for those of key and value (Dao et al. 2022, FlashAttention, appendix B).
 
-Two sums a loop are kept as the real and imaginary part of one complex array: XLA:CPU turns two outputs into two
-kernels, each with its own exponentials, and one complex output into a single kernel spread over the threads.
+Two sums a loop are kept as the real and imaginary part of one complex array (see `walk.fold`).
 
 Dimension key: B batch, T position, H head.
 """
 
 import functools
-from collections.abc import Callable
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from mha.kernels.batching import fold_vmap, in_pieces, largest_divisor
+from mha.kernels import walk
 from mha.kernels.exponential import exp_nonpositive
-
-_ROWS = 64  # rows whose accumulators a loop holds
-_STEP = 8  # keys (or queries) that one kernel folds in
-_LANES = 2048  # batch entries x heads worked on at once: accumulators and operands of 64 rows stay within 4 MB
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
@@ -33,7 +26,7 @@ def attend(q_BTHK, k_BSHK, v_BSHK, segments_BT, scale: float, causal: bool) -> j
 
 
 def _attend_fwd(q_BTHK, k_BSHK, v_BSHK, segments_BT, scale, causal):
-    forward = _batched(functools.partial(_forward, causal=causal))
+    forward = walk.batched(functools.partial(_forward, causal=causal))
     wide = jnp.promote_types(q_BTHK.dtype, jnp.float32)
     q_BTH, k_BTH, v_BTH = (x[..., 0].astype(wide) for x in (q_BTHK, k_BSHK, v_BSHK))
     (out_BTH,) = forward(q_BTH * scale, k_BTH, v_BTH, segments_BT)
@@ -42,7 +35,7 @@ def _attend_fwd(q_BTHK, k_BSHK, v_BSHK, segments_BT, scale, causal):
 
 def _attend_bwd(scale, causal, saved, d_out_BTHK):
     q_BTHK, k_BSHK, v_BSHK, segments_BT, out_BTH = saved
-    backward = _batched(functools.partial(_backward, causal=causal))
+    backward = walk.batched(functools.partial(_backward, causal=causal))
     wide = jnp.promote_types(q_BTHK.dtype, jnp.float32)
     q_BTH, k_BTH, v_BTH, d_out_BTH = (x[..., 0].astype(wide) for x in (q_BTHK, k_BSHK, v_BSHK, d_out_BTHK))
     d_q_BTH, d_k_BTH, d_v_BTH = backward(q_BTH * scale, k_BTH, v_BTH, segments_BT, out_BTH, d_out_BTH)
@@ -53,44 +46,7 @@ def _attend_bwd(scale, causal, saved, d_out_BTHK):
 attend.defvjp(_attend_fwd, _attend_bwd)
 
 
-def _batched(function: Callable) -> Callable:
-    """`function` of (B, T, H) arrays, padded to whole blocks of rows and applied to pieces of the batch."""
-
-    @fold_vmap
-    def run(arrays):
-        batch, length, heads = arrays[0].shape
-        rows = min(_ROWS, -(-length // _STEP) * _STEP)
-        spare = -length % rows
-        if spare:
-            if arrays[3] is None:
-                arrays = [*arrays[:3], jnp.ones((batch, length), jnp.int32), *arrays[4:]]
-            arrays = jax.tree.map(lambda x: jnp.pad(x, ((0, 0), (0, spare)) + ((0, 0),) * (x.ndim - 2)), arrays)
-        piece = largest_divisor(batch, _LANES // heads)
-        out = in_pieces(lambda *part: function(*part, rows=rows), piece, *arrays)
-        return [x_BTH[:, :length] for x_BTH in out]
-
-    return lambda *arrays: run(list(arrays))
-
-
-class _Rows(NamedTuple):
-    """A block of rows and what it sees."""
-
-    start: jax.Array
-    size: int
-    segments_BR1: jax.Array | None
-    causal: bool
-
-    def see(self, index, segments_B11, as_queries: bool = True):
-        """Whether these rows see the position at `index`, or, not `as_queries`, are seen from it; None: all see all."""
-        index_1R1 = self.start + jnp.arange(self.size)[None, :, None]
-        see = (index_1R1 >= index if as_queries else index >= index_1R1) if self.causal else None
-        if segments_B11 is not None:
-            same = (self.segments_BR1 == segments_B11) & (segments_B11 != 0)
-            see = same if see is None else see & same
-        return see
-
-
-def _best(rows: _Rows, q_BRH, k_BTH, segments_BT1, stop) -> jax.Array:
+def _best(rows: walk.Rows, q_BRH, k_BTH, segments_BTH, stop) -> jax.Array:
     """The visible key of each row's largest logit: the largest or the smallest, as the query's sign has it.
 
     A logit is taken relative to the largest as q (k - best): unlike q k - q best it keeps its digits at any size, and
@@ -98,41 +54,40 @@ def _best(rows: _Rows, q_BRH, k_BTH, segments_BT1, stop) -> jax.Array:
     """
     largest = jnp.finfo(q_BRH.dtype).max
 
-    def extend(extremes, index, k_B1H, segments_B11):
-        see = rows.see(index, segments_B11)
-        high_BRH = jnp.maximum(extremes.real, _where(see, k_B1H, -largest))
-        return jax.lax.complex(high_BRH, jnp.minimum(extremes.imag, _where(see, k_B1H, largest)))
+    def extend(extremes, index, k_B1H, segments_B1H):
+        see = rows.see(index, segments_B1H)
+        high_BRH = jnp.maximum(extremes.real, walk.where(see, k_B1H, -largest))
+        return jax.lax.complex(high_BRH, jnp.minimum(extremes.imag, walk.where(see, k_B1H, largest)))
 
     none_seen = jax.lax.complex(jnp.full_like(q_BRH, -largest), jnp.full_like(q_BRH, largest))
-    extremes = _fold(extend, none_seen, (k_BTH, segments_BT1), start=0, stop=stop)
+    extremes = walk.fold(extend, none_seen, (k_BTH, segments_BTH), start=0, stop=stop)
     best_BRH = jnp.where(q_BRH >= 0, extremes.real, extremes.imag)
     return jnp.where(extremes.real >= extremes.imag, best_BRH, 0)
 
 
-def _forward(q_BTH, k_BTH, v_BTH, segments_BT, *, causal, rows):
+def _forward(q_BTH, k_BTH, v_BTH, segments_BTH, *, causal, rows):
     """Every row's output, alone in a list; zero where nothing is visible."""
     length = q_BTH.shape[1]
-    segments_BT1 = None if segments_BT is None else segments_BT[..., None]
 
     def block(number, out_BTH):
         start = number * rows
         stop = start + rows if causal else length
-        q_BRH, segments_BR1 = _cut((q_BTH, segments_BT1), start, rows)
-        block_rows = _Rows(start, rows, segments_BR1, causal)
-        best_BRH = _best(block_rows, q_BRH, k_BTH, segments_BT1, stop)
+        q_BRH, segments_BRH = walk.cut((q_BTH, segments_BTH), start, rows)
+        block_rows = walk.Rows(start, rows, segments_BRH, causal)
+        best_BRH = _best(block_rows, q_BRH, k_BTH, segments_BTH, stop)
 
-        def accumulate(sums, index, k_B1H, v_B1H, segments_B11):
+        def accumulate(sums, index, k_B1H, v_B1H, segments_B1H):
             weight_BRH = exp_nonpositive(q_BRH * (k_B1H - best_BRH))
-            weight_BRH = _where(block_rows.see(index, segments_B11), weight_BRH, 0)
+            weight_BRH = walk.where(block_rows.see(index, segments_B1H), weight_BRH, 0)
             return jax.lax.complex(sums.real + weight_BRH * v_B1H, sums.imag + weight_BRH)
 
-        sums = _fold(accumulate, _zeros(q_BRH), (k_BTH, v_BTH, segments_BT1), start=0, stop=stop)
-        return _put(out_BTH, sums.real / jnp.where(sums.imag == 0, 1, sums.imag), start)
+        sums = walk.fold(accumulate, _zeros(q_BRH), (k_BTH, v_BTH, segments_BTH), start=0, stop=stop)
+        return walk.put(out_BTH, sums.real / jnp.where(sums.imag == 0, 1, sums.imag), start)
 
     return [jax.lax.fori_loop(0, length // rows, block, jnp.zeros_like(q_BTH))]
 
 
-def _backward(q_BTH, k_BTH, v_BTH, segments_BT, out_BTH, d_out_BTH, *, causal, rows):
+def _backward(q_BTH, k_BTH, v_BTH, segments_BTH, out_BTH, d_out_BTH, *, causal, rows):
     """Gradients of query, key and value, (B, T, H) each.
 
     With w_ts = exp(q_t (k_s - best_t)), g_t = d_out_t / sum_s w_ts:
@@ -140,74 +95,44 @@ def _backward(q_BTH, k_BTH, v_BTH, segments_BT, out_BTH, d_out_BTH, *, causal, r
     The totals come with d_q and the best keys are found again: saving them would cost more memory than all else.
     """
     length = q_BTH.shape[1]
-    segments_BT1 = None if segments_BT is None else segments_BT[..., None]
 
     def block_of_queries(number, filled):
         start = number * rows
         stop = start + rows if causal else length
-        (q_BRH, out_BRH, d_out_BRH), segments_BR1 = _cut(((q_BTH, out_BTH, d_out_BTH), segments_BT1), start, rows)
-        block_rows = _Rows(start, rows, segments_BR1, causal)
-        best_BRH = _best(block_rows, q_BRH, k_BTH, segments_BT1, stop)
+        (q_BRH, out_BRH, d_out_BRH), segments_BRH = walk.cut(((q_BTH, out_BTH, d_out_BTH), segments_BTH), start, rows)
+        block_rows = walk.Rows(start, rows, segments_BRH, causal)
+        best_BRH = _best(block_rows, q_BRH, k_BTH, segments_BTH, stop)
 
-        def accumulate(sums, index, k_B1H, v_B1H, segments_B11):
+        def accumulate(sums, index, k_B1H, v_B1H, segments_B1H):
             weight_BRH = exp_nonpositive(q_BRH * (k_B1H - best_BRH))
-            weight_BRH = _where(block_rows.see(index, segments_B11), weight_BRH, 0)
+            weight_BRH = walk.where(block_rows.see(index, segments_B1H), weight_BRH, 0)
             slope_BRH = sums.real + weight_BRH * ((v_B1H - out_BRH) * k_B1H)
             return jax.lax.complex(slope_BRH, sums.imag + weight_BRH)
 
-        sums = _fold(accumulate, _zeros(q_BRH), (k_BTH, v_BTH, segments_BT1), start=0, stop=stop)
+        sums = walk.fold(accumulate, _zeros(q_BRH), (k_BTH, v_BTH, segments_BTH), start=0, stop=stop)
         g_BRH = jnp.where(sums.imag == 0, 0, d_out_BRH / jnp.where(sums.imag == 0, 1, sums.imag))
-        return _put(filled, (best_BRH, g_BRH, g_BRH * sums.real), start)
+        return walk.put(filled, (best_BRH, g_BRH, g_BRH * sums.real), start)
 
     empty = jnp.zeros_like(q_BTH)
     best_BTH, g_BTH, d_q_BTH = jax.lax.fori_loop(0, length // rows, block_of_queries, (empty, empty, empty))
-    rows_of = (q_BTH, best_BTH, out_BTH, g_BTH, g_BTH * q_BTH, segments_BT1)
+    rows_of = (q_BTH, best_BTH, out_BTH, g_BTH, g_BTH * q_BTH, segments_BTH)
 
     def block_of_keys(number, filled):
         start = number * rows
-        k_BRH, v_BRH, segments_BR1 = _cut((k_BTH, v_BTH, segments_BT1), start, rows)
-        block_rows = _Rows(start, rows, segments_BR1, causal)
+        k_BRH, v_BRH, segments_BRH = walk.cut((k_BTH, v_BTH, segments_BTH), start, rows)
+        block_rows = walk.Rows(start, rows, segments_BRH, causal)
 
-        def accumulate(sums, index, q_B1H, best_B1H, out_B1H, g_B1H, gq_B1H, segments_B11):
+        def accumulate(sums, index, q_B1H, best_B1H, out_B1H, g_B1H, gq_B1H, segments_B1H):
             weight_BRH = exp_nonpositive(q_B1H * (k_BRH - best_B1H))
-            weight_BRH = _where(block_rows.see(index, segments_B11, as_queries=False), weight_BRH, 0)
+            weight_BRH = walk.where(block_rows.see(index, segments_B1H, as_queries=False), weight_BRH, 0)
             d_k_BRH = sums.real + weight_BRH * ((v_BRH - out_B1H) * gq_B1H)
             return jax.lax.complex(d_k_BRH, sums.imag + weight_BRH * g_B1H)
 
-        sums = _fold(accumulate, _zeros(k_BRH), rows_of, start=start if causal else 0, stop=length)
-        return _put(filled, (sums.real, sums.imag), start)
+        sums = walk.fold(accumulate, _zeros(k_BRH), rows_of, start=start if causal else 0, stop=length)
+        return walk.put(filled, (sums.real, sums.imag), start)
 
     return d_q_BTH, *jax.lax.fori_loop(0, length // rows, block_of_keys, (empty, empty))
 
 
-def _fold(update: Callable, sums: jax.Array, arrays: tuple, *, start, stop) -> jax.Array:
-    """`sums` after `update(sums, index, *entries)` for each index from `start` to `stop` (multiples of _STEP), where
-    `entries` are the arrays' entries (B, 1, ...) at that index.
-
-    The next entries are cut at the end of a step and carried: a cut at a traced index inside the update's kernel would
-    be loaded anew for every element, and LLVM would not vectorise it.
-    """
-
-    def step(number, carry):
-        sums, entries = carry
-        for i in range(_STEP):
-            sums = update(sums, number * _STEP + i, *(None if x is None else x[:, i : i + 1] for x in entries))
-        return sums, _cut(arrays, (number + 1) * _STEP, _STEP)
-
-    return jax.lax.fori_loop(start // _STEP, stop // _STEP, step, (sums, _cut(arrays, start, _STEP)))[0]
-
-
-def _where(see, x, otherwise):
-    return x if see is None else jnp.where(see, x, otherwise)
-
-
 def _zeros(like: jax.Array) -> jax.Array:
     return jax.lax.complex(jnp.zeros_like(like), jnp.zeros_like(like))
-
-
-def _cut(arrays, start, size: int):
-    return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, start, size, axis=1), arrays)
-
-
-def _put(filled, blocks, start):
-    return jax.tree.map(lambda x, block: jax.lax.dynamic_update_slice_in_dim(x, block, start, axis=1), filled, blocks)

@@ -17,7 +17,10 @@ CPU = dict(backend="cpu", length=256, dtype=jnp.float32, causal=True, segments=T
         ("cpu", 1, jnp.float32, "heads_minor"),
         ("cpu", 1, jnp.bfloat16, "heads_minor"),
         ("cpu", 1, jnp.float64, "heads_minor"),
-        ("cpu", 2, jnp.float32, "blockwise"),
+        ("cpu", 2, jnp.float32, "pairs"),
+        ("cpu", 2, jnp.float64, "pairs"),
+        ("cpu", 3, jnp.float32, "blockwise"),
+        ("gpu", 2, jnp.float32, "blockwise"),
         ("cpu", 16, jnp.float32, "blockwise"),
         ("cpu", 255, jnp.float32, "blockwise"),
         ("cpu", 256, jnp.float32, "reference"),  # as wide as T
@@ -47,6 +50,7 @@ def test_a_request_is_honoured():
     [
         ("flash", {}, "is no attention path; choose auto, reference, "),
         ("heads_minor", {}, "serves d_k=1 only and d_k is 4; paths that can: auto, reference, blockwise"),
+        ("pairs", {}, "serves d_k=2 only and d_k is 4; paths that can: auto, reference, blockwise"),
         ("heads_minor", dict(d_k=1, backend="gpu"), "the backend is gpu; paths that can: auto, reference"),
         ("lanes", dict(d_k=1), "the backend is cpu; paths that can: auto, reference, heads_minor, blockwise"),
         (
@@ -75,7 +79,8 @@ def ran(path: str, d_k: int) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "path, d_k", [("reference", 4), ("blockwise", 4), ("heads_minor", 1), ("auto", 1), ("auto", 4)]
+    "path, d_k",
+    [("reference", 4), ("blockwise", 4), ("heads_minor", 1), ("pairs", 2), ("auto", 1), ("auto", 2), ("auto", 4)],
 )
 def test_the_path_named_is_the_one_that_ran(path, d_k):
     named = dispatch.choose(path, **CPU, d_k=d_k).path

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from mha.kernels import blockwise
+from mha.kernels import blockwise, heads_minor, pairs
 from tests.mha.kernels import oracle
 
-PATHS = [("heads_minor", 1), ("blockwise", 1), ("blockwise", 4)]
+PATHS = [("heads_minor", 1), ("pairs", 2), ("blockwise", 1), ("blockwise", 4)]
 # one token; a prime length, no multiple of any block, with packed documents; whole blocks with scattered segments
 LENGTHS = {1: "none", 67: "packed", 128: "scattered"}
 
@@ -37,10 +37,22 @@ def test_equals_the_reference(path, d_k, length, causal):
     oracle.check(path, oracle.inputs((3, length, 5, d_k)), causal=causal, segments=segments)
 
 
-@pytest.mark.parametrize("path, d_k", [("heads_minor", 1), ("blockwise", 64)])
+@pytest.mark.parametrize("path, d_k", [("heads_minor", 1), ("pairs", 2), ("blockwise", 64)])
 def test_one_head(path, d_k):
     """h=1, also at the widest head."""
     oracle.check(path, oracle.inputs((2, 67, 1, d_k)), causal=True)
+
+
+@pytest.mark.parametrize("path, d_k", [("heads_minor", 1), ("pairs", 2)])
+@pytest.mark.parametrize("batch, heads, lanes", [(8, 6, 48), (6, 2, 4), (2, 16, 16)])
+def test_entries_stand_side_by_side_until_they_fill_vectors(path, d_k, batch, heads, lanes):
+    """See `walk.batched`; each entry keeps its own mask."""
+    arrays = oracle.inputs((batch, 67, heads, d_k))
+    segments = np.random.default_rng(1).integers(0, 3, (batch, 67))
+    oracle.check(path, arrays, causal=True, segments=segments)
+    attend = {"heads_minor": heads_minor, "pairs": pairs}[path].attend
+    program = str(jax.make_jaxpr(lambda q, k, v, _: attend(q, k, v, segments, 1.0, True))(*map(jnp.asarray, arrays)))
+    assert f",64,{lanes}] " in program
 
 
 @pytest.mark.parametrize("path, d_k", PATHS)
@@ -51,7 +63,7 @@ def test_equal_logits_give_running_means(path, d_k):
     np.testing.assert_allclose(out, means, atol=2e-6)
 
 
-@pytest.mark.parametrize("path, d_k", [("heads_minor", 1), ("blockwise", 2), ("blockwise", 16)])
+@pytest.mark.parametrize("path, d_k", [("heads_minor", 1), ("pairs", 2), ("blockwise", 2), ("blockwise", 16)])
 def test_logits_of_ten_thousand_pick_their_largest(path, d_k):
     """Logits within +-1e4, at least 20 apart: the output is the value of the largest visible one, the rest vanishes."""
     length = 67
@@ -100,7 +112,7 @@ def test_float64_stays_float64(path, d_k):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-13 * np.abs(b).max())
 
 
-@pytest.mark.parametrize("path, d_k", [("heads_minor", 1), ("blockwise", 4)])
+@pytest.mark.parametrize("path, d_k", [("heads_minor", 1), ("pairs", 2), ("blockwise", 4)])
 def test_gradients_equal_finite_differences(path, d_k):
     """Central differences along random directions in float64."""
     arrays = oracle.inputs((3, 19, 2, d_k))
@@ -118,7 +130,9 @@ def test_gradients_equal_finite_differences(path, d_k):
         np.testing.assert_allclose((grads[i] * direction).sum(), slope, rtol=1e-7, atol=1e-8)
 
 
-@pytest.mark.parametrize("path, d_k, length", [("heads_minor", 1, 21), ("blockwise", 4, 21), ("blockwise", 2, 70)])
+@pytest.mark.parametrize(
+    "path, d_k, length", [("heads_minor", 1, 21), ("pairs", 2, 21), ("blockwise", 4, 21), ("blockwise", 2, 70)]
+)
 @settings(max_examples=15, deadline=None, derandomize=True)
 @given(data=st.data())
 def test_any_values_any_mask(path, d_k, length, data):

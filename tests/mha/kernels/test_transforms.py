@@ -13,7 +13,7 @@ import pytest
 from mha.kernels import dispatch
 from tests.mha.kernels import oracle
 
-PATHS = [("heads_minor", 1), ("blockwise", 4)]
+PATHS = [("heads_minor", 1), ("pairs", 2), ("blockwise", 4)]
 SHAPE = (4, 21, 3)  # batch, length, heads
 SEGMENTS = jnp.asarray(np.sort(np.random.default_rng(0).integers(0, 3, SHAPE[:2]), axis=1), jnp.int32)
 
