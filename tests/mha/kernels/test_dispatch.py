@@ -22,8 +22,8 @@ CPU = dict(backend="cpu", length=256, dtype=jnp.float32, causal=True, segments=T
         ("cpu", 3, jnp.float32, "blockwise"),
         ("gpu", 2, jnp.float32, "blockwise"),
         ("cpu", 16, jnp.float32, "blockwise"),
-        ("cpu", 255, jnp.float32, "blockwise"),
-        ("cpu", 256, jnp.float32, "reference"),  # as wide as T
+        ("cpu", 127, jnp.float32, "blockwise"),
+        ("cpu", 128, jnp.float32, "reference"),  # half as wide as T
         ("gpu", 1, jnp.float32, "lanes"),
         ("gpu", 1, jnp.bfloat16, "lanes"),
         ("gpu", 1, jnp.float64, "blockwise"),
@@ -38,6 +38,11 @@ def test_table(backend, d_k, dtype, path):
     choice = dispatch.choose("auto", **CPU | dict(backend=backend, d_k=d_k, dtype=dtype))
     assert choice.path == path
     assert len(choice.reason) > 20
+
+
+@pytest.mark.parametrize("length, d_k, path", [(64, 63, "blockwise"), (64, 64, "reference"), (512, 255, "blockwise")])
+def test_how_wide_a_head_is_for_its_length(length, d_k, path):
+    assert dispatch.choose("auto", **CPU | dict(length=length), d_k=d_k).path == path
 
 
 def test_a_request_is_honoured():
