@@ -86,7 +86,7 @@ def training_step(corpus, d_model=512, num_heads=8, length=512, batch=32, layers
 
     fields = {"grid.d_model": (d_model,), "grid.num_heads": (num_heads,), "model.num_layers": layers}
     fields |= {"data.seq_len": length, "train.batch_size": batch, "model.dtype": "bfloat16"}
-    program = scale.program_of(corpus, 1, fields | ONE_DEVICE)
+    program, _ = scale.program_of(corpus, 1, fields | ONE_DEVICE)
     found = timing.take_turns({"step": scale.steps(program, 1, steps)}, rounds, 10)["step"]
     flops = 3 * budget.flops_per_token(program.pack.model) * batch * length  # the backward pass costs two forward ones
     rate = flops * steps / found.median
@@ -102,7 +102,7 @@ def side_by_side(corpus, replicas=64, d_model=64, num_heads=8, steps=64, rounds=
 
     fields = {"grid.d_model": (d_model,), "grid.num_heads": (num_heads,)}
     runs = {
-        str(count): scale.steps(scale.program_of(corpus, count, fields | ONE_DEVICE), count, steps)
+        str(count): scale.steps(scale.program_of(corpus, count, fields | ONE_DEVICE)[0], count, steps)
         for count in (1, replicas)
     }
     found = timing.take_turns(runs, rounds, 10)

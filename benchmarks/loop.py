@@ -36,23 +36,15 @@ def run(args):
     xla_flags.use()
     import jax
 
-    from benchmarks import timing
+    from benchmarks import scale, timing
     from configs import default
-    from train import data, grid, packs
+    from train import data
     from train.config import freeze
-    from train.program import Program
 
-    values = default.get_config()
-    values.grid.d_model, values.grid.num_heads = (args.d_model,), (args.num_heads,)
-    values.grid.tuning_seeds, values.grid.extensions, values.grid.learning_rates = (), 0, (0.01,)
-    values.grid.init_seeds, values.train.steps = (0,), args.steps
-    config = freeze(values.to_dict())
+    fields = {"grid.d_model": (args.d_model,), "grid.num_heads": (args.num_heads,), "train.steps": args.steps}
     with tempfile.TemporaryDirectory() as folder:
-        corpus = data.write_corpus(config.data, pathlib.Path(folder) / "data")
-        (cell,) = grid.cells_of(config, data.VOCAB_SIZE)
-        model, replica_map = packs.resolve(cell, config)
-        pack = packs.Pack(0, model, cell.replicas, replica_map, packs.environment(config))
-        program = Program(pack, config, corpus)
+        corpus = data.write_corpus(freeze(default.get_config().to_dict()).data, pathlib.Path(folder) / "data")
+        program, config = scale.program_of(corpus, 1, fields)
         peers = {"loop": looped(program, config, pathlib.Path(folder)), "bare": bare(program, config, corpus)}
         found = timing.take_turns(peers, args.rounds, 15)
     results = about.describe("loop", jax.devices()[0].device_kind)

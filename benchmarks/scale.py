@@ -4,7 +4,8 @@ python -m benchmarks.scale --output docs/benchmarks/scale     every axis in turn
 
 One axis varies at a time from the shape of --d_model, --num_heads, --seq_len and one replica; points of an axis run in
 random order, medians. The exponent is the slope of log time against log value: 0 where a replica-step costs the same.
-Workers are processes of one core each that train side by side; the point `here` is one process on all cores.
+Workers are processes of one core each that train side by side; the point `here` is one process on all cores. Two axes
+are choices: how a program maps over its replicas (`replica_map`), and whether it scans its layers (`layers`).
 """
 
 import argparse
@@ -22,13 +23,30 @@ AXES = {
     "d_model": (16, 32, 64, 128, 256),
     "seq_len": (32, 64, 128, 256),
 }
+CHOICES = {
+    "replica_map": [
+        {"replica_map": form, "replicas": 16, "d_model": d_model}
+        for d_model in (16, 32, 64, 128)
+        for form in ("scan", "vmap")
+    ],
+    "layers": [{"layers": form, "num_layers": count} for count in (2, 6, 12) for form in ("unrolled", "scanned")],
+}
+FIELDS = {  # of the config, by what varies
+    "num_heads": "grid.num_heads",
+    "d_model": "grid.d_model",
+    "seq_len": "data.seq_len",
+    "replica_map": "train.replica_map",
+    "layers": "model.layers",
+    "num_layers": "model.num_layers",
+}
+ALL = [*AXES, *CHOICES, "workers"]
 STEPS = 8  # of a measurement
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
 def main():
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--axes", nargs="+", default=[*AXES, "workers"], choices=[*AXES, "workers"])
+    arguments.add_argument("--axes", nargs="+", default=ALL, choices=ALL)
     arguments.add_argument("--d_model", type=int, default=64)
     arguments.add_argument("--num_heads", type=int, default=8)
     arguments.add_argument("--seq_len", type=int, default=64)
@@ -63,7 +81,8 @@ def run(args):
 
 
 def program_of(corpus, replicas: int, fields: dict):
-    """A compiled program of the default study's steps in one cell, one replica a seed, with `fields` changed."""
+    """A compiled program of the default study's steps in one cell, one replica a seed, with `fields` changed, and its
+    config."""
     from configs import default
     from train import data, grid, packs
     from train.config import freeze
@@ -75,17 +94,18 @@ def program_of(corpus, replicas: int, fields: dict):
     config = freeze(values.to_dict())
     (cell,) = grid.cells_of(config, data.VOCAB_SIZE)
     model, replica_map = packs.resolve(cell, config)
-    return Program(packs.Pack(0, model, cell.replicas, replica_map, packs.environment(config)), config, corpus)
+    pack = packs.Pack(0, model, cell.replicas, replica_map, packs.environment(config))
+    return Program(pack, config, corpus), config
 
 
 def point(args, **changed):
     """The program at one point of an axis, and the number of its replicas."""
     from train import data
 
-    shape = {"replicas": 1, "num_heads": args.num_heads, "d_model": args.d_model, "seq_len": args.seq_len} | changed
-    fields = {"grid.d_model": (shape["d_model"],), "grid.num_heads": (shape["num_heads"],)}
-    fields |= {"data.seq_len": shape["seq_len"], "train.replica_map": args.replica_map}
-    return program_of(data.open_corpus(args.data), shape["replicas"], fields), shape["replicas"]
+    shape = {name: getattr(args, name) for name in ("num_heads", "d_model", "seq_len", "replica_map")} | changed
+    replicas = shape.pop("replicas", 1)
+    fields = {FIELDS[name]: (value,) if FIELDS[name].startswith("grid.") else value for name, value in shape.items()}
+    return program_of(data.open_corpus(args.data), replicas, fields)[0], replicas
 
 
 def steps(program, replicas: int, count: int = STEPS):
@@ -106,15 +126,28 @@ def steps(program, replicas: int, count: int = STEPS):
 
 
 def along(axis: str, args) -> dict:
-    """Milliseconds of a replica-step at each value of `axis`, and the exponent."""
+    """Milliseconds of a replica-step at each point of `axis`, the seconds that its program took to compile, and, where
+    the points are numbers, the exponent."""
     from benchmarks import timing
 
-    largest = args.d_model if axis == "num_heads" else max(AXES[axis])
-    values = [value for value in AXES[axis] if value <= largest and (axis != "d_model" or value >= args.num_heads)]
-    runs = {str(value): steps(*point(args, **{axis: value})) for value in values}
+    if axis in CHOICES:
+        points = {", ".join(map(_words, changed.items())): changed for changed in CHOICES[axis]}
+    else:
+        largest = args.d_model if axis == "num_heads" else max(AXES[axis])
+        values = [value for value in AXES[axis] if value <= largest and (axis != "d_model" or value >= args.num_heads)]
+        points = {str(value): {axis: value} for value in values}
+    programs = {name: point(args, **changed) for name, changed in points.items()}
+    runs = {name: steps(program, replicas) for name, (program, replicas) in programs.items()}
     found = timing.take_turns(runs, args.rounds, 10)
-    times = {value: [1e3 * seconds / STEPS for seconds in timing_] for value, timing_ in found.items()}
-    return {"ms": times, "exponent": exponent(values, [times[str(value)][0] for value in values])}
+    times = {name: [1e3 * seconds / STEPS for seconds in timing_] for name, timing_ in found.items()}
+    slope = None if axis in CHOICES else exponent(values, [times[str(value)][0] for value in values])
+    compiled = {name: program.compile_seconds for name, (program, _) in programs.items()}
+    return {"ms": times, "exponent": slope, "compile_seconds": compiled}
+
+
+def _words(changed: tuple[str, int | str]) -> str:
+    name, value = changed
+    return value if isinstance(value, str) else f"{name} {value}"
 
 
 def exponent(values: list[float], times: list[float]) -> float:
@@ -188,10 +221,12 @@ def work(args) -> None:
 
 
 def table(axis: str, found: dict) -> str:
-    lines = [f"| {axis} | ms a replica-step (range) |", "|---|---|"]
-    lines += [
-        f"| {value} | {median:.2f} ({low:.2f}-{high:.2f}) |" for value, (median, low, high) in found["ms"].items()
-    ]
+    compiled = found.get("compile_seconds")
+    lines = [f"| {axis} | ms a replica-step (range) |" + " compile, s |" * bool(compiled)]
+    lines += ["|" + "---|" * (3 if compiled else 2)]
+    for value, (median, low, high) in found["ms"].items():
+        last = f" {compiled[value]:.1f} |" if compiled else ""
+        lines.append(f"| {value} | {median:.2f} ({low:.2f}-{high:.2f}) |{last}")
     slope = "" if found["exponent"] is None else f"\n\nExponent: {found['exponent']:.2f}."
     return "\n".join(lines) + slope
 

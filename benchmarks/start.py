@@ -8,9 +8,9 @@ memory is read meanwhile, so that reading slows no start. Memory is read from /p
 """
 
 import argparse
+import contextlib
 import os
 import pathlib
-import re
 import statistics
 import subprocess
 import sys
@@ -18,10 +18,9 @@ import tempfile
 import threading
 import time
 
-from benchmarks import about
+from benchmarks import about, host_memory
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-EVERY = 0.5  # seconds between two readings of memory
 DONE, RUN_AGAIN = 0, 75  # exit codes of main.py
 TITLES = {
     "help": "`main.py --help`, s",
@@ -67,55 +66,34 @@ def once(folder: pathlib.Path, seconds: float) -> tuple[dict[str, float], str]:
     helped = time.perf_counter() - began
     cold = study(folder / "cold", folder / "cache", seconds)
     warm = study(folder / "warm", folder / "cache", seconds)
-    read, ended = [], threading.Event()
-    reader = threading.Thread(target=read_memory, args=(folder / "read", read, ended))
-    reader.start()
-    try:
-        study(folder / "read", folder / "other_cache", seconds)
-    finally:
-        ended.set()
-        reader.join()
+    read = study(folder / "read", folder / "other_cache", seconds, read_memory=True)
     found = {"help": helped, "first_line": cold["first_line"], "first_step_cold": cold["first_step"]}
-    found |= {"first_step_warm": warm["first_step"], "memory": max(read) / 1e6}
+    found |= {"first_step_warm": warm["first_step"], "memory": read["memory"]}
     return found, read_json(folder / "cold" / "config.json")["device"]
 
 
-def study(workdir: pathlib.Path, cache: pathlib.Path, seconds: float) -> dict[str, float]:
-    """Seconds from the start of the default study to its first line and first step; it is stopped `seconds` later."""
+def study(workdir: pathlib.Path, cache: pathlib.Path, seconds: float, read_memory: bool = False) -> dict[str, float]:
+    """Seconds from the start of the default study to its first line and first step, and megabytes if they are read; it
+    is stopped `seconds` later."""
     command = [sys.executable, str(ROOT / "main.py"), f"--workdir={workdir}"]
     environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(cache)}
     began, found = time.perf_counter(), {}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+    memory = host_memory.Largest([process.pid])
     try:
-        for line in process.stdout:
-            passed = time.perf_counter() - began
-            found.setdefault("first_line", passed)
-            if "first_step" not in found and ": step " in line:
-                found["first_step"] = passed
-                threading.Timer(seconds, process.terminate).start()
+        with memory if read_memory else contextlib.nullcontext():
+            for line in process.stdout:
+                passed = time.perf_counter() - began
+                found.setdefault("first_line", passed)
+                if "first_step" not in found and ": step " in line:
+                    found["first_step"] = passed
+                    threading.Timer(seconds, process.terminate).start()
         code = process.wait()
     finally:
         process.kill()
     if code not in (DONE, RUN_AGAIN) or "first_step" not in found:
         raise RuntimeError(f"main.py ended with {code}, {'after' if 'first_step' in found else 'before'} a first step.")
-    return found
-
-
-def read_memory(workdir: pathlib.Path, read: list[int], ended: threading.Event) -> None:
-    """Appends to `read`, until `ended`, the bytes of all processes that name `workdir`: the study and its workers."""
-    while not ended.wait(EVERY):
-        read.append(sum(proportional_bytes(process, workdir) for process in pathlib.Path("/proc").glob("[0-9]*")))
-
-
-def proportional_bytes(process: pathlib.Path, workdir: pathlib.Path) -> int:
-    """The process's memory, a page that it shares counted in parts; 0 if it does not name `workdir`, or has ended."""
-    try:
-        if os.fsencode(workdir) not in (process / "cmdline").read_bytes():
-            return 0
-        found = re.search(r"^Pss:\s+(\d+) kB", (process / "smaps_rollup").read_text(), re.MULTILINE)
-    except OSError:
-        return 0
-    return 1024 * int(found[1]) if found else 0
+    return found | {"memory": memory.bytes / 1e6}
 
 
 def page(results: dict) -> str:
@@ -123,9 +101,9 @@ def page(results: dict) -> str:
     head = (
         f"{about.heading(results)} The default study in new workdirs, each stopped "
         f"{results['seconds_after_first_step']:g} s after its first training step; medians over rounds, with the range "
-        f"in brackets. Seconds count from the start of the process. Memory is the largest sum, read every {EVERY:g} s "
-        f"until the stop, over the study's process and its workers, of their proportional set sizes "
-        f"(/proc/PID/smaps_rollup, Linux alone); the study that it is read from is not timed."
+        f"in brackets. Seconds count from the start of the process. Memory is the largest sum, read every "
+        f"{host_memory.EVERY:g} s until the stop, over the study's process and its workers, of their proportional set "
+        f"sizes (/proc/PID/smaps_rollup, Linux alone); the study that it is read from is not timed."
     )
     lines = ["| figure | median (range) |", "|---|---|"]
     for name, title in TITLES.items():

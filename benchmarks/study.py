@@ -26,7 +26,7 @@ import sys
 import tempfile
 import time
 
-from benchmarks import about
+from benchmarks import about, host_memory
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PEERS = ("ours", "one_by_one", "torch", "torch_pinned", "torch_compile", "flax")
@@ -154,7 +154,7 @@ def write_task(args, folder: pathlib.Path) -> dict:
 
 
 def run(name: str, args, folder: pathlib.Path) -> dict:
-    """Seconds from a peer's start to its table, of that the compiling, and the mean test loss of its replicas."""
+    """Seconds from a peer's start to its table, of that the compiling, mean test loss, bytes of memory."""
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": scratch, "TORCHINDUCTOR_CACHE_DIR": scratch}
         if name in ("ours", "one_by_one"):
@@ -174,6 +174,7 @@ def run(name: str, args, folder: pathlib.Path) -> dict:
                 ended.enter_context(_killed_at_last([*command, str(folder), *part], cwd=ROOT, env=environment))
                 for part in parts
             ]
+            memory = ended.enter_context(host_memory.Largest([process.pid for process in running]))
             said = [process.communicate()[0] for process in running]
         seconds = time.perf_counter() - began
         if any(process.returncode for process in running):
@@ -181,7 +182,13 @@ def run(name: str, args, folder: pathlib.Path) -> dict:
         found = [json.loads(text.splitlines()[-1]) for text in said]
         losses = [loss for one in found for loss in one["losses"]]
         compiling = sum(one["compile_seconds"] for one in found)
-        return {"seconds": seconds, "compile_seconds": compiling, "loss": sum(losses) / len(losses), "first_step": None}
+        found = {
+            "seconds": seconds,
+            "compile_seconds": compiling,
+            "loss": sum(losses) / len(losses),
+            "first_step": None,
+        }
+        return found | {"memory": memory.bytes}
 
 
 @contextlib.contextmanager
@@ -212,7 +219,10 @@ def ours(name: str, args, workdir: pathlib.Path, environment: dict) -> dict:
     command = [sys.executable, *program, *fields(args), f"--workdir={workdir}"]
     start, began = time.time(), time.perf_counter()
     first_step = None
-    with _killed_at_last(command, cwd=ROOT, env=environment) as process:
+    with (
+        _killed_at_last(command, cwd=ROOT, env=environment) as process,
+        host_memory.Largest([process.pid]) as memory,
+    ):
         for line in process.stdout:
             if first_step is None and ": step " in line:
                 first_step = time.perf_counter() - began
@@ -226,6 +236,7 @@ def ours(name: str, args, workdir: pathlib.Path, environment: dict) -> dict:
         "compile_seconds": float(test.groupby("cell").compile_seconds.max().sum()),
         "loss": float(test.loss.mean()),
         "first_step": first_step,
+        "memory": memory.bytes,
     }
 
 

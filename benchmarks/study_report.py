@@ -14,7 +14,10 @@ TITLES = {
 
 
 def line(name: str, run: dict) -> str:
-    return f"{name}: {run['seconds']:.1f} s, {run['compile_seconds']:.1f} s compiling, test loss {run['loss']:.3f}"
+    return (
+        f"{name}: {run['seconds']:.1f} s, {run['compile_seconds']:.1f} s compiling, {run['memory'] / 1e6:,.0f} MB, "
+        f"test loss {run['loss']:.3f}"
+    )
 
 
 def page(results: dict) -> str:
@@ -26,13 +29,14 @@ def page(results: dict) -> str:
         f"{versions['jax']}, Flax {versions['flax']}{torch}; XLA_FLAGS={results['xla_flags']!r}.\n\n"
         f"`{results['command']}`: {results['replica_steps']:,} replica-steps, {results['tokens']:,} training tokens. "
         f"Seconds from a process's start to its table of test losses, compiling included: medians over runs in random "
-        f"order, with the range in brackets. Compile seconds are added up over processes. On a shared machine only the "
-        f"ratios mean anything."
+        f"order, with the range in brackets. Compile seconds are added up over processes. Memory is the largest sum "
+        f"over a peer's processes, to their end, of proportional set sizes (/proc/PID/smaps_rollup). On a shared "
+        f"machine only the ratios mean anything."
     )
     rows = [
         "| peer | seconds to the table | of it compiling | training tokens a second | GFLOP/s of matmuls | times ours "
-        "| mean test loss, nats |",
-        "|" + "---|" * 7,
+        "| largest memory, MB | mean test loss, nats |",
+        "|" + "---|" * 8,
     ]
     medians = {name: statistics.median(run["seconds"] for run in runs) for name, runs in results["peers"].items()}
     for name in (name for name in TITLES if name in medians):
@@ -42,6 +46,7 @@ def page(results: dict) -> str:
         columns += [f"{statistics.median(run['compile_seconds'] for run in runs):.1f}"]
         columns += [f"{results['tokens'] / median:,.0f}", f"{results['flops'] / median / 1e9:.1f}"]
         columns += [f"{median / medians['ours']:.2f}" if "ours" in medians else "-"]
+        columns += [f"{max(run['memory'] for run in runs) / 1e6:,.0f}"]
         columns += [f"{statistics.median(run['loss'] for run in runs):.3f}"]
         rows.append("| " + " | ".join(columns) + " |")
     return "\n\n".join(["# A study against its peers", head, "\n".join(rows)]) + "\n"

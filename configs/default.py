@@ -38,6 +38,7 @@ def get_config() -> ConfigDict:
     model.d_ff = 0  # of the largest d_model, which sets the budget; 0 = 4 d_model
     model.dtype = "float32"  # of matmuls: float32 | bfloat16 | float64; softmax and loss at least float32
     model.remat = "none"  # what the backward pass recomputes: none | elementwise (all but linear maps) | block (all)
+    model.layers = "auto"  # unrolled | scanned (compiled once) | auto: scanned on accelerators from 12 layers
     model.attention = "auto"  # path of mha/kernels; auto = its dispatcher decides
 
     config.data = data = ConfigDict()

@@ -3,7 +3,9 @@
 Dimension key: B batch, T position, D d_model, F feed-forward, V vocabulary, L layer, H head.
 """
 
+import collections
 import dataclasses
+import itertools
 
 import flax.linen as nn
 import jax
@@ -29,6 +31,7 @@ class ModelConfig:
     dtype: str = "float32"
     logit_scale: str = "sqrt"
     remat: str = "none"  # what the backward pass recomputes of a block; a key of RECOMPUTED
+    scan_layers: bool = False  # neighbours of one width in a loop, compiled once; the parameters are the same
 
     @property
     def num_layers(self) -> int:
@@ -125,16 +128,50 @@ class Transformer(nn.Module):
         x_BTD = nn.Embed(config.vocab_size, name="embed", **embed)(tokens_BT)
         x_BTD = x_BTD + nn.Embed(config.seq_len, name="positions", **embed)(positions_BT)
         out: dict[str, list] = {"residual": [x_BTD], "heads": [], "weights": []}
-        recomputed = RECOMPUTED[config.remat]
-        block = Block if recomputed is None else nn.remat(Block, static_argnums=(4,), policy=recomputed)
-        for layer, d_ff in enumerate(config.d_ff):  # no scan: layers may differ in d_ff
-            gate_H = None if gates_LH is None else gates_LH[layer]
-            x_BTD, seen = block(config, d_ff, name=f"block_{layer}")(x_BTD, segments_BT, gate_H, want_weights)
-            out["residual"].append(x_BTD)
-            for name, value in seen.items():
-                out[name].append(value)
+        for layers in _alike(config):
+            if len(layers) > 1 and config.scan_layers and not self.is_initializing():
+                seen = self._scan(layers, x_BTD, segments_BT, gates_LH, want_weights)
+            else:
+                seen = self._unroll(layers, x_BTD, segments_BT, gates_LH, want_weights)
+            for name, values in seen.items():
+                out[name] += list(values)
+            x_BTD = out["residual"][-1]
         x_BTD = nn.RMSNorm(param_dtype=kept, name="norm_final")(x_BTD)
         return Linear(config.vocab_size, dtype, name="unembed")(x_BTD).astype(kept), out
+
+    def _unroll(self, layers, x_BTD, segments_BT, gates_LH, want_weights) -> dict:
+        """The blocks of `layers` one after another: the residual after each, and what each has seen, a list a name."""
+        out: dict[str, list] = collections.defaultdict(list)
+        for layer in layers:
+            block = _block(self.config)(self.config, self.config.d_ff[layer], name=f"block_{layer}")
+            x_BTD, seen = block(x_BTD, segments_BT, None if gates_LH is None else gates_LH[layer], want_weights)
+            for name, value in {"residual": x_BTD, **seen}.items():
+                out[name].append(value)
+        return out
+
+    def _scan(self, layers, x_BTD, segments_BT, gates_LH, want_weights) -> dict:
+        """As `_unroll`, in a loop over the layers' stacked parameters; an array a name, the layer in front."""
+        block = _block(self.config)(self.config, self.config.d_ff[layers[0]], parent=None)
+        params = [self.variables["params"][f"block_{layer}"] for layer in layers]
+        gates_LH = None if gates_LH is None else gates_LH[layers[0] : layers[-1] + 1]
+
+        def one(x_BTD, given):
+            params, gate_H = given
+            x_BTD, seen = block.apply({"params": params}, x_BTD, segments_BT, gate_H, want_weights)
+            return x_BTD, {"residual": x_BTD, **seen}
+
+        return jax.lax.scan(one, x_BTD, (jax.tree.map(lambda *each: jnp.stack(each), *params), gates_LH))[1]
+
+
+def _alike(config: ModelConfig) -> list[list[int]]:
+    """Runs of neighbouring layers of one d_ff."""
+    runs = itertools.groupby(range(config.num_layers), key=lambda layer: config.d_ff[layer])
+    return [list(layers) for _, layers in runs]
+
+
+def _block(config: ModelConfig) -> type[nn.Module]:
+    recomputed = RECOMPUTED[config.remat]
+    return Block if recomputed is None else nn.remat(Block, static_argnums=(4,), policy=recomputed)
 
 
 def _positions(segments_BT: jax.Array | None, length: int) -> jax.Array:

@@ -3,6 +3,8 @@
 The only file that imports orbax.
 """
 
+import concurrent.futures
+import functools
 import hashlib
 import json
 import logging
@@ -23,22 +25,29 @@ class CorruptCheckpoint(Exception):
 
 
 class Saver:
-    """Writes the checkpoints of one folder; use as a context manager, so that a pending save is finished."""
+    """Writes the checkpoints of one folder, in a thread of its own; as a context manager it finishes a pending save."""
 
     def __init__(self, folder: pathlib.Path):
         training = ocp.training
-        self._checkpointer = training.Checkpointer(
+        self._thread, self._pending = concurrent.futures.ThreadPoolExecutor(max_workers=1), None
+        create = functools.partial(
+            training.Checkpointer,
             folder.absolute(),
             save_decision_policy=training.save_decision_policies.FixedIntervalPolicy(1),
             preservation_policy=training.preservation_policies.LatestN(KEPT),
             cleanup_tmp_directories=True,
         )
+        self._checkpointer = self._thread.submit(create).result()  # all its calls come from this one thread
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
-        self._checkpointer.close()
+        with self._thread:
+            try:
+                self._wait()
+            finally:
+                self._thread.submit(self._checkpointer.close).result()
 
     def save(self, step: int, items: dict, description: dict) -> None:
         """Starts to save `items` (name -> pytree of arrays) as `step`, after the save before it has finished.
@@ -48,20 +57,27 @@ class Saver:
           items: what to save; the caller may donate its arrays as soon as this returns.
           description: JSON data from which evaluation rebuilds the model; read back by `describe`.
         """
-        self._checkpointer.wait()
+        self._wait()
         copied = jax.tree.map(lambda array: array.copy(), items)
-        self._checkpointer.save_checkpointables_async(
+        self._pending = self._thread.submit(self._write, step, copied, description)
+
+    def _wait(self) -> None:
+        """Until the pending save is on disk; raises what it ended with."""
+        pending, self._pending = self._pending, None
+        if pending:
+            pending.result()
+
+    def _write(self, step: int, items: dict, description: dict) -> None:
+        items = jax.device_get(items)
+        self._checkpointer.save_checkpointables(
             step,
-            copied,
+            items,
             custom_metadata={
                 "description": description,
                 "description_digest": _digest_of_json(description),
-                "digests": _digests(copied),
+                "digests": _digests(items),
             },
         )
-
-    def wait(self) -> None:
-        self._checkpointer.wait()
 
 
 def steps_in(folder: pathlib.Path) -> list[int]:

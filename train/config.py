@@ -38,6 +38,7 @@ class ShapeConfig:
     dtype: str
     attention: str
     remat: str
+    layers: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,6 +128,7 @@ CHOICES = {
     "grid.logit_scales": ("sqrt", "inverse", "learned", "qk_norm"),
     "model.dtype": ("float32", "bfloat16", "float64"),
     "model.remat": ("none", "elementwise", "block"),
+    "model.layers": ("auto", "unrolled", "scanned"),
     "data.tokenizer": ("bytes", "bpe"),
     "data.piece": ("first", "last", "all"),
     "data.demand": ("joint", "switch"),
@@ -136,7 +138,10 @@ CHOICES = {
     "train.replica_map": ("auto", "vmap", "scan"),
     "dose.starts": ("hand_built", "no_attention", "mlp_first"),
 }
-LATER = {"dose": {"starts": []}}  # fields that workdirs of older versions lack, with what their studies did
+LATER = {
+    "dose": {"starts": []},
+    "model": {"layers": "auto"},
+}  # fields that workdirs of older versions lack, with what their studies did
 MAY_BE_EMPTY = ("grid.num_heads", "grid.d_k", "grid.num_layers", "grid.data_seeds", "grid.tuning_seeds")
 MAY_BE_EMPTY += ("train.profile_steps", "dose.relations", "dose.starts")
 LARGEST = 2**31 - 1  # of a whole number, as XLA counts; except:

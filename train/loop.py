@@ -32,7 +32,10 @@ def train(program: Program, folder: CellFolder, config: StudyConfig, fingerprint
     pack, steps = program.pack, config.train.steps
     store = folder.checkpoints(pack.index)
     found = checkpoint.restore_newest(store, items_of(program.abstract_state), progress.say)
-    step, state = (found[0], state_of(found[1])) if found else (0, stop.wait_for(program.init))
+    if found:
+        step, state = found[0], program.with_spare_rows(state_of(found[1]))
+    else:
+        step, state = 0, stop.wait_for(program.init)
     if found and step < steps:
         progress.say(f"continues at step {step} of {steps}.")
     log = MetricsLog(folder.metrics, pack.index, step)
@@ -53,12 +56,12 @@ def train(program: Program, folder: CellFolder, config: StudyConfig, fingerprint
             if step == next_save or stop.requested:
                 _record(log, pack, config, progress, *unread)
                 unread = None
-                saver.save(step, items_of(state), description)
+                saver.save(step, items_of(program.replicas_of(state)), description)
             if stop.requested and step < steps:
                 raise Preempted
             dispatch = _next_dispatch(dispatch, time.perf_counter() - began)
         log.close()
-    return state
+    return program.replicas_of(state)
 
 
 def items_of(state: State) -> dict:
@@ -89,7 +92,7 @@ def _record(log: MetricsLog, pack: Pack, config: StudyConfig, progress, first: i
             for row, replica in enumerate(pack.replicas):
                 log.write(replica.name, step, {name: float(value[row, index]) for name, value in values.items()})
     log.flush()
-    progress.steps(first + count, values["loss"][:, count - 1])
+    progress.steps(first + count, values["loss"][: len(pack.replicas), count - 1])
 
 
 def _next_dispatch(dispatch: int, seconds: float) -> int:

@@ -21,6 +21,7 @@ from train.config import InputError, StudyConfig
 from train.grid import Cell, Replica, most_replicas
 from train.workdir import CellFolder, versions
 
+SCANNED_LAYERS = 12  # from so many on, `model.layers=auto` scans on an accelerator: benchmarks/scale.py, `num_layers`
 SHAPING_PACKAGES = ("jax", "jaxlib", "flax", "optax", "grain", "numpy")  # whose versions the bits depend on
 
 
@@ -76,7 +77,8 @@ def _cpu() -> str:
 
 
 def resolve(cell: Cell, config: StudyConfig) -> tuple[ModelConfig, str]:
-    """The cell's model with its attention path named, and the replica map, for the present backend.
+    """The cell's model with its attention path and the form of its layers named, and the replica map, for the present
+    backend.
 
     Raises:
       InputError: the requested path cannot serve this cell.
@@ -96,7 +98,9 @@ def resolve(cell: Cell, config: StudyConfig) -> tuple[ModelConfig, str]:
         raise InputError(f"{cell.name}: {error}") from error
     auto = "scan" if backend == "cpu" else "vmap"
     replica_map = auto if config.train.replica_map == "auto" else config.train.replica_map
-    return dataclasses.replace(model, attention=choice.path), replica_map
+    deep = backend != "cpu" and model.num_layers >= SCANNED_LAYERS
+    scanned = config.model.layers == "scanned" or (config.model.layers == "auto" and deep)
+    return dataclasses.replace(model, attention=choice.path, scan_layers=scanned), replica_map
 
 
 def check_shape(cell: Cell, folder: CellFolder, config: StudyConfig) -> None:
@@ -104,11 +108,12 @@ def check_shape(cell: Cell, folder: CellFolder, config: StudyConfig) -> None:
     model, _ = resolve(cell, config)
     for record in folder.packs():
         trained = from_json(record).model
-        if dataclasses.replace(trained, attention=model.attention) != model:
+        trained = dataclasses.replace(trained, attention=model.attention, scan_layers=model.scan_layers)
+        if trained != model:
             changed = [
                 f"{field.name} {getattr(trained, field.name)} -> {getattr(model, field.name)}"
                 for field in dataclasses.fields(model)
-                if field.name != "attention" and getattr(trained, field.name) != getattr(model, field.name)
+                if getattr(trained, field.name) != getattr(model, field.name)
             ]
             raise InputError(
                 f"the grown grid gives {cell.name} another shape than it was trained with ({', '.join(changed)}); keep "

@@ -85,28 +85,36 @@ class Program:
         )
 
     def init(self) -> step.State:
-        """The state before step 0."""
-        return jax.device_put(self._init(self._seeds), sharding.replicated(self._mesh))
+        """The state before step 0, of all rows."""
+        return self.with_spare_rows(jax.device_put(self._init(self._seeds), sharding.replicated(self._mesh)))
+
+    def with_spare_rows(self, state: step.State) -> step.State:
+        """The pack's state with rows of zeros behind, up to those of the program."""
+        return _resized(state, self._rows)
+
+    def replicas_of(self, state: step.State) -> step.State:
+        """The pack's state without these rows."""
+        return _resized(state, len(self.pack.replicas))
 
     def run(self, state: step.State, first_step: int, num_steps: int) -> tuple[step.State, dict[str, jax.Array]]:
-        """Dispatches `num_steps` <= STEPS_PER_DISPATCH steps; `state` is donated. See `step.run`."""
-        replicas = len(self.pack.replicas)
+        """Dispatches `num_steps` <= STEPS_PER_DISPATCH steps; `state`, of all rows, is donated. See `step.run`."""
         starts = np.zeros((self._rows, STEPS_PER_DISPATCH, self.batch_size), np.int32)
         drawn = {seed: batches.starts(first_step, num_steps) for seed, batches in self._batches.items()}
         for row, replica in enumerate(self.pack.replicas):
             starts[row, :num_steps] = drawn[replica.data_seed]
         starts = jax.device_put(starts, sharding.batch(self._mesh))
-        numbers = np.int32(first_step), np.int32(num_steps), np.int32(replicas)
+        numbers = np.int32(first_step), np.int32(num_steps), np.int32(len(self.pack.replicas))
         numbers = jax.device_put(numbers, sharding.replicated(self._mesh))
-        if replicas == self._rows:
-            return self._compiled(state, self._tokens, starts, self._rates, *numbers)
-        found = self._compiled(_resized(state, self._rows), self._tokens, starts, self._rates, *numbers)
-        return _resized(found, replicas)
+        return self._compiled(state, self._tokens, starts, self._rates, *numbers)
+
+
+def _resized(state: step.State, rows: int) -> step.State:
+    """The state cut to `rows`, or with rows of zeros behind."""
+    return state if len(state.diverged_at) == rows else _resize(state, rows)
 
 
 @functools.partial(jax.jit, static_argnums=1)
-def _resized(tree, rows: int):
-    """Every leaf cut to `rows`, or with rows of zeros behind."""
+def _resize(tree, rows: int):
     return jax.tree.map(
         lambda leaf: jnp.pad(leaf[:rows], [(0, max(0, rows - len(leaf)))] + [(0, 0)] * (leaf.ndim - 1)), tree
     )

@@ -190,7 +190,7 @@ def _corpus(
 def _write(config, mode, workdir, corpus, every_cell, cells, beside, evaluation, console, stop, pool) -> int:
     import jax
 
-    from train import compile_cache, launch, prices, stages
+    from train import compile_cache, launch, prices, stages, timing
 
     compile_cache.use(lambda text: console.print(text, highlight=False, markup=False))
     if mode in TRAINING:
@@ -206,6 +206,7 @@ def _write(config, mode, workdir, corpus, every_cell, cells, beside, evaluation,
             launch.evaluate_cells(study, cells)
         if mode == "study":
             launch.time_cells(study, cells)
+        untimed = [cell.name for cell in timing.lacking(study, cells)] if mode == "study" else []
         pool.leave()
         progress.begin("results", "writing tables")
         with stop.at_once():
@@ -223,7 +224,9 @@ def _write(config, mode, workdir, corpus, every_cell, cells, beside, evaluation,
     failed = [cell.name for cell in cells if workdir.cell(cell.name).failed]
     if failed:
         console.print(f"Not done: {', '.join(failed)}. The same command tries them again.")
-    return SOME_CELL_FAILED if failed else DONE
+    if untimed:
+        console.print(f"No step times: {', '.join(untimed)}. The same command measures them.")
+    return SOME_CELL_FAILED if failed or untimed else DONE
 
 
 def _write_dose(config, mode, workdir, corpus, every_cell, cells, beside, evaluation, console, stop) -> int:

@@ -106,6 +106,35 @@ def test_recomputed_activations_change_no_gradient(remat, params):
     assert seen["weights"][0].shape == (3, H, 12, 12)
 
 
+@pytest.mark.parametrize("remat", ["none", "block"])
+def test_scanned_layers_are_the_unrolled_ones(remat):
+    """Same start, outputs and gradients; each run of one width is a loop, so that depth adds no operations."""
+    unrolled = dataclasses.replace(CONFIG, d_ff=(16, 16, 15, 15, 15), remat=remat)
+    scanned = dataclasses.replace(unrolled, scan_layers=True)
+    params = Transformer(unrolled).init(jax.random.key(0), tokens(0))["params"]
+    jax.tree.map(
+        np.testing.assert_array_equal, Transformer(scanned).init(jax.random.key(0), tokens(0))["params"], params
+    )
+    gates, segments = jax.random.uniform(jax.random.key(3), (5, H)), jnp.ones((3, 12), jnp.int32)
+
+    def value_and_gradient(config):
+        def loss(params, gates):
+            logits_BTV, out = Transformer(config).apply({"params": params}, tokens(1), segments, gates, True)
+            return jnp.sum(jnp.sin(logits_BTV)) + sum(jnp.sum(x**2) for x in out["heads"]), out
+
+        return jax.value_and_grad(loss, (0, 1), has_aux=True)
+
+    ours, plain = (jax.jit(value_and_gradient(config))(params, gates) for config in (scanned, unrolled))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12), ours, plain)
+    deeper = dataclasses.replace(scanned, d_ff=(16,) * 4 + (15,) * 5)
+    more = Transformer(deeper).init(jax.random.key(0), tokens(0))["params"]
+    products = [
+        str(jax.make_jaxpr(value_and_gradient(config))(weights, jnp.ones((config.num_layers, H)))).count(" dot_general")
+        for config, weights in ((scanned, params), (deeper, more), (unrolled, params))
+    ]
+    assert products[0] == products[1] < products[2] / 2
+
+
 def test_intermediates(params):
     _, out = Transformer(CONFIG).apply({"params": params}, tokens(8), want_weights=True)
     assert [x.shape for x in out["residual"]] == [(3, 12, 8)] * (L + 1)

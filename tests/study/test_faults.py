@@ -228,8 +228,10 @@ def test_a_fault_of_the_timing_pass_costs_the_times_alone(done, quiet, monkeypat
     for name in CELLS:
         (done.cell(name) / "timing.json").unlink()
     monkeypatch.setattr("train.timing.measure", out_of_memory)
-    assert done.run() == DONE
-    assert "step times: not measured: RESOURCE_EXHAUSTED" in capsys.readouterr().out
+    assert done.run() == SOME_CELL_FAILED
+    output = capsys.readouterr().out
+    assert "step times: not measured: RESOURCE_EXHAUSTED" in output
+    assert f"No step times: {', '.join(CELLS)}. The same command measures them." in " ".join(output.split())
     assert pd.read_csv(done.workdir / "results" / "replicas.csv").step_ms.isna().all()
     monkeypatch.undo()
     assert done.run() == DONE

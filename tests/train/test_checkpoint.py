@@ -1,7 +1,9 @@
 """Checkpoints come back bit for bit, or say that they do not."""
 
+import errno
 import json
 import shutil
+import threading
 
 import jax
 import jax.numpy as jnp
@@ -58,6 +60,31 @@ def test_arrays_may_be_donated_once_save_returns(tmp_path):
         saver.save(1, values, DESCRIPTION)
         jax.tree.map(lambda leaf: leaf.delete(), values)
     assert equal(checkpoint.restore(tmp_path / "pack_0", 1, abstract(kept)), kept)
+
+
+def test_a_save_keeps_nobody_waiting(tmp_path, monkeypatch):
+    """Copying to the host, digests and writing happen in the saver's thread; the next save waits for them."""
+    reading, digests = threading.Event(), checkpoint._digests
+    monkeypatch.setattr(checkpoint, "_digests", lambda found: reading.wait(60) and digests(found))
+    with checkpoint.Saver(tmp_path / "pack_0") as saver:
+        saver.save(1, items(1), DESCRIPTION)
+        assert checkpoint.steps_in(tmp_path / "pack_0") == []
+        reading.set()
+        saver.save(2, items(2), DESCRIPTION)
+        assert 1 in checkpoint.steps_in(tmp_path / "pack_0")
+    assert checkpoint.steps_in(tmp_path / "pack_0") == [2, 1]
+
+
+def test_a_save_that_fails_is_raised_by_the_next(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(checkpoint.ocp.training.Checkpointer, "save_checkpointables", full)
+    with pytest.raises(OSError, match="No space left"), checkpoint.Saver(tmp_path / "pack_0") as saver:
+        saver.save(1, items(1), DESCRIPTION)
+        with pytest.raises(OSError, match="No space left"):
+            saver.save(2, items(2), DESCRIPTION)
+        saver.save(3, items(3), DESCRIPTION)
 
 
 def test_nothing_saved(tmp_path):

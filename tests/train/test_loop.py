@@ -68,6 +68,12 @@ def program(config, corpus):
     return program_of(config, corpus)
 
 
+@pytest.fixture(scope="module", params=[3, 2], ids=["a full pack", "a pack with a spare row"])
+def any_program(request, program, config, corpus):
+    replicas = program.pack.replicas[: request.param]
+    return Program(dataclasses.replace(program.pack, replicas=replicas), config, corpus, [program])
+
+
 def train(program, config, path, stop=None):
     return loop.train(program, CellFolder(path), config, "fingerprint", stop or Notice(), Silent())
 
@@ -109,10 +115,10 @@ def test_frozen_means_frozen(config, corpus, tmp_path):
     assert bits(state.params, 1) == bits(before.params, 1)
 
 
-def test_the_state_is_donated(program):
+def test_the_state_is_donated(any_program):
     """Its memory is the next state's, so that a program needs one state and not two."""
-    state = program.init()
-    program.run(state, 0, 1)
+    state = any_program.init()
+    any_program.run(state, 0, 1)
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state))
 
 
@@ -232,7 +238,7 @@ def compilations():
     jax.monitoring.unregister_event_duration_listener(listen)
 
 
-def test_ten_steady_dispatches(program, config, tmp_path, monkeypatch, compilations):
+def test_ten_steady_dispatches(any_program, config, tmp_path, monkeypatch, compilations):
     """No compile, no implicit transfer, and no look at a device value but through `read_back`, a dispatch late.
 
     A transfer guard alone proves nothing on CPU, where NumPy reads device memory as its own: so the loop gets sealed
@@ -241,7 +247,7 @@ def test_ten_steady_dispatches(program, config, tmp_path, monkeypatch, compilati
     train_config = dataclasses.replace(config.train, steps=12, checkpoint_every=12)
     steady = dataclasses.replace(config, train=train_config)
     monkeypatch.setattr(loop, "_next_dispatch", lambda *_: 1)
-    order, run, read_back = [], program.run, loop.read_back
+    order, run, read_back = [], any_program.run, loop.read_back
 
     def dispatched(state, step, count):
         order.append(f"dispatch {step}")
@@ -259,10 +265,10 @@ def test_ten_steady_dispatches(program, config, tmp_path, monkeypatch, compilati
         order.append("read back")
         return read_back(metrics._open())
 
-    monkeypatch.setattr(program, "run", dispatched)
+    monkeypatch.setattr(any_program, "run", dispatched)
     monkeypatch.setattr(loop, "read_back", read)
     try:
-        train(program, steady, tmp_path)
+        train(any_program, steady, tmp_path)
     finally:
         jax.config.update("jax_transfer_guard", "allow")
     late = [line for step in range(1, 12) for line in (f"dispatch {step}", "read back")]

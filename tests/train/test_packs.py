@@ -120,3 +120,35 @@ def test_marked_to_train_again(folder):
     assert plan(config, folder)[0][1]
     packs.mark_trained(folder, pack, None)
     assert not plan(config, folder)[0][1]
+
+
+@pytest.mark.parametrize(
+    "backend, layers, asked, scanned",
+    [
+        ("gpu", 12, "auto", True),
+        ("gpu", 11, "auto", False),
+        ("cpu", 12, "auto", False),
+        ("cpu", 2, "scanned", True),
+        ("gpu", 12, "unrolled", False),
+    ],
+)
+def test_deep_models_scan_their_layers_on_accelerators(backend, layers, asked, scanned, monkeypatch):
+    config = smoke.get_config()
+    config.grid.tuning_seeds, config.model.num_layers, config.model.layers = (), layers, asked
+    config = freeze(config.to_dict())
+    monkeypatch.setattr(packs.jax, "default_backend", lambda: backend)
+    model, _ = packs.resolve(grid.cells_of(config, data.VOCAB_SIZE)[0], config)
+    assert model.scan_layers == scanned
+
+
+def test_the_form_of_the_layers_is_no_shape(folder):
+    """A study of another backend, or of before there was a choice, goes on."""
+    config = config_of(init_seeds=(0,))
+    plan(config, folder)
+    records = folder.packs()
+    records[0]["model"]["scan_layers"] = True
+    folder.write_packs(records)
+    packs.check_shape(cell_of(config), folder, config)
+    del records[0]["model"]["scan_layers"]
+    folder.write_packs(records)
+    packs.check_shape(cell_of(config), folder, config)

@@ -77,6 +77,18 @@ def test_what_is_recomputed_changes_neither_the_start_nor_the_course():
     assert largest_difference(ended.params, state.params) < 2e-5
 
 
+@pytest.mark.parametrize("replica_map", ["scan", "vmap"])
+def test_scanned_layers_train_alike(replica_map):
+    """With a fast attention path inside, whose vmap is folded into the batch."""
+    found = {}
+    for scanned in (False, True):
+        model = dataclasses.replace(MODEL, d_ff=(16, 16, 16), attention="blockwise", scan_layers=scanned, remat="block")
+        run = jax.jit(functools.partial(step.run, model, TRAIN, replica_map, BOS))
+        found[scanned] = run(step.init(model, TRAIN, SEEDS), TOKENS, STARTS, RATES, 0, 8)
+    np.testing.assert_allclose(found[True][1]["loss"], found[False][1]["loss"], rtol=1e-5)
+    assert largest_difference(found[True][0].params, found[False][0].params) < 1e-4
+
+
 def test_a_replica_alone_is_the_same_among_others():
     together, losses = trained()
     for row in range(3):

@@ -9,7 +9,7 @@ import pytest
 from mha.transformer import ModelConfig, Transformer
 
 
-@pytest.mark.parametrize("heads", [16, 4])
+@pytest.mark.parametrize("heads", [16, 8, 4])
 def test_fifty_steps_of_loss_do_not_depend_on_the_path(heads):
     """Two layers, packed documents, AdamW: the loss curves stay within 1e-4."""
     rng = np.random.default_rng(0)
