@@ -5,7 +5,7 @@ import pathlib
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 OURS = ("configs", "mha", "train", "eval", "main")
-MHA_MAY_USE = {"collections", "dataclasses", "flax", "functools", "jax", "math", "mha", "numpy", "typing"}
+MHA_MAY_USE = {"collections", "dataclasses", "flax", "functools", "itertools", "jax", "math", "mha", "numpy", "typing"}
 EVAL_MAY_USE = {
     "checkpoint",
     "config",

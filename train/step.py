@@ -13,7 +13,7 @@ import optax
 from mha.transformer import ModelConfig, Transformer
 from train import masked, optimizer
 from train.config import TrainConfig
-from train.replica_axis import over_first_replicas, over_replicas
+from train.replica_axis import advance_first_replicas, over_replicas
 from train.token_loss import segments, token_losses
 
 
@@ -138,5 +138,5 @@ def run(
         return jax.lax.fori_loop(0, num_steps, one_step, (state, empty))
 
     if replica_map == "scan" and num_replicas is not None:
-        return over_first_replicas(one_replica, num_replicas, state, starts_RKB, rates_R)
+        return advance_first_replicas(one_replica, num_replicas, state, starts_RKB, rates_R)
     return over_replicas(one_replica, replica_map)(state, starts_RKB, rates_R)

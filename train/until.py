@@ -98,7 +98,7 @@ class Program:
         return state._replace(params=jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves)), *rows))
 
     def run(self, state, tokens: list[np.ndarray], rates: list[float], first: int, count: int):
-        """Trains the first len(tokens) rows for `count` <= CHUNK steps; the others are lost.
+        """Trains the first len(tokens) rows for `count` <= CHUNK steps; the others stay as they are.
 
         Args:
           tokens: of each row the documents of these steps, uint16 (count * batch_size, length).

@@ -8,6 +8,7 @@ import pytest
 from configs import smoke
 from train import data, grid, memory, packs
 from train.config import InputError, freeze
+from train.program import Program
 from train.workdir import CellFolder
 
 
@@ -152,3 +153,30 @@ def test_the_form_of_the_layers_is_no_shape(folder):
     del records[0]["model"]["scan_layers"]
     folder.write_packs(records)
     packs.check_shape(cell_of(config), folder, config)
+
+
+@pytest.mark.parametrize(
+    "replicas, fields",
+    [
+        (1, {}),
+        (12, {}),
+        (4, {"train.replica_map": "vmap"}),
+        (2, {"grid.num_heads": (16,)}),
+        (2, {"model.attention": "reference", "data.seq_len": 64}),
+        (2, {"model.remat": "block", "data.seq_len": 64}),
+    ],
+)
+def test_the_estimate_is_near_what_the_compiled_program_needs(replicas, fields, tmp_path):
+    """At most a tenth below, so that a pack that fits by the estimate does fit, and at most half above."""
+    text = tmp_path / "text.txt"
+    text.write_text("".join(f"line {i} of {i * i % 977} lines\n" for i in range(4000)))
+    values = smoke.get_config()
+    values.grid.d_model, values.grid.num_heads, values.grid.init_seeds = (16,), (4,), tuple(range(replicas))
+    values.grid.tuning_seeds, values.data.source = (), f"file:{text}"
+    values.update_from_flattened_dict(fields)
+    config = freeze(values.to_dict())
+    corpus, (cell,) = data.write_corpus(config.data, tmp_path / "data"), grid.cells_of(config, data.VOCAB_SIZE)
+    model, replica_map = packs.resolve(cell, config)
+    pack = packs.Pack(0, model, cell.replicas, replica_map, packs.environment(config))
+    estimated = memory.estimate(model, replicas, replica_map, config.train.batch_size, len(corpus.tokens))
+    assert 0.9 < estimated / Program(pack, config, corpus).bytes < 1.5
