@@ -1,6 +1,6 @@
 """What the default study takes: seconds to its first line, its first step and its end, and host memory.
 
-python -m benchmarks.start --output docs/benchmarks/start     on two cores two minutes a round, and ten for the whole study
+python -m benchmarks.start --output docs/benchmarks/start     two minutes a round on two cores, ten for the whole study
 
 Each round begins two studies of the default config, in new workdirs with one compile cache between them, empty before
 the first, and asks each to stop half a minute after its first training step. One more, with an empty cache, goes on to

@@ -12,7 +12,8 @@ from configs import full
 ARMS = {
     "tokens2": {"train.steps": 4_000},
     "tokens4": {"train.steps": 8_000},
-    # 334 GFLOP/s over 13.25 G exp/s (docs/benchmarks/attention.md) is 25 FLOPs an exp; d_k = 1 cannot meet the budget.
+    # 334 GFLOP/s over 13.25 G exp/s, the limits that benchmarks.attention printed on two cores of an Intel Xeon, is 25
+    # FLOPs an exp; d_k = 1 cannot meet the budget.
     "flops": {"grid.match": "flops", "grid.flops_per_exp": 25.0, "grid.num_heads": (1, 4, 16)},
     # Bhojanapalli et al. 2020: heads of one width, and one number of heads, the budget kept by d_ff.
     "heads": {"grid.num_heads": (1, 4, 8), "grid.d_k": (16,)},

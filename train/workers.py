@@ -21,8 +21,10 @@ from train.preemption import Notice, Preempted
 from train.progress import Line, StudyProgress
 from train.workdir import Workdir
 
-# An exp takes as long as so many FLOPs of a matmul: the limits in docs/benchmarks/attention_one_core.md.
-FLOPS_PER_EXP = 24
+# An exp, with what goes along, takes as long as so many FLOPs of a matmul, by d_k, which decides the attention path:
+# between 7, 17 and 27 at T = 256 (docs/benchmarks/attention_one_core.md) and 10, 44 and 105 at T = 64.
+FLOPS_PER_EXP = {1: 10, 2: 30}
+FLOPS_PER_EXP_ELSE = 60
 SECONDS_TO_STOP = 15.0  # of a worker that was asked to
 
 
@@ -201,10 +203,12 @@ class _Worker:
 
 def _cost(job: Job) -> float:
     """FLOPs a token, exps counted by the time that they take, times replicas."""
-    return sum(
-        len(cell.replicas) * (budget.flops_per_token(cell.model) + FLOPS_PER_EXP * budget.exps_per_token(cell.model))
-        for cell in job.cells
-    )
+
+    def of_one(model):
+        an_exp = FLOPS_PER_EXP.get(model.d_k, FLOPS_PER_EXP_ELSE)
+        return budget.flops_per_token(model) + an_exp * budget.exps_per_token(model)
+
+    return sum(len(cell.replicas) * of_one(cell.model) for cell in job.cells)
 
 
 def _how(code: int) -> str:
