@@ -31,14 +31,15 @@ class Largest:
 
     def _read(self) -> None:
         while not self._ended.wait(EVERY):
-            self.bytes = max(self.bytes, sum(map(_proportional_bytes, _with_descendants(self._pids))))
+            self.bytes = max(self.bytes, sum(map(_proportional_bytes, with_descendants(self._pids))))
 
 
-def _with_descendants(pids: list[int]) -> list[int]:
+def with_descendants(pids: list[int]) -> list[int]:
+    """The processes, and all that they and theirs have started and that still run."""
     parents = {}
     for path in pathlib.Path("/proc").glob("[0-9]*/stat"):
         try:
-            parents[int(path.parent.name)] = int(path.read_text().rpartition(")")[2].split()[1])
+            parents[int(path.parent.name)] = int(path.read_bytes().rpartition(b")")[2].split()[1])
         except OSError:  # it has ended
             continue
     found = list(pids)

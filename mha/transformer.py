@@ -129,28 +129,27 @@ class Transformer(nn.Module):
         x_BTD = x_BTD + nn.Embed(config.seq_len, name="positions", **embed)(positions_BT)
         out: dict[str, list] = {"residual": [x_BTD], "heads": [], "weights": []}
         for layers in _alike(config):
-            if len(layers) > 1 and config.scan_layers and not self.is_initializing():
-                seen = self._scan(layers, x_BTD, segments_BT, gates_LH, want_weights)
-            else:
-                seen = self._unroll(layers, x_BTD, segments_BT, gates_LH, want_weights)
+            scanned = len(layers) > 1 and config.scan_layers and not self.is_initializing()
+            blocks = self._scan if scanned else self._unroll
+            x_BTD, seen = blocks(layers, x_BTD, segments_BT, gates_LH, want_weights)
             for name, values in seen.items():
                 out[name] += list(values)
-            x_BTD = out["residual"][-1]
         x_BTD = nn.RMSNorm(param_dtype=kept, name="norm_final")(x_BTD)
         return Linear(config.vocab_size, dtype, name="unembed")(x_BTD).astype(kept), out
 
-    def _unroll(self, layers, x_BTD, segments_BT, gates_LH, want_weights) -> dict:
-        """The blocks of `layers` one after another: the residual after each, and what each has seen, a list a name."""
+    def _unroll(self, layers, x_BTD, segments_BT, gates_LH, want_weights) -> tuple[jax.Array, dict]:
+        """The blocks of `layers` one after another: the residual after the last, and by name a list of what is
+        returned of each."""
         out: dict[str, list] = collections.defaultdict(list)
         for layer in layers:
             block = _block(self.config)(self.config, self.config.d_ff[layer], name=f"block_{layer}")
             x_BTD, seen = block(x_BTD, segments_BT, None if gates_LH is None else gates_LH[layer], want_weights)
             for name, value in {"residual": x_BTD, **seen}.items():
                 out[name].append(value)
-        return out
+        return x_BTD, out
 
-    def _scan(self, layers, x_BTD, segments_BT, gates_LH, want_weights) -> dict:
-        """As `_unroll`, in a loop over the layers' stacked parameters; an array a name, the layer in front."""
+    def _scan(self, layers, x_BTD, segments_BT, gates_LH, want_weights) -> tuple[jax.Array, dict]:
+        """As `_unroll`, in a loop over the layers' stacked parameters; by name an array, the layer in front."""
         block = _block(self.config)(self.config, self.config.d_ff[layers[0]], parent=None)
         params = [self.variables["params"][f"block_{layer}"] for layer in layers]
         gates_LH = None if gates_LH is None else gates_LH[layers[0] : layers[-1] + 1]
@@ -160,7 +159,7 @@ class Transformer(nn.Module):
             x_BTD, seen = block.apply({"params": params}, x_BTD, segments_BT, gate_H, want_weights)
             return x_BTD, {"residual": x_BTD, **seen}
 
-        return jax.lax.scan(one, x_BTD, (jax.tree.map(lambda *each: jnp.stack(each), *params), gates_LH))[1]
+        return jax.lax.scan(one, x_BTD, (jax.tree.map(lambda *each: jnp.stack(each), *params), gates_LH))
 
 
 def _alike(config: ModelConfig) -> list[list[int]]:

@@ -62,10 +62,9 @@ class Saver:
         self._pending = self._thread.submit(self._write, step, copied, description)
 
     def _wait(self) -> None:
-        """Until the pending save is on disk; raises what it ended with."""
-        pending, self._pending = self._pending, None
-        if pending:
-            pending.result()
+        """Until the last save is on disk; raises what it ended with, however often it is asked."""
+        if self._pending:
+            self._pending.result()
 
     def _write(self, step: int, items: dict, description: dict) -> None:
         items = jax.device_get(items)

@@ -138,10 +138,8 @@ CHOICES = {
     "train.replica_map": ("auto", "vmap", "scan"),
     "dose.starts": ("hand_built", "no_attention", "mlp_first"),
 }
-LATER = {
-    "dose": {"starts": []},
-    "model": {"layers": "auto"},
-}  # fields that workdirs of older versions lack, with what their studies did
+# Fields that workdirs of older versions lack, and what they count as.
+LATER = {"dose": {"starts": []}, "model": {"layers": "auto"}}
 MAY_BE_EMPTY = ("grid.num_heads", "grid.d_k", "grid.num_layers", "grid.data_seeds", "grid.tuning_seeds")
 MAY_BE_EMPTY += ("train.profile_steps", "dose.relations", "dose.starts")
 LARGEST = 2**31 - 1  # of a whole number, as XLA counts; except:
@@ -368,7 +366,7 @@ def _check_dose(config: StudyConfig) -> None:
 def _check_value(name: str, value) -> None:
     for each in value if isinstance(value, tuple) else (value,):
         if name in CHOICES and each not in CHOICES[name]:
-            why = " (its softmax would overflow at logits of 65504)" if each == "float16" else ""
+            why = ": its softmax would overflow at logits of 65504; use bfloat16" if each == "float16" else ""
             raise InputError(f"config.{name}={each!r} is not one of {', '.join(CHOICES[name])}{why}.")
     if value == () and name not in MAY_BE_EMPTY:
         example = _example(_fields()[name])

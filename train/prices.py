@@ -24,10 +24,11 @@ MIN_STEPS = 4  # in a measurement
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
-def measure(study, names: tuple[str, ...], launches: int) -> None:
-    """Writes prices/launch_<i>.json for every launch that has not timed exactly the cells `names`."""
+def measure(study, names: tuple[str, ...], launches: int) -> bool:
+    """Writes prices/launch_<i>.json for every launch that has not timed exactly the cells `names`; False where one
+    failed, and those after it were left."""
     if not names:
-        return
+        return True
     study.progress.expect(1)
     for launch in range(launches):
         path = study.workdir.price(launch)
@@ -41,8 +42,9 @@ def measure(study, names: tuple[str, ...], launches: int) -> None:
         said = _wait(process, study.stop)
         if said:
             study.progress.end("price", "failed", said)
-            return
+            return False
     study.progress.end("price", "done", "")
+    return True
 
 
 def _wait(process: subprocess.Popen, stop) -> str:

@@ -207,12 +207,13 @@ def _write(config, mode, workdir, corpus, every_cell, cells, beside, evaluation,
         if mode == "study":
             launch.time_cells(study, cells)
         untimed = [cell.name for cell in timing.lacking(study, cells)] if mode == "study" else []
+        priced = True
         pool.leave()
         progress.begin("results", "writing tables")
         with stop.at_once():
             table = evaluation.write_tables(workdir, every_cell, config, corpus)
         if mode == "study":
-            prices.measure(study, evaluation.cells_to_price(workdir, table, corpus), config.claims.launches)
+            priced = prices.measure(study, evaluation.cells_to_price(workdir, table, corpus), config.claims.launches)
         progress.begin("results", "verdicts and the report")
         with stop.at_once():
             verdicts = evaluation.write_verdicts(workdir, table, config, corpus, beside) if len(table) else []
@@ -226,7 +227,9 @@ def _write(config, mode, workdir, corpus, every_cell, cells, beside, evaluation,
         console.print(f"Not done: {', '.join(failed)}. The same command tries them again.")
     if untimed:
         console.print(f"No step times: {', '.join(untimed)}. The same command measures them.")
-    return SOME_CELL_FAILED if failed or untimed else DONE
+    if not priced:
+        console.print("No price: a launch failed. The same command tries it again.")
+    return DONE if priced and not (failed or untimed) else SOME_CELL_FAILED
 
 
 def _write_dose(config, mode, workdir, corpus, every_cell, cells, beside, evaluation, console, stop) -> int:

@@ -135,6 +135,20 @@ def test_scanned_layers_are_the_unrolled_ones(remat):
     assert products[0] == products[1] < products[2] / 2
 
 
+def test_scanned_layers_keep_one_residual_each():
+    """Where all else of a block is recomputed: six layers more need six residuals more, and their parameters."""
+
+    def temporaries(layers):
+        config = dataclasses.replace(CONFIG, d_ff=(16,) * layers, remat="block", scan_layers=True)
+        params = jax.eval_shape(Transformer(config).init, jax.random.key(0), tokens(0))["params"]
+        loss = lambda params, batch: jnp.sum(jnp.sin(Transformer(config).apply({"params": params}, batch)[0]))  # noqa: E731
+        compiled = jax.jit(jax.grad(loss)).lower(params, tokens(0, rows=64)).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    residual = 64 * 12 * CONFIG.d_model * 8
+    assert 6 * residual < temporaries(12) - temporaries(6) < 1.5 * 6 * residual
+
+
 def test_intermediates(params):
     _, out = Transformer(CONFIG).apply({"params": params}, tokens(8), want_weights=True)
     assert [x.shape for x in out["residual"]] == [(3, 12, 8)] * (L + 1)

@@ -99,6 +99,7 @@ def no_training(monkeypatch):
         ("--config.grid.data_seeds=5,6", "leave data_seeds empty, or set grid.seeds=crossed"),
         # Choices.
         ("--config.model.dtype=float31", "float32, bfloat16, float64"),
+        ("--config.model.dtype=float16", "its softmax would overflow at logits of 65504; use bfloat16"),
         ("--config.grid.match=size", "params, flops, none"),
         ("--config.data.tokenizer=words", "bytes, bpe"),
         ("--config.data.piece=middle", "first, last, all"),
@@ -114,6 +115,7 @@ def no_training(monkeypatch):
         ("--config.mesh.replicas=64", "mesh.replicas=64, but there"),
         ("--config.train.accumulate=3", "does not divide into train.accumulate=3 parts"),
         ("--config.model.remat=some", "none, elementwise, block"),
+        ("--config.model.layers=looped", "auto, unrolled, scanned"),
         # Memory, of all cells at once.
         ("--config.train.memory_limit_gb=0.0001", "d016_h016"),
         ("--config.train.batch_size=100000000", "d016_h016"),

@@ -29,8 +29,10 @@ def c3(study) -> dict:
 @pytest.mark.slow
 def test_a_launch_that_fails_costs_the_price_alone(study, monkeypatch, capsys):
     monkeypatch.setattr(prices.sys, "executable", "false")
-    assert study.run(*PRICED) == 0
-    assert "price: failed: a launch that times steps ended with code 1" in capsys.readouterr().out
+    assert study.run(*PRICED) == 3
+    output = capsys.readouterr().out
+    assert "price: failed: a launch that times steps ended with code 1" in output
+    assert "No price: a launch failed. The same command tries it again." in " ".join(output.split())
     assert c3(study)["verdict"] == "undecided" and len(study.rows("cells")) == 2
     monkeypatch.undo()
     times = []

@@ -10,7 +10,7 @@ import time
 import pandas as pd
 import pytest
 
-from tests.study.tiny import CELLS, Fault, assert_same_results
+from tests.study.tiny import CELLS, Fault, Study, assert_same_results
 from train import launch
 from train.workdir import Workdir
 
@@ -208,6 +208,33 @@ def test_another_config_is_refused_with_the_fields(done, quiet, capsys):
         assert said in error and "another --workdir" in error and error.count("\n") == 1
     assert done.run() == 0
     assert_same_results(done, quiet)
+
+
+def test_a_workdir_from_before_a_field_continues(done, quiet, capsys):
+    path = done.workdir / "config.json"
+    record = json.loads(path.read_text())
+    del record["config"]["model"]["layers"], record["config"]["dose"]["starts"]
+    path.write_text(json.dumps(record))
+    assert done.run("--config.model.layers=scanned") == 2
+    assert "model.layers: 'auto' -> 'scanned'" in capsys.readouterr().err
+    assert done.run() == 0
+    assert_same_results(done, quiet)
+
+
+@pytest.mark.slow
+def test_scanned_layers_through_a_whole_study(study, text, tmp_path):
+    """Stopped and continued, restored and evaluated again: the losses of the unrolled ones."""
+    layers = "--config.model.num_layers=2"
+    process = study.start(layers, "--config.model.layers=scanned", fault=TERMINATED["mid-save"])
+    output = "".join(process.communicate(timeout=300))
+    assert process.returncode == 75, output
+    assert study.run(layers, "--config.model.layers=scanned") == study.run("--mode=eval") == 0
+    assert json.loads((study.cell(CELLS[0]) / "packs.json").read_text())[0]["model"]["scan_layers"]
+    unrolled = Study(text, tmp_path / "unrolled")
+    assert unrolled.run(layers) == 0
+    keys = ["cell", "init_seed", "split"]
+    ours, theirs = (one.rows().set_index(keys).loss for one in (study, unrolled))
+    pd.testing.assert_series_equal(ours, theirs, rtol=1e-5)
 
 
 def test_growth_that_reshapes_a_cell_is_refused_and_changes_nothing(done, quiet, capsys):

@@ -125,8 +125,10 @@ def test_steps_are_timed_in_a_worker_whose_death_costs_the_times_alone(untimed, 
 @pytest.mark.slow
 def test_step_times_that_two_workers_die_of_wait_for_the_next_start(untimed, beside, with_fault, monkeypatch, capsys):
     with_fault(TIMES, always=True)
-    assert untimed.run(PROCESSES) == DONE
-    assert "ended by signal 9, twice; the same command tries it again" in capsys.readouterr().out
+    assert untimed.run(PROCESSES) == SOME_CELL_FAILED
+    output = capsys.readouterr().out
+    assert "ended by signal 9, twice; the same command tries it again" in output
+    assert f"No step times: {', '.join(CELLS)}. The same command measures them." in " ".join(output.split())
     assert pd.read_csv(untimed.workdir / "results" / "replicas.csv").step_ms.isna().all()
     assert_same_results(untimed, beside)
     monkeypatch.undo()

@@ -4,6 +4,7 @@ import errno
 import json
 import shutil
 import threading
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from train import checkpoint
+from train.preemption import Preempted
 
 DESCRIPTION = {"config": {"steps": 3, "rates": [0.01, 1e-9]}, "names": ["a", "b"], "nothing": None}
 
@@ -75,16 +77,27 @@ def test_a_save_keeps_nobody_waiting(tmp_path, monkeypatch):
     assert checkpoint.steps_in(tmp_path / "pack_0") == [2, 1]
 
 
-def test_a_save_that_fails_is_raised_by_the_next(tmp_path, monkeypatch):
+@pytest.fixture
+def full_disk(monkeypatch):
     def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(checkpoint.ocp.training.Checkpointer, "save_checkpointables", full)
+
+
+def test_a_save_that_fails_is_raised_by_the_next(tmp_path, full_disk):
     with pytest.raises(OSError, match="No space left"), checkpoint.Saver(tmp_path / "pack_0") as saver:
         saver.save(1, items(1), DESCRIPTION)
         with pytest.raises(OSError, match="No space left"):
             saver.save(2, items(2), DESCRIPTION)
-        saver.save(3, items(3), DESCRIPTION)
+
+
+def test_a_save_that_fails_is_raised_though_the_wait_for_it_was_broken_off(tmp_path, full_disk):
+    """By a second signal, which must not hide that the disk is full."""
+    with pytest.raises(OSError, match="No space left"), checkpoint.Saver(tmp_path / "pack_0") as saver:
+        saver.save(1, items(1), DESCRIPTION)
+        with mock.patch.object(saver._pending, "result", side_effect=Preempted):
+            saver.save(2, items(2), DESCRIPTION)
 
 
 def test_nothing_saved(tmp_path):
