@@ -50,6 +50,7 @@ class Program:
         same = [one for one in before if self._serves(one)]
         self._compiled = same[0]._compiled if same else self._compile(config, corpus, whole, split)
         self.compile_seconds = time.perf_counter() - began
+        memory.give_back()
         self.bytes = memory.compiled_bytes(self._compiled)
         allowed = memory.limit(config.train)
         if self.bytes > allowed:

@@ -80,7 +80,7 @@ def _serve(workdir: Workdir, evaluation, stop: Notice, jobs: queue.SimpleQueue, 
     with stop.at_once():
         import jax
 
-        from train import compile_cache, data, grid, launch, sources
+        from train import compile_cache, data, grid, launch, memory, sources
         from train.config import freeze
 
         config = freeze(workdir.record()["config"])
@@ -99,4 +99,6 @@ def _serve(workdir: Workdir, evaluation, stop: Notice, jobs: queue.SimpleQueue, 
             for cell in job["cells"]
         )
         launch.Job(job["what"], asked, job["evaluate"], job["end"]).run(study)
+        jax.clear_caches()  # traces of this job, which serve no other and take some 50 MB
+        memory.give_back()
         report.send("finished")
