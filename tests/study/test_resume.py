@@ -216,7 +216,7 @@ def test_a_workdir_from_before_a_field_continues(done, quiet, capsys):
     del record["config"]["model"]["layers"], record["config"]["dose"]["starts"]
     path.write_text(json.dumps(record))
     assert done.run("--config.model.layers=scanned") == 2
-    assert "model.layers: 'auto' -> 'scanned'" in capsys.readouterr().err
+    assert "model.layers: auto -> scanned" in capsys.readouterr().err
     assert done.run() == 0
     assert_same_results(done, quiet)
 
@@ -233,7 +233,7 @@ def test_scanned_layers_through_a_whole_study(study, text, tmp_path):
     unrolled = Study(text, tmp_path / "unrolled")
     assert unrolled.run(layers) == 0
     keys = ["cell", "init_seed", "split"]
-    ours, theirs = (one.rows().set_index(keys).loss for one in (study, unrolled))
+    ours, theirs = (one.rows().set_index(keys).loss.astype("float64") for one in (study, unrolled))
     pd.testing.assert_series_equal(ours, theirs, rtol=1e-5)
 
 
