@@ -366,7 +366,7 @@ def _check_dose(config: StudyConfig) -> None:
 def _check_value(name: str, value) -> None:
     for each in value if isinstance(value, tuple) else (value,):
         if name in CHOICES and each not in CHOICES[name]:
-            why = ": its softmax would overflow at logits of 65504; use bfloat16" if each == "float16" else ""
+            why = " (its softmax would overflow at logits of 65504; use bfloat16)" if each == "float16" else ""
             raise InputError(f"config.{name}={each!r} is not one of {', '.join(CHOICES[name])}{why}.")
     if value == () and name not in MAY_BE_EMPTY:
         example = _example(_fields()[name])
