@@ -280,7 +280,6 @@ def _evaluate(study: Study, cell: Cell, folder: CellFolder, pack: Pack) -> None:
         lambda: study.evaluation.evaluate_pack(folder, pack.index, record["trained"], study.config, study.corpus)
     )
     write_table(folder.documents(pack.index), table)
-    memory.give_back()
 
 
 def _outcome(folder: CellFolder, end: str) -> tuple[str, str]:

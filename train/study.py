@@ -207,13 +207,13 @@ def _write(config, mode, workdir, corpus, every_cell, cells, beside, evaluation,
         if mode == "study":
             launch.time_cells(study, cells)
         untimed = [cell.name for cell in timing.lacking(study, cells)] if mode == "study" else []
-        priced = True
         pool.leave()
         progress.begin("results", "writing tables")
         with stop.at_once():
             table = evaluation.write_tables(workdir, every_cell, config, corpus)
-        if mode == "study":
-            priced = prices.measure(study, evaluation.cells_to_price(workdir, table, corpus), config.claims.launches)
+        priced = mode != "study" or prices.measure(
+            study, evaluation.cells_to_price(workdir, table, corpus), config.claims.launches
+        )
         progress.begin("results", "verdicts and the report")
         with stop.at_once():
             verdicts = evaluation.write_verdicts(workdir, table, config, corpus, beside) if len(table) else []

@@ -46,7 +46,7 @@ def _attend_bwd(scale, causal, saved, d_out_BTHK):
 attend.defvjp(_attend_fwd, _attend_bwd)
 
 
-def _best(rows: walk.Rows, q_BRH, k_BTH, segments_BTH, stop) -> jax.Array:
+def _best(rows: walk.Rows, q_BRH, k_BTH, segments_BTH) -> jax.Array:
     """The visible key of each row's largest logit: the largest or the smallest, as the query's sign has it.
 
     A logit is taken relative to the largest as q (k - best): unlike q k - q best it keeps its digits at any size, and
@@ -60,7 +60,7 @@ def _best(rows: walk.Rows, q_BRH, k_BTH, segments_BTH, stop) -> jax.Array:
         return jax.lax.complex(high_BRH, jnp.minimum(extremes.imag, walk.where(see, k_B1H, largest)))
 
     none_seen = jax.lax.complex(jnp.full_like(q_BRH, -largest), jnp.full_like(q_BRH, largest))
-    extremes = walk.fold(extend, none_seen, (k_BTH, segments_BTH), start=0, stop=stop)
+    extremes = walk.fold(extend, none_seen, (k_BTH, segments_BTH), **rows.seen(k_BTH.shape[1]))
     best_BRH = jnp.where(q_BRH >= 0, extremes.real, extremes.imag)
     return jnp.where(extremes.real >= extremes.imag, best_BRH, 0)
 
@@ -69,22 +69,18 @@ def _forward(q_BTH, k_BTH, v_BTH, segments_BTH, *, causal, rows):
     """Every row's output, alone in a list; zero where nothing is visible."""
     length = q_BTH.shape[1]
 
-    def block(number, out_BTH):
-        start = number * rows
-        stop = start + rows if causal else length
-        q_BRH, segments_BRH = walk.cut((q_BTH, segments_BTH), start, rows)
-        block_rows = walk.Rows(start, rows, segments_BRH, causal)
-        best_BRH = _best(block_rows, q_BRH, k_BTH, segments_BTH, stop)
+    def block(block_rows, q_BRH):
+        best_BRH = _best(block_rows, q_BRH, k_BTH, segments_BTH)
 
         def accumulate(sums, index, k_B1H, v_B1H, segments_B1H):
             weight_BRH = exp_nonpositive(q_BRH * (k_B1H - best_BRH))
             weight_BRH = walk.where(block_rows.see(index, segments_B1H), weight_BRH, 0)
             return jax.lax.complex(sums.real + weight_BRH * v_B1H, sums.imag + weight_BRH)
 
-        sums = walk.fold(accumulate, _zeros(q_BRH), (k_BTH, v_BTH, segments_BTH), start=0, stop=stop)
-        return walk.put(out_BTH, sums.real / jnp.where(sums.imag == 0, 1, sums.imag), start)
+        sums = walk.fold(accumulate, _zeros(q_BRH), (k_BTH, v_BTH, segments_BTH), **block_rows.seen(length))
+        return sums.real / jnp.where(sums.imag == 0, 1, sums.imag)
 
-    return [jax.lax.fori_loop(0, length // rows, block, jnp.zeros_like(q_BTH))]
+    return [walk.over_blocks(block, jnp.zeros_like(q_BTH), (q_BTH,), segments_BTH, size=rows, causal=causal)]
 
 
 def _backward(q_BTH, k_BTH, v_BTH, segments_BTH, out_BTH, d_out_BTH, *, causal, rows):
@@ -94,14 +90,11 @@ def _backward(q_BTH, k_BTH, v_BTH, segments_BTH, out_BTH, d_out_BTH, *, causal, 
     d_q_t = g_t sum_s w_ts (v_s - out_t) k_s, d_k_s = sum_t w_ts (v_s - out_t) g_t q_t, d_v_s = sum_t w_ts g_t.
     The totals come with d_q and the best keys are found again: saving them would cost more memory than all else.
     """
-    length = q_BTH.shape[1]
+    length, empty = q_BTH.shape[1], jnp.zeros_like(q_BTH)
+    over_blocks = functools.partial(walk.over_blocks, segments_BTH=segments_BTH, size=rows, causal=causal)
 
-    def block_of_queries(number, filled):
-        start = number * rows
-        stop = start + rows if causal else length
-        (q_BRH, out_BRH, d_out_BRH), segments_BRH = walk.cut(((q_BTH, out_BTH, d_out_BTH), segments_BTH), start, rows)
-        block_rows = walk.Rows(start, rows, segments_BRH, causal)
-        best_BRH = _best(block_rows, q_BRH, k_BTH, segments_BTH, stop)
+    def block_of_queries(block_rows, q_BRH, out_BRH, d_out_BRH):
+        best_BRH = _best(block_rows, q_BRH, k_BTH, segments_BTH)
 
         def accumulate(sums, index, k_B1H, v_B1H, segments_B1H):
             weight_BRH = exp_nonpositive(q_BRH * (k_B1H - best_BRH))
@@ -109,18 +102,14 @@ def _backward(q_BTH, k_BTH, v_BTH, segments_BTH, out_BTH, d_out_BTH, *, causal, 
             slope_BRH = sums.real + weight_BRH * ((v_B1H - out_BRH) * k_B1H)
             return jax.lax.complex(slope_BRH, sums.imag + weight_BRH)
 
-        sums = walk.fold(accumulate, _zeros(q_BRH), (k_BTH, v_BTH, segments_BTH), start=0, stop=stop)
+        sums = walk.fold(accumulate, _zeros(q_BRH), (k_BTH, v_BTH, segments_BTH), **block_rows.seen(length))
         g_BRH = jnp.where(sums.imag == 0, 0, d_out_BRH / jnp.where(sums.imag == 0, 1, sums.imag))
-        return walk.put(filled, (best_BRH, g_BRH, g_BRH * sums.real), start)
+        return best_BRH, g_BRH, g_BRH * sums.real
 
-    empty = jnp.zeros_like(q_BTH)
-    best_BTH, g_BTH, d_q_BTH = jax.lax.fori_loop(0, length // rows, block_of_queries, (empty, empty, empty))
+    best_BTH, g_BTH, d_q_BTH = over_blocks(block_of_queries, (empty, empty, empty), (q_BTH, out_BTH, d_out_BTH))
     rows_of = (q_BTH, best_BTH, out_BTH, g_BTH, g_BTH * q_BTH, segments_BTH)
 
-    def block_of_keys(number, filled):
-        start = number * rows
-        k_BRH, v_BRH, segments_BRH = walk.cut((k_BTH, v_BTH, segments_BTH), start, rows)
-        block_rows = walk.Rows(start, rows, segments_BRH, causal)
+    def block_of_keys(block_rows, k_BRH, v_BRH):
 
         def accumulate(sums, index, q_B1H, best_B1H, out_B1H, g_B1H, gq_B1H, segments_B1H):
             weight_BRH = exp_nonpositive(q_B1H * (k_BRH - best_B1H))
@@ -128,10 +117,10 @@ def _backward(q_BTH, k_BTH, v_BTH, segments_BTH, out_BTH, d_out_BTH, *, causal, 
             d_k_BRH = sums.real + weight_BRH * ((v_BRH - out_B1H) * gq_B1H)
             return jax.lax.complex(d_k_BRH, sums.imag + weight_BRH * g_B1H)
 
-        sums = walk.fold(accumulate, _zeros(k_BRH), rows_of, start=start if causal else 0, stop=length)
-        return walk.put(filled, (sums.real, sums.imag), start)
+        sums = walk.fold(accumulate, _zeros(k_BRH), rows_of, **block_rows.seeing(length))
+        return sums.real, sums.imag
 
-    return d_q_BTH, *jax.lax.fori_loop(0, length // rows, block_of_keys, (empty, empty))
+    return d_q_BTH, *over_blocks(block_of_keys, (empty, empty), (k_BTH, v_BTH))
 
 
 def _zeros(like: jax.Array) -> jax.Array:

@@ -64,7 +64,7 @@ def _weight(q, k, best, see):
     return walk.where(see, exp_nonpositive(_dot(q, k - best)), 0)
 
 
-def _best(rows: walk.Rows, q_BRH, k_BTH, segments_BTH, stop) -> jax.Array:
+def _best(rows: walk.Rows, q_BRH, k_BTH, segments_BTH) -> jax.Array:
     """The visible key of each row's largest logit; zero where nothing is visible.
 
     A logit is taken relative to the largest as q.(k - best), as in `heads_minor`. NaN stands for none seen yet.
@@ -76,8 +76,9 @@ def _best(rows: walk.Rows, q_BRH, k_BTH, segments_BTH, stop) -> jax.Array:
         take = take if see is None else take & see
         return jax.lax.complex(jnp.where(take, k_B1H.real, best_BRH.real), jnp.where(take, k_B1H.imag, best_BRH.imag))
 
-    none_seen = jnp.full_like(q_BRH.real, jnp.nan)
-    best_BRH = walk.fold(better, jax.lax.complex(none_seen, none_seen), (k_BTH, segments_BTH), start=0, stop=stop)
+    nan_BRH = jnp.full_like(q_BRH.real, jnp.nan)
+    none_seen = jax.lax.complex(nan_BRH, nan_BRH)
+    best_BRH = walk.fold(better, none_seen, (k_BTH, segments_BTH), **rows.seen(k_BTH.shape[1]))
     return jnp.where(jnp.isnan(best_BRH.real), 0, best_BRH)
 
 
@@ -85,12 +86,8 @@ def _forward(q_BTH, k_BTH, v_BTH, segments_BTH, *, causal, rows):
     """Every row's output, and the total of its weights; zero where nothing is visible."""
     length = q_BTH.shape[1]
 
-    def block(number, filled):
-        start = number * rows
-        stop = start + rows if causal else length
-        q_BRH, segments_BRH = walk.cut((q_BTH, segments_BTH), start, rows)
-        block_rows = walk.Rows(start, rows, segments_BRH, causal)
-        best_BRH = _best(block_rows, q_BRH, k_BTH, segments_BTH, stop)
+    def block(block_rows, q_BRH):
+        best_BRH = _best(block_rows, q_BRH, k_BTH, segments_BTH)
 
         def add_values(sums, index, k_B1H, v_B1H, segments_B1H):
             return _plus(sums, _weight(q_BRH, k_B1H, best_BRH, block_rows.see(index, segments_B1H)), v_B1H)
@@ -98,14 +95,13 @@ def _forward(q_BTH, k_BTH, v_BTH, segments_BTH, *, causal, rows):
         def add_weights(sums, index, k_B1H, segments_B1H):
             return sums + _weight(q_BRH, k_B1H, best_BRH, block_rows.see(index, segments_B1H))
 
-        empty = jnp.zeros_like(q_BRH)
-        sums_BRH = walk.fold(add_values, empty, (k_BTH, v_BTH, segments_BTH), start=0, stop=stop)
-        total_BRH = walk.fold(add_weights, empty.real, (k_BTH, segments_BTH), start=0, stop=stop)
-        out_BRH = sums_BRH / jnp.where(total_BRH == 0, 1, total_BRH)
-        return walk.put(filled, (out_BRH, total_BRH), start)
+        span, empty = block_rows.seen(length), jnp.zeros_like(q_BRH)
+        sums_BRH = walk.fold(add_values, empty, (k_BTH, v_BTH, segments_BTH), **span)
+        total_BRH = walk.fold(add_weights, empty.real, (k_BTH, segments_BTH), **span)
+        return sums_BRH / jnp.where(total_BRH == 0, 1, total_BRH), total_BRH
 
     empty = jnp.zeros_like(q_BTH)
-    return list(jax.lax.fori_loop(0, length // rows, block, (empty, empty.real)))
+    return list(walk.over_blocks(block, (empty, empty.real), (q_BTH,), segments_BTH, size=rows, causal=causal))
 
 
 def _backward(q_BTH, k_BTH, v_BTH, segments_BTH, out_BTH, total_BTH, d_out_BTH, *, causal, rows):
@@ -114,32 +110,23 @@ def _backward(q_BTH, k_BTH, v_BTH, segments_BTH, out_BTH, total_BTH, d_out_BTH, 
     With w_ts = exp(q_t.(k_s - best_t)), g_t = d_out_t / sum_s w_ts: d_q_t = sum_s w_ts g_t.(v_s - out_t) k_s,
     d_k_s = sum_t w_ts g_t.(v_s - out_t) q_t, d_v_s = sum_t w_ts g_t.
     """
-    length = q_BTH.shape[1]
+    length, empty = q_BTH.shape[1], jnp.zeros_like(q_BTH)
+    over_blocks = functools.partial(walk.over_blocks, segments_BTH=segments_BTH, size=rows, causal=causal)
     g_BTH = jnp.where(total_BTH == 0, 0, d_out_BTH / jnp.where(total_BTH == 0, 1, total_BTH))
 
-    def block_of_queries(number, filled):
-        start = number * rows
-        stop = start + rows if causal else length
-        (q_BRH, out_BRH, g_BRH), segments_BRH = walk.cut(((q_BTH, out_BTH, g_BTH), segments_BTH), start, rows)
-        block_rows = walk.Rows(start, rows, segments_BRH, causal)
-        best_BRH = _best(block_rows, q_BRH, k_BTH, segments_BTH, stop)
+    def block_of_queries(block_rows, q_BRH, out_BRH, g_BRH):
+        best_BRH = _best(block_rows, q_BRH, k_BTH, segments_BTH)
 
         def add_to_d_q(sums, index, k_B1H, v_B1H, segments_B1H):
             weight_BRH = _weight(q_BRH, k_B1H, best_BRH, block_rows.see(index, segments_B1H))
             return _plus(sums, weight_BRH * _dot(g_BRH, v_B1H - out_BRH), k_B1H)
 
         arrays = (k_BTH, v_BTH, segments_BTH)
-        d_q_BRH = walk.fold(add_to_d_q, jnp.zeros_like(q_BRH), arrays, start=0, stop=stop)
-        return walk.put(filled, (best_BRH, d_q_BRH), start)
+        return best_BRH, walk.fold(add_to_d_q, jnp.zeros_like(q_BRH), arrays, **block_rows.seen(length))
 
-    empty = jnp.zeros_like(q_BTH)
-    best_BTH, d_q_BTH = jax.lax.fori_loop(0, length // rows, block_of_queries, (empty, empty))
+    best_BTH, d_q_BTH = over_blocks(block_of_queries, (empty, empty), (q_BTH, out_BTH, g_BTH))
 
-    def block_of_keys(number, filled):
-        start = number * rows
-        (k_BRH, v_BRH), segments_BRH = walk.cut(((k_BTH, v_BTH), segments_BTH), start, rows)
-        block_rows = walk.Rows(start, rows, segments_BRH, causal)
-
+    def block_of_keys(block_rows, k_BRH, v_BRH):
         def weight(index, q_B1H, best_B1H, segments_B1H):
             return _weight(q_B1H, k_BRH, best_B1H, block_rows.see(index, segments_B1H, as_queries=False))
 
@@ -149,9 +136,9 @@ def _backward(q_BTH, k_BTH, v_BTH, segments_BTH, out_BTH, total_BTH, d_out_BTH, 
         def add_to_d_v(sums, index, q_B1H, best_B1H, segments_B1H, g_B1H):
             return _plus(sums, weight(index, q_B1H, best_B1H, segments_B1H), g_B1H)
 
-        span, empty = dict(start=start if causal else 0, stop=length), jnp.zeros_like(k_BRH)
+        span, empty = block_rows.seeing(length), jnp.zeros_like(k_BRH)
         d_k_BRH = walk.fold(add_to_d_k, empty, (q_BTH, best_BTH, segments_BTH, out_BTH, g_BTH), **span)
         d_v_BRH = walk.fold(add_to_d_v, empty, (q_BTH, best_BTH, segments_BTH, g_BTH), **span)
-        return walk.put(filled, (d_k_BRH, d_v_BRH), start)
+        return d_k_BRH, d_v_BRH
 
-    return d_q_BTH, *jax.lax.fori_loop(0, length // rows, block_of_keys, (empty, empty))
+    return d_q_BTH, *over_blocks(block_of_keys, (empty, empty), (k_BTH, v_BTH))

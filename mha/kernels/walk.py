@@ -78,6 +78,26 @@ class Rows(NamedTuple):
             see = same if see is None else see & same
         return see
 
+    def seen(self, length: int) -> dict:
+        """The span of what these rows, as queries, see at most, for `fold`."""
+        return dict(start=0, stop=self.start + self.size if self.causal else length)
+
+    def seeing(self, length: int) -> dict:
+        """The span of what at most sees these rows, as keys, for `fold`."""
+        return dict(start=self.start if self.causal else 0, stop=length)
+
+
+def over_blocks(function: Callable, filled, arrays: tuple, segments_BTH, *, size: int, causal: bool):
+    """`filled`, arrays (B, T, H), with the rows that `function(rows, *entries)` gives a block of `size` rows at a time,
+    where `entries` are those of `arrays` there."""
+
+    def one(number, filled):
+        start = number * size
+        entries, segments_BRH = cut((arrays, segments_BTH), start, size)
+        return put(filled, function(Rows(start, size, segments_BRH, causal), *entries), start)
+
+    return jax.lax.fori_loop(0, arrays[0].shape[1] // size, one, filled)
+
 
 def fold(update: Callable, sums: jax.Array, arrays: tuple, *, start, stop) -> jax.Array:
     """`sums` after `update(sums, index, *entries)` for each index from `start` to `stop` (multiples of _STEP), where
