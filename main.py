@@ -23,9 +23,10 @@ if __name__ == "__main__":  # what follows takes a second to import
 from absl import flags
 from ml_collections import config_flags
 
-from train import config_file, slots, xla_flags
+from train import config_file
 from train.config import InputError, check_field, freeze, nearest, wrong_type
-from train.preemption import Notice, Preempted
+from train.hosts import slots, xla_flags
+from train.hosts.preemption import Notice, Preempted
 
 HERE = pathlib.Path(__file__).resolve().parent
 MODES = ("study", "train", "eval", "report", "status", "data")
@@ -112,14 +113,16 @@ def _illegal(said: str) -> str:
 
 
 def _evaluation():
-    """What a study calls of eval/ (train.study.Evaluation)."""
-    from eval import answers, claims, dose, dose_secondary, loss, summary, tables, verdicts
-    from eval import arms as arms_beside
+    """What a study calls of eval/ (train.study.order.Evaluation)."""
+    from eval import summary, tables
+    from eval.judge import arms as arms_beside
+    from eval.judge import claims, dose, dose_secondary, verdicts
     from eval.report import dose_page, page
-    from train import study
+    from train.losses import answers, documents
+    from train.study import order
 
-    return study.Evaluation(
-        document_losses=loss.document_losses,
+    return order.Evaluation(
+        document_losses=documents.document_losses,
         prospect=claims.prospect,
         evaluate_pack=tables.evaluate_pack,
         write_tables=tables.write_tables,
@@ -138,14 +141,14 @@ def _evaluation():
 
 
 def _work(workdir: str, slot: str, platform: str) -> int:
-    """A worker of a study, started by another process of it (train/workers.py)."""
+    """A worker of a study, started by another process of it (train/hosts/workers.py)."""
     slots.take(int(slot), platform)
     stop = Notice(patient=True)
     with stop.installed():
         try:
             with stop.at_once():
                 evaluation = _evaluation()
-                from train import worker
+                from train.hosts import worker
         except Preempted:
             return RUN_AGAIN
         return worker.main(workdir, evaluation, stop)
@@ -173,10 +176,10 @@ def main(argv: list[str]) -> int:
                 frozen = freeze(config)
                 if launcher.name == "processes":
                     slots.leave_gpus_to_workers()
-                from train import study
+                from train.study import order
 
                 evaluation = _evaluation()
-            return study.run(frozen, mode, workdir, cells, arms, evaluation, stop, launcher)
+            return order.run(frozen, mode, workdir, cells, arms, evaluation, stop, launcher)
     except InputError as error:
         print(f"Error: {error}", file=sys.stderr)
         return BAD_INPUT

@@ -7,7 +7,7 @@ import pathlib
 import platform
 import sys
 
-from train import slots
+from train.hosts import slots
 
 
 def describe(module: str, device: str) -> dict:

@@ -40,7 +40,7 @@ def main():
 
 
 def run(args):
-    from train import slots, xla_flags
+    from train.hosts import slots, xla_flags
 
     xla_flags.use()
     slots.leave_gpus_to_workers()  # PyTorch takes its share of the same memory
@@ -71,10 +71,10 @@ def run(args):
 def corpus_in(folder: pathlib.Path):
     """The default study's text, written into `folder`."""
     from configs import default
-    from train import data
     from train.config import freeze
+    from train.data import corpora
 
-    return data.write_corpus(freeze(default.get_config().to_dict()).data, folder)
+    return corpora.write_corpus(freeze(default.get_config().to_dict()).data, folder)
 
 
 def training_step(corpus, d_model=512, num_heads=8, length=512, batch=32, layers=2, steps=64, rounds=7) -> dict:

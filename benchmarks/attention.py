@@ -41,7 +41,7 @@ def main():
 
 
 def run(args):
-    from train import xla_flags
+    from train.hosts import xla_flags
 
     xla_flags.use()
     import jax

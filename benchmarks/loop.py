@@ -31,19 +31,19 @@ def main():
 
 
 def run(args):
-    from train import xla_flags
+    from train.hosts import xla_flags
 
     xla_flags.use()
     import jax
 
     from benchmarks import scale, timing
     from configs import default
-    from train import data
     from train.config import freeze
+    from train.data import corpora
 
     fields = {"grid.d_model": (args.d_model,), "grid.num_heads": (args.num_heads,), "train.steps": args.steps}
     with tempfile.TemporaryDirectory() as folder:
-        corpus = data.write_corpus(freeze(default.get_config().to_dict()).data, pathlib.Path(folder) / "data")
+        corpus = corpora.write_corpus(freeze(default.get_config().to_dict()).data, pathlib.Path(folder) / "data")
         program, config = scale.program_of(corpus, 1, fields)
         peers = {"loop": looped(program, config, pathlib.Path(folder)), "bare": bare(program, config, corpus)}
         found = timing.take_turns(peers, args.rounds, 15)
@@ -57,10 +57,10 @@ def run(args):
 
 
 def looped(program, config, folder: pathlib.Path):
-    """A run of `timing.take_turns`: seconds that `train.steps` take in train/loop.py, from what is between the
+    """A run of `timing.take_turns`: seconds that `train.steps` take in train/run/loop.py, from what is between the
     first and the last that it reports."""
-    from train import loop
-    from train.preemption import Notice
+    from train.hosts.preemption import Notice
+    from train.run import loop
     from train.workdir import CellFolder
 
     class Clock:
@@ -89,8 +89,8 @@ def bare(program, config, corpus):
     import jax.numpy as jnp
     import optax
 
-    from train import optimizer, step
-    from train.data import Batches
+    from train.data.corpora import Batches
+    from train.run import optimizer, step
 
     pack = program.pack
     model, (replica,) = pack.model, pack.replicas

@@ -65,11 +65,12 @@ def main():
 
 def run(args):
     from configs import default
-    from train import data, xla_flags
     from train.config import freeze
+    from train.data import corpora
+    from train.hosts import xla_flags
 
     xla_flags.use()
-    data.write_corpus(freeze(default.get_config().to_dict()).data, args.data)
+    corpora.write_corpus(freeze(default.get_config().to_dict()).data, args.data)
     import jax
 
     results = about.describe("scale", jax.devices()[0].device_kind) | {"axes": {}}
@@ -84,15 +85,17 @@ def program_of(corpus, replicas: int, fields: dict):
     """A compiled program of the default study's steps in one cell, one replica a seed, with `fields` changed, and its
     config."""
     from configs import default
-    from train import data, grid, packs
+    from train import grid
     from train.config import freeze
-    from train.program import Program
+    from train.data import corpora
+    from train.run import packs
+    from train.run.program import Program
 
     one_rate = {"grid.tuning_seeds": (), "grid.extensions": 0, "grid.learning_rates": (0.01,)}
     values = default.get_config()
     values.update_from_flattened_dict(one_rate | {"grid.init_seeds": tuple(range(replicas))} | fields)
     config = freeze(values.to_dict())
-    (cell,) = grid.cells_of(config, data.VOCAB_SIZE)
+    (cell,) = grid.cells_of(config, corpora.VOCAB_SIZE)
     model, replica_map = packs.resolve(cell, config)
     pack = packs.Pack(0, model, cell.replicas, replica_map, packs.environment(config))
     return Program(pack, config, corpus), config
@@ -100,12 +103,12 @@ def program_of(corpus, replicas: int, fields: dict):
 
 def point(args, **changed):
     """The program at one point of an axis, and the number of its replicas."""
-    from train import data
+    from train.data import corpora
 
     shape = {name: getattr(args, name) for name in ("num_heads", "d_model", "seq_len", "replica_map")} | changed
     replicas = shape.pop("replicas", 1)
     fields = {FIELDS[name]: (value,) if FIELDS[name].startswith("grid.") else value for name, value in shape.items()}
-    return program_of(data.open_corpus(args.data), replicas, fields)[0], replicas
+    return program_of(corpora.open_corpus(args.data), replicas, fields)[0], replicas
 
 
 def steps(program, replicas: int, count: int = STEPS):
@@ -162,7 +165,7 @@ def workers(args) -> dict:
     medians over rounds in which each number takes its turn."""
     import random
 
-    from train import slots
+    from train.hosts import slots
 
     count = slots.count("cpu", 1)
     numbers = [0, *(number for number in (1, 2, 4, 8, 16, 32, 64) if number <= count)]
@@ -204,7 +207,7 @@ def work(args) -> None:
     """One of the processes of `side_by_side`: prints replica-steps a second while the others run."""
     import time
 
-    from train import slots, xla_flags
+    from train.hosts import slots, xla_flags
 
     if args.worker:  # worker 1 takes the first core
         slots.take(args.worker - 1, "cpu")

@@ -70,7 +70,7 @@ def describe(args) -> dict:
     """What the figures depend on."""
     import jax
 
-    from train import slots, xla_flags
+    from train.hosts import slots, xla_flags
     from train.workdir import versions
 
     torch = None
@@ -112,20 +112,21 @@ def write_task(args, folder: pathlib.Path) -> dict:
 
     import main as headroom
     from mha import budget
-    from train import data, grid
+    from train import grid
     from train.config import freeze
+    from train.data import corpora
 
     config = freeze(headroom.parse(fields(args))[0])
-    corpus = data.write_corpus(config.data, folder / "data")
-    cells, train, length = grid.cells_of(config, data.VOCAB_SIZE), config.train, config.data.seq_len
+    corpus = corpora.write_corpus(config.data, folder / "data")
+    cells, train, length = grid.cells_of(config, corpora.VOCAB_SIZE), config.train, config.data.seq_len
     for split in ("train", "test"):
         np.save(folder / f"{split}.npy", np.asarray(corpus.tokens_of(split)))
     for seed in args.seeds:
-        order = data.Batches(corpus.num_windows("train", length), train.batch_size, length, seed)
+        order = corpora.Batches(corpus.num_windows("train", length), train.batch_size, length, seed)
         np.save(folder / f"starts_{seed}.npy", order.starts(0, train.steps))
     task = {
         "flags": fields(args),
-        "vocab": data.VOCAB_SIZE,
+        "vocab": corpora.VOCAB_SIZE,
         "bos": corpus.bos,
         "length": length,
         "batch": train.batch_size,
@@ -205,7 +206,7 @@ def _killed_at_last(command: list[str], **keywords):
 ONE_BY_ONE = """
 import sys
 import main
-from train import memory
+from train.hosts import memory
 memory.replicas_that_fit = lambda *_: 1
 sys.exit(main.main([*sys.argv[1:], "--launcher=here"]))
 """

@@ -50,7 +50,7 @@ def get_config() -> ConfigDict:
     data.test_fraction = 0.05
     data.vocab_size = 0  # tokens of the model; 0 = 257 for bytes, 1,024 for bpe, as many as a language has
     data.piece = "last"  # of source=conllu: the token of a word that bears its labels, first | last | all
-    # Of source=relations alone; train/relations/ describes the two families of languages.
+    # Of source=relations alone; train/data/relations/ describes the two families of languages.
     data.relations = "6"  # 1 ... 6: that many, family P; letters such as A,C,G: family K; both: each document of one
     data.demand = "joint"  # P: one answer carries all bits | switch: the query names one relation
     data.sources = "exchangeable"  # P: every slot draws from all alphabets | tagged: a source slot has its own

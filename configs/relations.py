@@ -1,4 +1,4 @@
-"""C4, the primary cell: how many steps one head and eight need to learn 1, 4 and 6 relations (train/relations/dose.py).
+"""C4, the primary cell: how many steps one head and eight need to learn 1, 4 and 6 relations (data/relations/dose.py).
 
 Command: python main.py --config=configs/relations.py
 Time:    75 minutes on 2 cores beside other work; docs/results/relations.md reads the outcome.

@@ -1,4 +1,4 @@
-"""Six relations at once, one head against eight: the loss on each relation beside its floor (train/relations/dose.py).
+"""Six relations at once, one head against eight: the loss on each relation beside its floor (data/relations/dose.py).
 
 Command: python main.py --config=configs/relations_small.py
 Time:    5.4 minutes of processor time (9 minutes on 2 cores that did other work beside).

@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 
 from mha.transformer import Transformer
-from train import checkpoint, data, packs
 from train.config import InputError
-from train.packs import Pack
+from train.data import corpora
+from train.run import checkpoint, packs
+from train.run.packs import Pack
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,10 +31,10 @@ class Restored:
     diverged_at: jax.Array
     step: int
     config: dict
-    corpus: data.Corpus
+    corpus: corpora.Corpus
 
 
-def restore(cell: pathlib.Path, pack: int = 0, corpus: data.Corpus | None = None) -> Restored:
+def restore(cell: pathlib.Path, pack: int = 0, corpus: corpora.Corpus | None = None) -> Restored:
     """The newest checkpoint of one pack of the cell at `cell` (a folder `WORKDIR/cells/NAME`).
 
     Args:
@@ -48,7 +49,7 @@ def restore(cell: pathlib.Path, pack: int = 0, corpus: data.Corpus | None = None
     if not steps:
         raise checkpoint.CorruptCheckpoint(f"{folder} holds no checkpoint.")
     description = checkpoint.describe(folder, steps[0])
-    corpus = corpus or data.open_corpus(pathlib.Path(cell).parent.parent / "data")
+    corpus = corpus or corpora.open_corpus(pathlib.Path(cell).parent.parent / "data")
     if corpus.fingerprint != description["data_fingerprint"]:
         raise InputError(
             f"{folder} was trained on data {description['data_fingerprint'][:12]}, and the workdir holds "

@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from eval import relations
-from eval.comparison import Verdict
+from eval.judge.comparison import Verdict
+from eval.measure import relations
 from eval.tables import training_curve
 from train.grid import Cell
 from train.workdir import Workdir

@@ -5,16 +5,21 @@ import math
 import numpy as np
 import pandas as pd
 
-from eval import intervals, loss, relations, restore
+from eval import restore
+from eval.judge import intervals
+from eval.measure import relations
 from mha import budget
 from mha.transformer import ModelConfig
-from train import packs, tuning
-from train.checkpoint import CorruptCheckpoint
 from train.config import StudyConfig
-from train.data import Corpus, bigram_loss, unigram_entropy
+from train.data.corpora import Corpus, bigram_loss, unigram_entropy
+from train.files import write_table
 from train.grid import Cell, Replica
-from train.metrics import read
-from train.workdir import TIMING, CellFolder, Workdir, read_measured, read_table, write_table
+from train.losses import documents
+from train.run import packs
+from train.run.checkpoint import CorruptCheckpoint
+from train.run.metrics import read
+from train.study import tuning
+from train.workdir import TIMING, CellFolder, Workdir, read_measured, read_table
 
 SPLITS = ("tune", "test")
 # Columns that a clock or an allocator fills; every other column of replicas.csv is the same in every run.
@@ -45,7 +50,7 @@ def evaluate_pack(folder: CellFolder, index: int, trained: dict, config: StudyCo
     frames, by_relation = [], []
     only_tuning = all(stage_of(replica, config) == "tuning" for replica in restored.pack.replicas)
     for split in SPLITS[:1] if only_tuning else SPLITS:
-        losses = loss.document_losses(restored.pack, restored.params, corpus, split, config.eval)
+        losses = documents.document_losses(restored.pack, restored.params, corpus, split, config.eval)
         if split == "tune" and restored.pack.environment == packs.environment(config):
             _check_reproduced(folder.path.name, losses.sum(axis=1), trained["tune_losses"])
         frames.extend(_documents(restored.pack, corpus, split, losses))
@@ -188,7 +193,7 @@ def _shape(name: str, model: ModelConfig) -> dict:
 
 
 def _cell_rows(replicas: pd.DataFrame, tuned: tuning.Tuning, corpus: Corpus) -> pd.DataFrame:
-    """One row a cell: the chosen rate (train.tuning), its mean `tune` loss in the runs that chose it, and the mean
+    """One row a cell: the chosen rate (tuning), its mean `tune` loss in the runs that chose it, and the mean
     `test` loss of the judged runs at that rate with a 95 % t interval over seeds."""
     bigram, unigram = bigram_loss(corpus, "test"), unigram_entropy(corpus)
     per_token = corpus.bytes_per_token("test")

@@ -6,7 +6,7 @@ os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # two processes
 
 import jax  # noqa: E402
 
-from train import xla_flags  # noqa: E402
+from train.hosts import xla_flags  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 xla_flags.use()  # read when JAX first computes

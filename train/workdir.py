@@ -16,8 +16,10 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from train import grid, sources
+from train import grid
 from train.config import LATER, InputError, StudyConfig, differences, freeze
+from train.data import sources
+from train.files import write_json
 
 FORMAT = 1  # raise when a workdir of today could not be read by yesterday's code
 RECORDED = ("format", "config", "versions", "device", "data_fingerprint")  # what config.json holds
@@ -29,30 +31,6 @@ PRICES = ("rows",)  # and a launch of prices
 LOCK_TRIALS = 5
 FAILED = ("failed", "out_of_memory")  # the states of a cell that the next start tries again
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
-
-
-def write_json(path: pathlib.Path, value) -> None:
-    """Replaces `path` in one step: a reader sees the old file or the new one, whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(path.name + ".tmp")
-    with open(draft, "w") as file:
-        json.dump(value, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(draft, path)
-
-
-def write_table(path: pathlib.Path, frame: pd.DataFrame) -> None:
-    """Replaces `path`, a .csv or .parquet, in one step."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(path.name + ".tmp")
-    if path.suffix == ".csv":
-        frame.to_csv(draft, index=False)
-    else:
-        frame.to_parquet(draft, index=False)
-    with open(draft, "rb") as file:
-        os.fsync(file.fileno())
-    os.replace(draft, path)
 
 
 def read_json(path: pathlib.Path):

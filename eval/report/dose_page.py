@@ -1,7 +1,6 @@
 """The page of a study of doses: report/index.html, one file, and its figures in report/figures/."""
 
 import math
-import os
 import pathlib
 from collections.abc import Sequence
 
@@ -9,15 +8,18 @@ import jinja2
 import numpy as np
 import pandas as pd
 
-from eval import dose_rules, dose_secondary, intervals
-from eval.claims import Verdict
-from eval.dose import of_kinds, write_tables, write_verdicts
-from eval.dose_secondary import MANY_HEADS, ONE_HEAD, Secondary
-from eval.intervals import Interval
+from eval import doses
+from eval.judge import dose_rules, dose_secondary, intervals
+from eval.judge.claims import Verdict
+from eval.judge.dose import of_kinds, write_verdicts
+from eval.judge.dose_secondary import MANY_HEADS, ONE_HEAD, Secondary
+from eval.judge.intervals import Interval
 from eval.report import style
-from train import dose_study, starts
+from train import files
 from train.config import StudyConfig
 from train.grid import Cell
+from train.run import starts
+from train.study import dose_study
 from train.workdir import Workdir
 
 HERE = pathlib.Path(__file__).parent
@@ -33,7 +35,7 @@ def write_all(
     workdir: Workdir, cells: tuple[Cell, ...], config: StudyConfig, beside: Sequence[Secondary] = ()
 ) -> tuple[list[Verdict], pathlib.Path | None]:
     """Tables, verdicts and page of what the workdir has; no page before any stage is done."""
-    table = write_tables(workdir, cells, config)
+    table = doses.write_table(workdir, cells, config)
     verdicts = write_verdicts(workdir, table, config, beside)
     return verdicts, write(workdir, cells, table, verdicts, config) if len(table) else None
 
@@ -44,7 +46,7 @@ def write(
     """Writes the page and returns its path; the same results give the same bytes.
 
     Args:
-      table: the runs (eval.dose.write_tables), not empty.
+      table: the runs (eval.doses.write_table), not empty.
     """
     import matplotlib
 
@@ -88,8 +90,8 @@ def write(
     folder = workdir.report / "figures"
     folder.mkdir(parents=True, exist_ok=True)
     for name, (text, _) in drawn.items():
-        _replace(folder / f"{name}.svg", text)
-    _replace(workdir.report / "index.html", html)
+        files.write_text(folder / f"{name}.svg", text)
+    files.write_text(workdir.report / "index.html", html)
     return workdir.report / "index.html"
 
 
@@ -313,10 +315,3 @@ def _held(lines: list[dict], name: str, steps: np.ndarray) -> np.ndarray:
     seen = {line["step"]: line["relations"][name] for line in lines if line["relations"].get(name) is not None}
     at = np.array(sorted(seen))
     return np.array([seen[step] for step in at])[np.searchsorted(at, np.minimum(steps, at[-1]), side="right") - 1]
-
-
-def _replace(path: pathlib.Path, text: str) -> None:
-    """Writes `path` in one step: a reader sees the old page or the new one, whole."""
-    draft = path.with_name(path.name + ".tmp")
-    draft.write_text(text, encoding="utf-8")
-    os.replace(draft, path)

@@ -6,11 +6,13 @@ import math
 
 import pandas as pd
 
-from eval import asides, evidence, sentences
-from eval.comparison import CLAIMS
-from eval.evidence import SEED, Evidence
-from train import data, grid, metrics, sources
+from eval.judge import asides, evidence, sentences
+from eval.judge.comparison import CLAIMS
+from eval.judge.evidence import SEED, Evidence
+from train import grid
 from train.config import freeze
+from train.data import corpora, sources
+from train.run import metrics
 from train.workdir import Workdir, read_json
 
 SHAPE = ("d_model", "num_heads", "num_layers")  # of a cell, beside its series
@@ -32,7 +34,7 @@ class Facts:
     planned: tuple[grid.Cell, ...]
     verdicts: list[dict]
     record: dict
-    corpus: data.Corpus
+    corpus: corpora.Corpus
     unigram: float
 
     @property
@@ -79,12 +81,12 @@ class Facts:
 
 def load(workdir: Workdir, table: pd.DataFrame) -> Facts:
     """The facts of `workdir`, restricted to the cells in `table` where they are results."""
-    record, corpus = workdir.record(), data.open_corpus(workdir.data)
+    record, corpus = workdir.record(), corpora.open_corpus(workdir.data)
     found = evidence.load(workdir, table, corpus) if len(table) else None
     config = freeze(record["config"])
     planned = grid.cells_of(config, sources.vocab_size(config.data))
     verdicts = (read_json(workdir.results / "claims.json") or []) if len(table) else []
-    return Facts(workdir, found, planned, verdicts, record, corpus, data.unigram_entropy(corpus))
+    return Facts(workdir, found, planned, verdicts, record, corpus, corpora.unigram_entropy(corpus))
 
 
 def signed(value: float) -> str:
@@ -122,7 +124,7 @@ def rate_costs(facts: Facts) -> list[dict]:
 
 
 def may_be_best(facts: Facts) -> dict[str, bool]:
-    """Whether each cell is in the 95 % set of the best of its group (eval.asides.best_set). The groups are those of C2:
+    """Whether each cell is in the 95 % set of the best of its group (asides.best_set). The groups are those of C2:
     all else is equal but h and d_k, or d_k alone where h is fixed; where no two cells share such a group, those of C1.
     A cell with none beside it has no answer; empty with crossed seeds, which are no blocks."""
     if facts.record["config"]["grid"]["seeds"] == "crossed":

@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pandas as pd
 
-from eval import intervals
+from eval.judge import intervals
 from eval.report import style
 
 LABELS = {"num_heads": "number of heads h (log scale)", "d_k": "head width d_k (log scale)"}

@@ -1,14 +1,15 @@
 """The page: report/index.html, one file that needs nothing beside it, and its figures in report/figures/."""
 
 import math
-import os
 import pathlib
 
 import jinja2
 import pandas as pd
 
-from eval import claims, relations
+from eval.judge import claims
+from eval.measure import relations
 from eval.report import facts, figures, outcome, style, verdicts
+from train import files
 from train.config import freeze
 from train.workdir import Workdir
 
@@ -61,10 +62,10 @@ def write(workdir: Workdir, table: pd.DataFrame) -> pathlib.Path:
     folder = workdir.report / "figures"
     folder.mkdir(parents=True, exist_ok=True)
     for name, (text, _, _) in drawn.items():
-        _replace(folder / f"{name}.svg", text)
+        files.write_text(folder / f"{name}.svg", text)
     for stale in set(folder.glob("*.svg")) - {folder / f"{name}.svg" for name in drawn}:
         stale.unlink()
-    _replace(workdir.report / "index.html", html)
+    files.write_text(workdir.report / "index.html", html)
     return workdir.report / "index.html"
 
 
@@ -161,10 +162,3 @@ def _rates(found: facts.Facts) -> pd.DataFrame:
     chosen = found.cells[["cell", "learning_rate"]].rename(columns={"learning_rate": "best"})
     means = means.merge(chosen, on="cell")
     return means.assign(chosen=means.learning_rate == means.best)
-
-
-def _replace(path: pathlib.Path, text: str) -> None:
-    """Writes `path` in one step: a reader sees the old page or the new one, whole."""
-    draft = path.with_name(path.name + ".tmp")
-    draft.write_text(text, encoding="utf-8")
-    os.replace(draft, path)

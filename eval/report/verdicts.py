@@ -1,6 +1,6 @@
 """The verdicts as the page shows them: a row a claim, and the rows of each forest plot."""
 
-from eval import asides, rules, sentences
+from eval.judge import asides, rules, sentences
 from eval.report.facts import Facts, signed
 from train.workdir import read_json
 

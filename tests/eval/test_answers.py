@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from configs import default
-from eval import answers
 from mha.transformer import ModelConfig, Transformer
-from train import step
 from train.config import DataConfig, freeze
-from train.relations import language, parse
+from train.data.relations import language, parse
+from train.losses import answers
+from train.run import step
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ pytest -m slow -s tests/eval/test_calibration.py prints the table.
 import numpy as np
 import pytest
 
-from eval import intervals
+from eval.judge import intervals
 
 STUDIES = 10_000
 SPREAD = 0.7  # of log document length: so many documents weigh as exp(-SPREAD^2) as many of equal length

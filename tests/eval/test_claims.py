@@ -8,11 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from eval import arms, claims, evidence, intervals, price, rules, verdicts
+from eval.judge import arms, claims, evidence, intervals, price, rules, verdicts
 from tests.eval.workdirs import build
-from train import data
 from train.config import InputError, freeze
-from train.workdir import Workdir, write_json
+from train.data import corpora
+from train.files import write_json
+from train.workdir import Workdir
 
 HEADS = {"d_model": (32,), "num_heads": (1, 4, 32), "learning_rates": (0.004, 0.008, 0.016)}
 PROTOCOL = {**HEADS, "tuning_seeds": (7, 8), "init_seeds": (0, 1, 2, 3, 4, 5), "files": 40, "noise": 0.002}
@@ -35,7 +36,7 @@ def judged(folder, beside=(), **changes) -> tuple[dict, Workdir]:
 
 def judge_again(workdir, table, beside=()):
     config = freeze(workdir.record()["config"])
-    found = verdicts.write(workdir, table, config, data.open_corpus(workdir.data), list(beside))
+    found = verdicts.write(workdir, table, config, corpora.open_corpus(workdir.data), list(beside))
     saved = json.loads((workdir.results / "claims.json").read_text())
     assert [one["id"] for one in saved] == ["C1", "C2", "C3"] == [one.id for one in found]
     assert all(one["sentence"] and one["rule"] for one in saved)
@@ -343,7 +344,7 @@ def test_the_price(slower, more, verdict, tmp_path):
 def test_the_price_of_each_d_model(tmp_path):
     """... beside that of all: one twice as dear, one half as dear."""
     workdir, table = build(tmp_path, **{**PROTOCOL, "d_model": (16, 32), "num_heads": (1, 4, 16)}, curve=flat)
-    pairs = price.to_measure(evidence.load(workdir, table, data.open_corpus(workdir.data)))
+    pairs = price.to_measure(evidence.load(workdir, table, corpora.open_corpus(workdir.data)))
     for launch in range(4):
         rows = [
             {"launch": launch, "cell": cell, "path": path, "attention": path, "step_ms": time, "memory_bytes": 1e6}
@@ -381,7 +382,7 @@ def test_no_price_without_launches(tmp_path):
 
 def test_what_is_timed_is_what_c1_compares(tmp_path):
     workdir, table = build(tmp_path, **PROTOCOL, curve=steep)
-    assert verdicts.cells_to_price(workdir, table, data.open_corpus(workdir.data)) == ("d032_h001", "d032_h004")
+    assert verdicts.cells_to_price(workdir, table, corpora.open_corpus(workdir.data)) == ("d032_h001", "d032_h004")
     assert price.PATHS.keys() == {"auto", "reference"}
 
 

@@ -8,15 +8,18 @@ import pandas as pd
 import pytest
 
 from configs import relations
-from eval import dose
+from eval import doses
+from eval.judge import dose
 from eval.report import dose_page
 from main import main
 from tests.eval.workdirs import CAP, dose_workdir
-from train import dose_study, starts
 from train.config import DataConfig, InputError, freeze
+from train.data.relations import parse
+from train.files import write_json
 from train.grid import Replica
-from train.relations import parse
-from train.workdir import read_json, write_json
+from train.run import starts
+from train.study import dose_study
+from train.workdir import read_json
 
 
 def slow_at_many(heads, number, seed):
@@ -25,7 +28,7 @@ def slow_at_many(heads, number, seed):
 
 def test_a_gap_that_grows(tmp_path):
     workdir, cells, config = dose_workdir(tmp_path, slow_at_many)
-    table = dose.write_tables(workdir, cells, config)
+    table = doses.write_table(workdir, cells, config)
     assert len(table) == 4 * (6 + 2 + 2) and set(table.outcome) == {"reached"}
     assert pd.read_csv(workdir.results / "dose.csv").steps.tolist() == table.steps.tolist()
     slower, cannot = dose.write_verdicts(workdir, table, config)
@@ -41,7 +44,7 @@ def test_capped_runs_count_as_the_cap_and_need_hand_built_ones(tmp_path):
     workdir, cells, config = dose_workdir(
         tmp_path, lambda heads, number, seed: 20_000 if (heads, number) == (1, 6) else 700 + 10 * seed
     )
-    slower, cannot = dose.judge(dose.write_tables(workdir, cells, config), config)
+    slower, cannot = dose.judge(doses.write_table(workdir, cells, config), config)
     assert slower.verdict == "supported" and slower.details["capped"] == {
         "h1_r1": 0,
         "h1_r6": 6,
@@ -68,7 +71,7 @@ def test_runs_by_hand_decide_where_drawn_ones_do_not_get_there(tmp_path, kept, v
     (place.path / starts.HAND_BUILT).mkdir()
     (place.path / starts.HAND_BUILT / "looks.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     write_json(place.path / "runs.json", read_json(place.path / "runs.json") | {starts.HAND_BUILT: runs})
-    table = dose.write_tables(workdir, cells, config)
+    table = doses.write_table(workdir, cells, config)
     by_hand = table[table.stage == starts.HAND_BUILT]
     assert by_hand.worst.tolist() == [0.01] * kept + [0.09] * (6 - kept) and set(
         by_hand.names.str.split().str.len()
@@ -86,7 +89,7 @@ def test_runs_by_hand_decide_where_drawn_ones_do_not_get_there(tmp_path, kept, v
 def test_a_rate_that_decays_decides_nothing(tmp_path):
     workdir, cells, config = dose_workdir(tmp_path, slow_at_many)
     decays = dataclasses.replace(config, train=dataclasses.replace(config.train, schedule="cosine"))
-    for verdict in dose.judge(dose.write_tables(workdir, cells, config), decays):
+    for verdict in dose.judge(doses.write_table(workdir, cells, config), decays):
         assert verdict.verdict == "undecided" and "the steps that are needed depend on the cap" in verdict.sentence
 
 
@@ -143,7 +146,7 @@ def test_the_best_shortcut(noise, relations):
 
 def test_every_run_has_the_shortcut_of_its_own_language(tmp_path):
     workdir, cells, config = dose_workdir(tmp_path, slow_at_many)
-    table = dose.write_tables(workdir, cells, config)
+    table = doses.write_table(workdir, cells, config)
     by_names = table.groupby("names").shortcut
     assert table.shortcut.notna().all() and by_names.nunique().eq(1).all()
     assert by_names.first()["P1"] == pytest.approx(0.541, abs=0.01) and by_names.first()["P11"] > 0.62
@@ -155,13 +158,13 @@ def test_every_run_has_the_shortcut_of_its_own_language(tmp_path):
 
 def test_what_cannot_be_judged_is_said(tmp_path):
     workdir, cells, config = dose_workdir(tmp_path / "a", lambda heads, number, seed: CAP)
-    for verdict in dose.judge(dose.write_tables(workdir, cells, config), config):
+    for verdict in dose.judge(doses.write_table(workdir, cells, config), config):
         assert verdict.verdict == "undecided" and verdict.sentence.startswith("Not testable here.")
     workdir, cells, config = dose_workdir(tmp_path / "b", slow_at_many, doses=(1, 4))
-    for verdict in dose.judge(dose.write_tables(workdir, cells, config), config):
+    for verdict in dose.judge(doses.write_table(workdir, cells, config), config):
         assert verdict.missing == ("No fresh run of 1 heads at 6 relations, 8 heads at 6 relations.",)
     workdir, cells, config = dose_workdir(tmp_path / "c", slow_at_many, stages=(dose_study.TUNE,))
-    assert all(verdict.missing for verdict in dose.judge(dose.write_tables(workdir, cells, config), config))
+    assert all(verdict.missing for verdict in dose.judge(doses.write_table(workdir, cells, config), config))
 
 
 def test_the_page(tmp_path):
@@ -188,7 +191,7 @@ def test_what_even_weights_leave():
 def capped_table(tmp_path):
     steps = lambda heads, number, seed: 20_000 if (heads, number) == (1, 6) and seed % 6 < 2 else 500 + 10 * seed  # noqa: E731
     workdir, cells, config = dose_workdir(tmp_path, steps)
-    return dose.write_tables(workdir, cells, config), config
+    return doses.write_table(workdir, cells, config), config
 
 
 def test_capped_runs_are_arrows(tmp_path):
@@ -234,7 +237,7 @@ def test_relations_learnt_one_after_another(tmp_path):
     curves = {
         number: {cell.model.num_heads: dose_page._curves(workdir, cell, number) for cell in cells} for number in (1, 6)
     }
-    rows = dose_page._summary(dose.write_tables(workdir, cells, config), curves, config)
+    rows = dose_page._summary(doses.write_table(workdir, cells, config), curves, config)
     apart = {(row["heads"], row["dose"]): row["apart"] for row in rows}
     assert apart[1, 6] == "100 and 500" and apart[8, 6] == "10,000 and 10,000" and apart[1, 1] == ""
 

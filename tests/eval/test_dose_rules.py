@@ -7,9 +7,9 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 
-from eval import dose_rules, intervals
-from eval.dose_rules import CAP_TOO_NEAR, NEEDS_HAND_BUILT, NOT_TESTABLE, Steps
-from eval.rules import REFUTED, SUPPORTED, UNDECIDED
+from eval.judge import dose_rules, intervals
+from eval.judge.dose_rules import CAP_TOO_NEAR, NEEDS_HAND_BUILT, NOT_TESTABLE, Steps
+from eval.judge.rules import REFUTED, SUPPORTED, UNDECIDED
 
 CAP, SEEDS = 10_000, 6
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from eval import intervals
+from eval.judge import intervals
 
 
 def study(seeds=5, documents=40, seed=0, lengths=None):

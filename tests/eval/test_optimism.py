@@ -9,12 +9,17 @@ import pandas as pd
 import pytest
 
 from configs import default
-from eval import claims, evidence, intervals, stats, tables
-from eval.comparison import CLAIMS
+from eval import tables
+from eval.judge import claims, evidence, intervals, stats
+from eval.judge.comparison import CLAIMS
 from tests.eval.workdirs import TEXT
-from train import data, grid, packs, tuning
+from train import grid
 from train.config import freeze
-from train.workdir import Workdir, write_table
+from train.data import corpora
+from train.files import write_table
+from train.run import packs
+from train.study import tuning
+from train.workdir import Workdir
 
 TRIALS, FILES, TOKENS = 40, 25, 1000
 OF_SEED, REST = 0.02, 0.02  # standard deviations
@@ -40,7 +45,7 @@ class Study:
         values["data"]["source"] = f"file:{folder / 'text.txt'}"
         self.config, self.corpus, self.rng, self.of_run = freeze(values), corpus, rng, of_run
         self.workdir = Workdir(folder)
-        self.cells = grid.cells_of(self.config, data.VOCAB_SIZE)
+        self.cells = grid.cells_of(self.config, corpora.VOCAB_SIZE)
         self.of_seed = {seed: rng.normal(0, OF_SEED) for seed in (*TUNING, *FRESH)}
         names = [cell.name for cell in self.cells]
         of_files = [{name: rng.normal(0, of_document, FILES) for name in names} for _ in range(2)]
@@ -99,7 +104,7 @@ def test_the_whole_path_is_not_optimistic(parts, error, tmp_path, monkeypatch):
     (tmp_path / "text.txt").write_text(TEXT)
     config = default.get_config()
     config.data.source = f"file:{tmp_path / 'text.txt'}"
-    corpus = data.write_corpus(freeze(config.to_dict()).data, tmp_path / "data")
+    corpus = corpora.write_corpus(freeze(config.to_dict()).data, tmp_path / "data")
     found = []
     for changes in ({}, error):
         rng = np.random.default_rng(0)

@@ -13,13 +13,17 @@ import pytest
 from rich.console import Console
 
 from configs import smoke
-from eval import loss, relations, summary, tables
+from eval import summary, tables
+from eval.measure import relations
 from eval.report import page
 from main import main
 from mha.transformer import Transformer
 from tests.eval import workdirs
-from train import data, grid, packs, step
+from train import grid
 from train.config import freeze
+from train.data import corpora
+from train.losses import documents
+from train.run import packs, step
 
 
 def frozen(**fields):
@@ -36,7 +40,7 @@ def frozen(**fields):
 
 def made(config, folder):
     """A pack with random weights, large enough for decided answers, and the corpus."""
-    corpus = data.write_corpus(config.data, folder)
+    corpus = corpora.write_corpus(config.data, folder)
     (cell,) = grid.cells_of(config, corpus.vocab_size)
     model = dataclasses.replace(cell.model, attention="reference")
     pack = packs.Pack(0, model, cell.replicas, "scan", {})
@@ -48,8 +52,8 @@ def made(config, folder):
 def test_losses_are_the_plain_sums(which, demand, tmp_path):
     config = frozen(relations=which, demand=demand)
     pack, params, corpus = made(config, tmp_path)
-    documents = loss.document_losses(pack, params, corpus, "test", config.eval)
-    table = relations.losses(pack, params, corpus, "test", config.eval, documents)
+    losses_by_document = documents.document_losses(pack, params, corpus, "test", config.eval)
+    table = relations.losses(pack, params, corpus, "test", config.eval, losses_by_document)
     gold, (first, last) = corpus.gold, corpus.splits["test"]
     tokens = np.asarray(corpus.tokens_of("test")).reshape(last - first, 64).astype(int)
     bits = np.full((corpus.vocab_size, gold.answer_bits.shape[1]), -1)
@@ -85,14 +89,14 @@ def test_losses_are_the_plain_sums(which, demand, tmp_path):
             np.testing.assert_allclose(found.loss[name], np.sum(sums[name]) / count, rtol=2e-5)
             np.testing.assert_allclose(found.floor[name], np.sum(floors[name]) / count, rtol=1e-12, atol=1e-15)
             np.testing.assert_allclose(found.excess[name], found.loss[name] - found.floor[name], atol=1e-12)
-        np.testing.assert_allclose(found.loss[relations.TOKENS], documents[replica].sum() / tokens[:, 1:].size)
+        np.testing.assert_allclose(found.loss[relations.TOKENS], losses_by_document[replica].sum() / tokens[:, 1:].size)
 
 
 def test_questions_whose_source_is_cut_off_are_dropped_and_counted(tmp_path):
     """Windows of 20 of documents of 64: each answer that is kept has all its sources in its window."""
     config = frozen(relations="6", seq_len=20)
-    corpus = data.write_corpus(config.data, tmp_path)
-    windows = data.eval_windows(corpus, "test", 20)
+    corpus = corpora.write_corpus(config.data, tmp_path)
+    windows = corpora.eval_windows(corpus, "test", 20)
     found = relations.asked(corpus, windows)
     assert (found.place >= 11).all() and (found.place < 20).all() and len(found.place)
     asked = windows.tokens[found.window, found.place]
@@ -104,7 +108,7 @@ def test_questions_whose_source_is_cut_off_are_dropped_and_counted(tmp_path):
 
 
 def _kinds(config):
-    from train.relations import parse
+    from train.data.relations import parse
 
     return parse.language(config.data).vocabulary.kinds
 
@@ -127,8 +131,8 @@ def test_a_loss_below_the_best_shortcut_is_marked(tmp_path):
         lost = (rows.relation == "P1") & (rows.init_seed == 1) & (rows.split == "tune")
         rows.loc[lost, ["loss", "excess"]] = np.nan
         rows.to_parquet(workdir.cell(cell).relations(0))
-    cells = grid.cells_of(study, data.VOCAB_SIZE)
-    corpus = data.open_corpus(workdir.data)
+    cells = grid.cells_of(study, corpora.VOCAB_SIZE)
+    corpus = corpora.open_corpus(workdir.data)
     tables.write_tables(workdir, cells, dataclasses.replace(study, data=spoken), corpus)
     written = pd.read_csv(workdir.results / "relations.csv")
     alone = written.relation == "P1"

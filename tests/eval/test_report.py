@@ -14,12 +14,12 @@ import pytest
 import scipy.stats
 
 import main
-from eval import verdicts
+from eval.judge import verdicts
 from eval.report import facts, figures, outcome, page, style
 from eval.report import verdicts as report_verdicts
 from tests.eval.workdirs import build
-from train import data
 from train.config import freeze
+from train.data import corpora
 from train.workdir import Workdir
 
 
@@ -54,7 +54,7 @@ class Parsed(html.parser.HTMLParser):
 def read(workdir: Workdir, table: pd.DataFrame) -> tuple[str, Parsed]:
     if len(table):
         config = freeze(workdir.record()["config"])
-        verdicts.write(workdir, table, config, data.open_corpus(workdir.data), [])
+        verdicts.write(workdir, table, config, corpora.open_corpus(workdir.data), [])
     text = page.write(workdir, table).read_text()
     parsed = Parsed(text)
     assert not re.search(r"\bnan\b|\bNone\b|\binf\b|NaT", parsed.text)
@@ -158,7 +158,7 @@ def judged(tmp_path_factory):
 def test_the_verdict_is_the_paired_difference(judged):
     workdir, table, parsed = judged
     runs = pd.read_parquet(workdir.results / "replicas.parquet")
-    unigram = data.unigram_entropy(data.open_corpus(workdir.data))
+    unigram = corpora.unigram_entropy(corpora.open_corpus(workdir.data))
     runs["loss"] = runs.loss.where(runs.status == "done", unigram)
     differences = []
     for _, cells in table.groupby("d_model"):
@@ -246,7 +246,7 @@ def test_how_often_verdicts_were_read_is_true(tmp_path, allowed, read_so_often, 
     few = {"d_model": (16,), "num_heads": (1, 4, 16), "tuning_seeds": (7, 8)}
     workdir, table = build(tmp_path, **few, claims={"looks": allowed})
     config = freeze(workdir.record()["config"])
-    verdicts.write(workdir, table, config, data.open_corpus(workdir.data), [])
+    verdicts.write(workdir, table, config, corpora.open_corpus(workdir.data), [])
     looks = json.loads(workdir.looks.read_text())
     looks["C1"] += [{"seeds": [[8, 8]], "chosen": []}] * (read_so_often - 1)
     workdir.looks.write_text(json.dumps(looks))
@@ -297,7 +297,7 @@ def test_a_small_number_is_not_shown_as_zero():
 
 def test_a_diverged_run_is_named_and_counted(study):
     workdir, table, _, parsed = study
-    unigram = data.unigram_entropy(data.open_corpus(workdir.data))
+    unigram = corpora.unigram_entropy(corpora.open_corpus(workdir.data))
     found = facts.load(workdir, table)
     lost = found.seeds[(found.seeds.cell == "d032_h004") & (found.seeds.init_seed == 1)]
     assert lost.status.tolist() == ["diverged"] and lost.counted.tolist() == [unigram]

@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 
 from configs import smoke
-from eval import loss, restore
-from train import checkpoint, data, grid, loop, packs, step
+from eval import restore
+from train import grid
 from train.config import InputError, freeze
+from train.data import corpora
+from train.losses import documents
+from train.run import checkpoint, loop, packs, step
 from train.workdir import Workdir
 
 WORDS = "the of and a to in is was that for it with as his on be at by had not are but from or have an they".split()
@@ -32,8 +35,8 @@ def config(tmp_path_factory):
 def saved(config, tmp_path_factory):
     """(workdir, pack, state): a cell as it is before step 0, saved as if it were trained."""
     workdir = Workdir(tmp_path_factory.mktemp("study") / "workdir")
-    corpus = data.write_corpus(config.data, workdir.data)
-    (cell,) = grid.cells_of(config, data.VOCAB_SIZE)
+    corpus = corpora.write_corpus(config.data, workdir.data)
+    (cell,) = grid.cells_of(config, corpora.VOCAB_SIZE)
     folder = workdir.cell(cell.name)
     ((pack, _),) = packs.plan(cell, folder, config, 0, print)
     seeds = jnp.asarray([replica.init_seed for replica in pack.replicas], jnp.uint32)
@@ -66,11 +69,11 @@ def test_all_comes_from_the_folder(moved, saved, config):
 
 def test_the_restored_loss_is_the_trained_one(moved, saved, config):
     workdir, pack, state = saved
-    corpus = data.open_corpus(workdir.data)
+    corpus = corpora.open_corpus(workdir.data)
     restored = restore.restore(moved)
     for split in ("tune", "test"):
-        before = loss.document_losses(pack, state.params, corpus, split, config.eval)
-        after = loss.document_losses(restored.pack, restored.params, restored.corpus, split, config.eval)
+        before = documents.document_losses(pack, state.params, corpus, split, config.eval)
+        after = documents.document_losses(restored.pack, restored.params, restored.corpus, split, config.eval)
         assert before.shape == (2, corpus.splits[split][1] - corpus.splits[split][0])
         assert before.tobytes() == after.tobytes()
     assert not np.array_equal(before[0], before[1]), "two seeds, two models"
@@ -78,7 +81,7 @@ def test_the_restored_loss_is_the_trained_one(moved, saved, config):
 
 def test_another_corpus_is_refused(moved, config, tmp_path):
     shutil.rmtree(moved.parents[1] / "data")
-    data.write_corpus(dataclasses.replace(config.data, test_fraction=0.4), moved.parents[1] / "data")
+    corpora.write_corpus(dataclasses.replace(config.data, test_fraction=0.4), moved.parents[1] / "data")
     with pytest.raises(InputError, match="was trained on data .* and the workdir holds"):
         restore.restore(moved)
 

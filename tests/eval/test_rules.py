@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eval import intervals, rules, stats
-from train import tuning
+from eval.judge import intervals, rules, stats
+from train.study import tuning
 
 MARGIN = 0.01
 MAIN, DOCUMENT, REST = 0.008, 0.03, 0.03  # standard deviations of seed, document and their interaction

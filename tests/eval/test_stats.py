@@ -8,8 +8,8 @@ import scipy.stats
 from statsmodels.stats.power import TTestPower
 from statsmodels.stats.weightstats import DescrStatsW
 
-from eval import intervals, rules, stats
-from eval.intervals import Variances
+from eval.judge import intervals, rules, stats
+from eval.judge.intervals import Variances
 
 
 def test_holm_and_benjamini_hochberg_on_fixed_values():

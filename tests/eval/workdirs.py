@@ -9,10 +9,14 @@ import pandas as pd
 
 from configs import default, relations
 from eval.tables import write_tables
-from train import data, dose_study, grid, packs, sources, tuning
+from train import grid
 from train.config import StudyConfig, freeze
+from train.data import corpora, sources
+from train.files import write_json, write_table
 from train.grid import Replica
-from train.workdir import CellFolder, Workdir, write_json, write_table
+from train.run import packs
+from train.study import dose_study, tuning
+from train.workdir import CellFolder, Workdir
 
 TEXT = "".join(np.random.default_rng(0).choice(list("abcdefghijklmnopqrstuvwxyz\n"), 120_000))
 ENVIRONMENT = {"threads": 2, "xla_flags": "", "jaxlib": "0.10", "device": "cpu", "devices": 1}
@@ -58,9 +62,9 @@ def build(folder, only=None, claims=(), **changes):
     (folder / "text.txt").write_text(TEXT)
     values["data"]["source"] = f"file:{folder / 'text.txt'}"
     config, workdir = freeze(values), Workdir(folder / "run")
-    corpus = data.load_or_write(config.data, workdir.data)
+    corpus = corpora.load_or_write(config.data, workdir.data)
     workdir.write_record(config, "cpu", corpus.fingerprint)
-    cells = grid.cells_of(config, data.VOCAB_SIZE)
+    cells = grid.cells_of(config, corpora.VOCAB_SIZE)
     random = np.random.default_rng(0)
     shared = random.normal(0, 0.02, 1000)
     for cell in cells:

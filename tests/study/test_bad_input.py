@@ -9,8 +9,8 @@ import pytest
 
 import main
 from tests.study.tiny import HERE
-from train import slots
-from train import study as train_study
+from train.hosts import slots
+from train.study import order as train_study
 
 SECONDS = 10
 
@@ -31,8 +31,8 @@ def no_training(monkeypatch):
     def trained(*_, **__):
         raise AssertionError("bad input must not come this far")
 
-    monkeypatch.setattr("train.launch.train_cells", trained)
-    monkeypatch.setattr("train.launch.Program", trained)
+    monkeypatch.setattr("train.study.launch.train_cells", trained)
+    monkeypatch.setattr("train.study.launch.Program", trained)
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def no_training(monkeypatch):
         ("--config.data.sources=same", "exchangeable, tagged"),
         ("--config.data.vocab_size=256", "data.vocab_size=256 is too small: text needs the 256 bytes"),
         ("--config.data.vocab_size=65537", "65,536 is the most"),
-        # Relations; tests/train/relations/test_parse.py has them all.
+        # Relations; tests/train/data/relations/test_parse.py has them all.
         ("--config.data.noise=-0.1", "config.data.noise=-0.1 must be at least 0"),
         ("--config.data.offsets=()", "config.data.offsets is empty"),
         ("--config.model.attention=fastest", "fastest"),

@@ -13,7 +13,7 @@ import main
 from configs import full
 from tests.study.tiny import HERE
 from train.config import InputError
-from train.preemption import Notice, Preempted
+from train.hosts.preemption import Notice, Preempted
 
 SMOKE = "--config=configs/smoke.py"
 

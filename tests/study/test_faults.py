@@ -13,7 +13,9 @@ import pytest
 from eval import tables
 from mha import budget
 from tests.study.tiny import CELLS, Fault, assert_same_losses, assert_same_results
-from train import launch, loop, memory
+from train.hosts import memory
+from train.run import loop
+from train.study import launch
 from train.workdir import Workdir
 
 pytestmark = pytest.mark.usefixtures("plain_page")
@@ -227,7 +229,7 @@ def test_an_allocation_that_fails_again_is_noted(study, monkeypatch):
 def test_a_fault_of_the_timing_pass_costs_the_times_alone(done, quiet, monkeypatch, capsys):
     for name in CELLS:
         (done.cell(name) / "timing.json").unlink()
-    monkeypatch.setattr("train.timing.measure", out_of_memory)
+    monkeypatch.setattr("train.study.timing.measure", out_of_memory)
     assert done.run() == SOME_CELL_FAILED
     output = capsys.readouterr().out
     assert "step times: not measured: RESOURCE_EXHAUSTED" in output
@@ -319,8 +321,8 @@ def test_a_full_disk_leaves_finished_cells_readable(small_disk, study, quiet, ca
 @pytest.mark.parametrize(
     "fault",
     [
-        Fault("train.workdir", "json.dump", call=3, act="disk full"),
-        Fault("train.checkpoint", "Saver.save", call=2, act="disk full"),
+        Fault("train.files", "write_text", call=3, act="disk full"),
+        Fault("train.run.checkpoint", "Saver.save", call=2, act="disk full"),
     ],
     ids=["json", "checkpoint"],
 )

@@ -7,8 +7,9 @@ import time
 import pytest
 
 from tests.study.tiny import CELLS, Fault
-from train import memory, prices
-from train.prices import PATHS
+from train.hosts import memory
+from train.study import prices
+from train.study.prices import PATHS
 from train.workdir import Workdir
 
 pytestmark = pytest.mark.usefixtures("plain_page")
@@ -18,7 +19,7 @@ PRICED = ("--config.grid.tuning_seeds=7", "--config.claims.launches=2")
 def running(workdir: pathlib.Path) -> list[str]:
     """Command lines of the launches that are alive."""
     found = [path.read_bytes().replace(b"\0", b" ").decode() for path in pathlib.Path("/proc").glob("[0-9]*/cmdline")]
-    return [line for line in found if "train.prices" in line and str(workdir) in line]
+    return [line for line in found if "train.study.prices" in line and str(workdir) in line]
 
 
 def c3(study) -> dict:
@@ -50,7 +51,7 @@ def test_a_launch_that_fails_costs_the_price_alone(study, monkeypatch, capsys):
 @pytest.mark.slow
 @pytest.mark.parametrize("act", ["terminate", "terminate group"])
 def test_terminated_while_a_launch_runs(act, study):
-    process = study.start(*PRICED, fault=Fault("train.prices", "_wait", act=act), start_new_session=True)
+    process = study.start(*PRICED, fault=Fault("train.study.prices", "_wait", act=act), start_new_session=True)
     output = "".join(process.communicate(timeout=300))
     assert process.returncode == 75, output
     assert not running(study.workdir)

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from tests.study.tiny import CELLS, Fault, Study, assert_same_results
-from train import launch
+from train.study import launch
 from train.workdir import Workdir
 
 pytestmark = pytest.mark.usefixtures("plain_page")
@@ -29,10 +29,10 @@ def environment(point):
 
 
 KILLED = {
-    "mid-step": Fault("train.loop", "read_back", call=3),
+    "mid-step": Fault("train.run.loop", "read_back", call=3),
     "compile": Fault("jax.stages", "Lowered.compile", call=2, act="kill soon"),
-    "mid-save": Fault("train.checkpoint", "Saver.save", call=5, after=True),
-    "evaluation": Fault("eval.loss", "eval_windows", call=2),
+    "mid-save": Fault("train.run.checkpoint", "Saver.save", call=5, after=True),
+    "evaluation": Fault("train.losses.documents", "eval_windows", call=2),
     "table write": Fault("pandas", "DataFrame.to_csv", after=True),
 }
 
@@ -61,7 +61,7 @@ def test_killed_again_and_again(study, quiet):
     """Soon after each start, but not before the first checkpoint: nothing would ever be kept then."""
     codes = []
     while not codes or codes[-1] and len(codes) < 12:
-        code, output = study.finish(fault=Fault("train.loop", "read_back", call=6))
+        code, output = study.finish(fault=Fault("train.run.loop", "read_back", call=6))
         assert code in (0, -signal.SIGKILL), output
         codes.append(code)
     assert codes[-1] == 0 and len(codes) > 3
@@ -69,12 +69,12 @@ def test_killed_again_and_again(study, quiet):
 
 
 TERMINATED = {
-    "training": Fault("train.loop", "read_back", call=3, act="terminate"),
+    "training": Fault("train.run.loop", "read_back", call=3, act="terminate"),
     "compile": Fault("jax.stages", "Lowered.compile", call=2, act="terminate soon"),
-    "evaluation": Fault("eval.loss", "eval_windows", call=2, act="terminate and linger"),
-    "data preparation": Fault("train.documents", "split", act="terminate and linger"),
-    "mid-save": Fault("train.checkpoint", "Saver.save", call=5, after=True, act="terminate"),
-    "timing": Fault("train.timing", "statistics.median", act="terminate"),
+    "evaluation": Fault("train.losses.documents", "eval_windows", call=2, act="terminate and linger"),
+    "data preparation": Fault("train.data.documents", "split", act="terminate and linger"),
+    "mid-save": Fault("train.run.checkpoint", "Saver.save", call=5, after=True, act="terminate"),
+    "timing": Fault("train.study.timing", "statistics.median", act="terminate"),
     "table write": Fault("pandas", "DataFrame.to_csv", after=True, act="terminate and linger"),
 }
 
@@ -108,7 +108,7 @@ def test_terminated_at_a_random_moment(seed, study, quiet):
 
 
 def test_terminated_when_all_is_done(done):
-    code, output = done.finish(fault=Fault("train.study", "run", act="terminate at exit"))
+    code, output = done.finish(fault=Fault("train.study.order", "run", act="terminate at exit"))
     assert code == 0, output
 
 
@@ -296,7 +296,7 @@ def test_the_packing_of_an_unfinished_pack_is_kept(done, quiet, monkeypatch):
 def test_stale_drafts_do_no_harm(done, quiet):
     for path in ("results/replicas.csv", "config.json", "cells/d016_h001/packs.json", "cells/d016_h001/metrics.jsonl"):
         (done.workdir / f"{path}.tmp").write_text("torn")
-    for path in ("tokens.npy.partial", "corpus.json.partial"):
+    for path in ("tokens.npy.tmp", "corpus.json.tmp"):
         (done.workdir / "data" / path).write_text("torn")
     (done.cell("d016_h001") / "checkpoints" / "pack_0" / "32.orbax-checkpoint-tmp").mkdir()
     done.change_packs("d016_h001", lambda packs: packs[0].update(trained=None))

@@ -8,9 +8,11 @@ import pytest
 from tests.study import tiny_config
 from tests.study.test_resume import training_calls
 from tests.study.tiny import CELLS, Study
-from train import data, grid, step
+from train import grid
 from train.config import freeze
-from train.program import Program
+from train.data import corpora
+from train.run import step
+from train.run.program import Program
 
 pytestmark = pytest.mark.usefixtures("plain_page")
 PROTOCOL = (
@@ -111,7 +113,7 @@ def test_a_seed_gives_every_cell_the_same_weights_outside_attention(text):
     config.grid.num_heads = (1, 4, 16)
     config = freeze(config.to_dict())
     seeds = jax.numpy.array([0, 1])
-    of_cells = [step.init(cell.model, config.train, seeds).params for cell in grid.cells_of(config, data.VOCAB_SIZE)]
+    of_cells = [step.init(cell.model, config.train, seeds).params for cell in grid.cells_of(config, corpora.VOCAB_SIZE)]
     assert len(of_cells) == 3
     for params in of_cells:
         assert set(params) == {"embed", "positions", "block_0", "norm_final", "unembed"}

@@ -16,13 +16,14 @@ import pytest
 import main
 from tests.study.test_resume import SECONDS_TO_STOP
 from tests.study.tiny import CELLS, HERE, Fault, Study, assert_same_losses, assert_same_results
-from train import launch, slots, workers
+from train.hosts import slots, workers
+from train.study import launch
 
 pytestmark = pytest.mark.usefixtures("plain_page")
 DONE, FAULT, SOME_CELL_FAILED, RUN_AGAIN = 0, 1, 3, 75
 PROCESSES = "--launcher=processes"
 AGAIN = "goes on from its last checkpoint in a new one"
-MID_STEP = Fault("train.loop", "read_back", call=3)
+MID_STEP = Fault("train.run.loop", "read_back", call=3)
 ONE_CORE = not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) == 1
 several_cores = pytest.mark.skipif(ONE_CORE, reason="a worker is told by its one core from a study on several")
 
@@ -109,7 +110,7 @@ def untimed(beside, tmp_path):
     return done
 
 
-TIMES = Fault("train.timing", "statistics.median")
+TIMES = Fault("train.study.timing", "statistics.median")
 
 
 def test_steps_are_timed_in_a_worker_whose_death_costs_the_times_alone(untimed, beside, with_fault, capsys):
@@ -245,7 +246,7 @@ def test_the_kernel_kills_a_worker_for_want_of_memory(study, small_group, tmp_pa
 
 @pytest.mark.slow
 def test_a_disk_that_is_full_for_a_worker_ends_the_study(study, beside, with_fault, capsys):
-    with_fault(Fault("train.checkpoint", "Saver.save", call=2, act="disk full"))
+    with_fault(Fault("train.run.checkpoint", "Saver.save", call=2, act="disk full"))
     assert study.run(PROCESSES) == FAULT
     assert "is full" in capsys.readouterr().err and not of_study(study.workdir)
     assert study.run(PROCESSES) == DONE

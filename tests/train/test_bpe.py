@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from tests.train.test_conllu import many
-from train import bpe, data
 from train.config import DataConfig, InputError
+from train.data import bpe
+from train.data.corpora import bigram_loss, eval_windows, open_corpus, write_corpus
 
 TEXTS = [b"the cat sat on the mat. the cat sat.", "naïve déjà-vu über 東京 🙂 the cat".encode(), b"\n\t  tabs\n"]
 
@@ -26,7 +27,7 @@ def corpora(tmp_path_factory):
         (folder / f"{seed}.txt").write_text(words(seed))
     shared = {"source": f"file:{folder}/*.txt", "seq_len": 32, "tune_fraction": 0.2, "test_fraction": 0.2}
     return [
-        data.write_corpus(DataConfig(**shared, **fields), folder / "data" / fields["tokenizer"])
+        write_corpus(DataConfig(**shared, **fields), folder / "data" / fields["tokenizer"])
         for fields in ({"tokenizer": "bytes"}, {"tokenizer": "bpe", "vocab_size": 320})
     ], folder
 
@@ -75,19 +76,19 @@ def test_the_tokenizer_is_kept_and_checked(corpora, tmp_path):
     assert path.read_text() == pieces.tokenizer
     path.write_text(pieces.tokenizer + " ")
     with pytest.raises(InputError, match="tokenizer.json is not the file that was written"):
-        data.open_corpus(folder / "data" / "bpe")
+        open_corpus(folder / "data" / "bpe")
     path.write_text(pieces.tokenizer)
-    assert data.open_corpus(folder / "data" / "bpe").fingerprint == pieces.fingerprint
+    assert open_corpus(folder / "data" / "bpe").fingerprint == pieces.fingerprint
     assert json.loads((folder / "data" / "bpe" / "corpus.json").read_text())["bytes"] == pieces.num_bytes.tolist()
 
 
 def test_windows_and_the_bigram_count_pieces(corpora):
     (plain, pieces), _ = corpora
-    windows = data.eval_windows(pieces, "test", 32)
+    windows = eval_windows(pieces, "test", 32)
     first, last = pieces.splits["test"]
     assert (windows.last - windows.first).sum() == pieces.num_tokens[first:last].sum()
     # Fewer bits a byte than the bigram of bytes needs, since a piece is a word or so.
-    per_byte = [data.bigram_loss(each, "test") / math.log(2) / each.bytes_per_token("test") for each in (plain, pieces)]
+    per_byte = [bigram_loss(each, "test") / math.log(2) / each.bytes_per_token("test") for each in (plain, pieces)]
     assert per_byte[1] < per_byte[0]
 
 
@@ -95,6 +96,6 @@ def test_gold_labels_lie_on_pieces(tmp_path):
     """As tests/train/test_conllu.py, here with the vocabulary's default size."""
     (tmp_path / "gold.conllu").write_text(many())
     fields = {"seq_len": 16, "tune_fraction": 0.2, "test_fraction": 0.2, "tokenizer": "bpe"}
-    corpus = data.write_corpus(DataConfig(source=f"conllu:{tmp_path}/gold.conllu", **fields), tmp_path / "data")
+    corpus = write_corpus(DataConfig(source=f"conllu:{tmp_path}/gold.conllu", **fields), tmp_path / "data")
     assert corpus.vocab_size == bpe.DEFAULT_VOCAB_SIZE and corpus.gold.links.key.min() >= 1
     assert (corpus.gold.links.query <= corpus.num_tokens[corpus.gold.links.document]).all()

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from train import checkpoint
-from train.preemption import Preempted
+from train.hosts.preemption import Preempted
+from train.run import checkpoint
 
 DESCRIPTION = {"config": {"steps": 3, "rates": [0.01, 1e-9]}, "names": ["a", "b"], "nothing": None}
 

@@ -11,14 +11,14 @@ import jax
 import jaxlib
 import pytest
 
-from train import compile_cache, slots
+from train.hosts import compile_cache, slots
 
 SCRIPT = """
     import json, os, sys
     if sys.argv[1:]:
         os.sched_setaffinity(0, {int(sys.argv[1])})
     import jax, jax.numpy as jnp
-    from train import compile_cache
+    from train.hosts import compile_cache
     said, seen = [], []
     jax.monitoring.register_event_listener(lambda event, **_: seen.append(event))
     compile_cache.use(said.append)

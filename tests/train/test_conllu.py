@@ -7,9 +7,9 @@ import conllu
 import numpy as np
 import pytest
 
-from train import align, conllu_text, data, gold
-from train.bpe import Bpe
 from train.config import DataConfig, InputError
+from train.data import align, conllu_text, corpora, gold
+from train.data.bpe import Bpe
 
 
 def sentence(text: str, *heads: int, **more) -> str:
@@ -151,7 +151,7 @@ def test_what_cannot_be_read(tmp_path):
 def test_links_of_tokens_are_those_of_their_words(tokenizer, piece, tmp_path):
     """Counted and compared as words: the tokens of a link, decoded, lie in the two words that the library names."""
     ours = config(tmp_path, many(), tokenizer=tokenizer, piece=piece, vocab_size=300)
-    corpus = data.write_corpus(ours, tmp_path / "data")
+    corpus = corpora.write_corpus(ours, tmp_path / "data")
     labels, bpe = corpus.gold, Bpe(corpus.tokenizer) if corpus.tokenizer else None
     assert corpus.unit == "document" and len(corpus.names) == 60 and labels.first == 0 and not corpus.has_floor
     if bpe:
@@ -200,8 +200,8 @@ def test_what_does_not_align_is_counted():
 
 def test_links_across_a_cut_are_dropped(tmp_path):
     """Windows of 32 bytes of documents of about 200: what is kept lies in its window, at the same two tokens."""
-    corpus = data.write_corpus(config(tmp_path, many()), tmp_path / "data")
-    windows, links = data.eval_windows(corpus, "tune", 32), corpus.gold.links
+    corpus = corpora.write_corpus(config(tmp_path, many()), tmp_path / "data")
+    windows, links = corpora.eval_windows(corpus, "tune", 32), corpus.gold.links
     window, inside = gold.in_windows(links, windows)
     first, last = corpus.splits["tune"]
     of_split = (links.document >= first) & (links.document < last)
@@ -232,7 +232,7 @@ def test_blocks_of_few_documents_keep_their_sentences(tmp_path):
 
 
 def test_the_notes_stay_with_the_corpus(tmp_path):
-    corpus = data.write_corpus(config(tmp_path, many() + "1\tbroken\n\n"), tmp_path / "data")
+    corpus = corpora.write_corpus(config(tmp_path, many() + "1\tbroken\n\n"), tmp_path / "data")
     said = " ".join(corpus.notes)
     assert "360 sentences with 2,880 words." in said and "1 bad sentences were skipped: gold.conllu line " in said
     assert "links of 4 relations, from and to the last token of a word." in said

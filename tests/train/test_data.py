@@ -7,8 +7,8 @@ import sys
 import numpy as np
 import pytest
 
-from train import data
 from train.config import DataConfig, InputError
+from train.data import corpora
 
 WORDS = "the of and a to in is was that for it with as his on be at by had not are but from or have an they".split()
 
@@ -32,13 +32,13 @@ def config(source: str, **fields) -> DataConfig:
 @pytest.fixture
 def corpus(tmp_path):
     write_stories(tmp_path / "text", [*range(1, 40), 17, 33, 16, 200, 300])
-    return data.write_corpus(config(f"file:{tmp_path}/text/*.txt"), tmp_path / "data")
+    return corpora.write_corpus(config(f"file:{tmp_path}/text/*.txt"), tmp_path / "data")
 
 
 def texts_of(corpus, split) -> list[bytes]:
     offsets = corpus.offsets_of(split)
     runs = [corpus.tokens[first:last] for first, last in itertools.pairwise(offsets)]
-    assert all(run[0] == data.BOS and (run[1:] < data.BOS).all() for run in runs)
+    assert all(run[0] == corpora.BOS and (run[1:] < corpora.BOS).all() for run in runs)
     return [bytes(run[1:].astype(np.uint8)) for run in runs]
 
 
@@ -65,30 +65,30 @@ def test_splits_are_contiguous_and_share_no_document(corpus):
 def test_the_fingerprint_follows_content_alone(tmp_path):
     for folder in ("one", "two"):
         write_stories(tmp_path / folder, [200] * 40)
-    one = data.write_corpus(config(f"file:{tmp_path}/one/*.txt"), tmp_path / "data1")
-    two = data.write_corpus(config(f"file:{tmp_path}/two/*.txt"), tmp_path / "data2")
+    one = corpora.write_corpus(config(f"file:{tmp_path}/one/*.txt"), tmp_path / "data1")
+    two = corpora.write_corpus(config(f"file:{tmp_path}/two/*.txt"), tmp_path / "data2")
     assert one.fingerprint == two.fingerprint and one.source != two.source
-    other = data.write_corpus(config(f"file:{tmp_path}/two/*.txt", test_fraction=0.4), tmp_path / "data3")
+    other = corpora.write_corpus(config(f"file:{tmp_path}/two/*.txt", test_fraction=0.4), tmp_path / "data3")
     assert other.fingerprint != one.fingerprint
 
 
 def test_a_written_corpus_is_not_read_from_its_source_again(tmp_path):
     write_stories(tmp_path / "text", [100] * 40)
-    first = data.load_or_write(config(f"file:{tmp_path}/text/*.txt"), tmp_path / "data")
+    first = corpora.load_or_write(config(f"file:{tmp_path}/text/*.txt"), tmp_path / "data")
     for path in (tmp_path / "text").iterdir():
         path.unlink()
-    again = data.load_or_write(config(f"file:{tmp_path}/text/*.txt"), tmp_path / "data")
+    again = corpora.load_or_write(config(f"file:{tmp_path}/text/*.txt"), tmp_path / "data")
     assert again.fingerprint == first.fingerprint and again.splits == first.splits and again.names == first.names
 
 
 def test_an_interrupted_write_is_done_again(tmp_path, monkeypatch):
     write_stories(tmp_path / "text", [100] * 40)
-    monkeypatch.setattr(data, "_fingerprint", lambda recorded: 1 / 0)
+    monkeypatch.setattr(corpora, "_fingerprint", lambda recorded: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        data.write_corpus(config(f"file:{tmp_path}/text/*.txt"), tmp_path / "data")
+        corpora.write_corpus(config(f"file:{tmp_path}/text/*.txt"), tmp_path / "data")
     monkeypatch.undo()
     assert not (tmp_path / "data" / "corpus.json").exists()
-    data.load_or_write(config(f"file:{tmp_path}/text/*.txt"), tmp_path / "data")
+    corpora.load_or_write(config(f"file:{tmp_path}/text/*.txt"), tmp_path / "data")
     assert sorted(path.name for path in (tmp_path / "data").iterdir()) == ["corpus.json", "offsets.npy", "tokens.npy"]
 
 
@@ -113,21 +113,21 @@ def test_damage_names_the_file(corpus, tmp_path, name, damage):
     path = tmp_path / "data" / name
     path.unlink() if damage == "missing" else damage(path)
     with pytest.raises(InputError, match=f"{name} is .*--workdir"):
-        data.open_corpus(tmp_path / "data")
+        corpora.open_corpus(tmp_path / "data")
 
 
 def test_a_changed_name_is_noticed(corpus, tmp_path):
     rename_a_document(tmp_path / "data" / "corpus.json")
     with pytest.raises(InputError, match="corpus.json is not the file that was written"):
-        data.open_corpus(tmp_path / "data")
+        corpora.open_corpus(tmp_path / "data")
 
 
 def test_unigram_and_bigram_by_hand(corpus):
     train, test = texts_of(corpus, "train"), texts_of(corpus, "test")
     letters = b"".join(train)
     shares = [letters.count(byte) / len(letters) for byte in set(letters)]
-    assert data.unigram_entropy(corpus) == pytest.approx(-sum(share * math.log(share) for share in shares))
-    counts = np.full((257, 256), data.BIGRAM_ALPHA)
+    assert corpora.unigram_entropy(corpus) == pytest.approx(-sum(share * math.log(share) for share in shares))
+    counts = np.full((257, 256), corpora.BIGRAM_ALPHA)
     for text in train:
         for before, after in itertools.pairwise([256, *text]):
             counts[before, after] += 1
@@ -137,51 +137,51 @@ def test_unigram_and_bigram_by_hand(corpus):
         for before, after in itertools.pairwise([256, *text])
     ]
     assert len(losses) == sum(map(len, test))
-    assert data.bigram_loss(corpus, "test") == pytest.approx(np.mean(losses))
+    assert corpora.bigram_loss(corpus, "test") == pytest.approx(np.mean(losses))
 
 
 def test_a_batch_is_a_pure_function_of_seed_and_step():
-    batches = data.Batches(num_windows=100, batch_size=8, seq_len=16, data_seed=3)
+    batches = corpora.Batches(num_windows=100, batch_size=8, seq_len=16, data_seed=3)
     whole = batches.starts(0, 60)
     assert whole.shape == (60, 8) and whole.dtype == np.int32
     assert (batches.starts(37, 5) == whole[37:42]).all()
-    assert (data.Batches(100, 8, 16, 3).starts(59, 1) == whole[59]).all()
-    assert (data.Batches(100, 8, 16, 4).starts(0, 60) != whole).mean() > 0.9
+    assert (corpora.Batches(100, 8, 16, 3).starts(59, 1) == whole[59]).all()
+    assert (corpora.Batches(100, 8, 16, 4).starts(0, 60) != whole).mean() > 0.9
 
 
 def test_every_epoch_has_every_window_once_in_another_order():
-    order = data.Batches(num_windows=100, batch_size=8, seq_len=16, data_seed=0).starts(0, 25).reshape(2, 100)
+    order = corpora.Batches(num_windows=100, batch_size=8, seq_len=16, data_seed=0).starts(0, 25).reshape(2, 100)
     assert (np.sort(order) == 16 * np.arange(100)).all()
     assert (order[0] != order[1]).mean() > 0.9
 
 
 def test_a_batch_larger_than_the_corpus():
-    starts = data.Batches(num_windows=3, batch_size=8, seq_len=16, data_seed=0).starts(6, 3)
+    starts = corpora.Batches(num_windows=3, batch_size=8, seq_len=16, data_seed=0).starts(6, 3)
     assert (np.bincount(starts.ravel() // 16, minlength=3) == 8).all()
 
 
 @pytest.mark.parametrize("process_count", [1, 2, 4])
 def test_the_batch_does_not_depend_on_the_number_of_processes(process_count):
-    batches = data.Batches(num_windows=50, batch_size=8, seq_len=16, data_seed=1)
+    batches = corpora.Batches(num_windows=50, batch_size=8, seq_len=16, data_seed=1)
     parts = [batches.starts(3, 9, process, process_count) for process in range(process_count)]
     assert (np.concatenate(parts, axis=1) == batches.starts(3, 9)).all()
 
 
 def test_a_batch_that_does_not_divide_over_processes():
     with pytest.raises(ValueError, match="batch_size=8 does not divide over 3"):
-        data.Batches(50, 8, 16, 1).starts(0, 1, 0, 3)
+        corpora.Batches(50, 8, 16, 1).starts(0, 1, 0, 3)
 
 
 def test_training_windows_fit_the_train_split(corpus):
     num_windows = corpus.num_windows("train", 16)
-    starts = data.Batches(num_windows, num_windows, 16, 0).starts(0, 1)
+    starts = corpora.Batches(num_windows, num_windows, 16, 0).starts(0, 1)
     assert starts.max() + 17 <= len(corpus.tokens_of("train")) < starts.max() + 17 + 16
 
 
 @pytest.mark.parametrize("seq_len, stride", [(16, None), (16, 16), (16, 5), (16, 1), (1, 1), (400, 100)])
 @pytest.mark.parametrize("split", ["tune", "test", "train"])
 def test_evaluation_windows_by_brute_force(corpus, split, seq_len, stride):
-    windows = data.eval_windows(corpus, split, seq_len, stride)
+    windows = corpora.eval_windows(corpus, split, seq_len, stride)
     stride = stride or seq_len
     expected, (first_document, last_document) = [], corpus.splits[split]
     for document in range(first_document, last_document):
@@ -204,7 +204,7 @@ def test_evaluation_windows_by_brute_force(corpus, split, seq_len, stride):
 @pytest.mark.parametrize("stride", [0, 17, -1])
 def test_a_stride_that_would_leave_tokens_out(corpus, stride):
     with pytest.raises(InputError, match=f"eval.stride={stride} must be from 1 to data.seq_len=16"):
-        data.eval_windows(corpus, "test", 16, stride)
+        corpora.eval_windows(corpus, "test", 16, stride)
 
 
 def test_importing_data_is_quick():
@@ -214,5 +214,5 @@ def test_importing_data_is_quick():
 
 def test_a_failed_write_leaves_no_corpus(tmp_path):
     with pytest.raises(InputError, match="does not exist"):
-        data.load_or_write(config(f"file:{tmp_path}/none.txt"), tmp_path / "data")
+        corpora.load_or_write(config(f"file:{tmp_path}/none.txt"), tmp_path / "data")
     assert not (tmp_path / "data").exists()

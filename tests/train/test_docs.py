@@ -3,8 +3,8 @@ import time
 
 import pytest
 
-from train import data, docs, documents
 from train.config import DataConfig
+from train.data import corpora, docs, documents
 
 MODULE = '''"""
 The module docstring explains in one sentence what the module is for.
@@ -85,7 +85,7 @@ def test_a_document_ends_after_its_full_length(package, monkeypatch):
 def corpus(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
     began = time.process_time()
-    corpus = data.load_or_write(DataConfig(), folder)
+    corpus = corpora.load_or_write(DataConfig(), folder)
     return corpus, time.process_time() - began, folder
 
 
@@ -102,7 +102,7 @@ def test_the_corpus_is_large_even_and_quick(corpus):
 
 def test_the_corpus_is_english(corpus):
     corpus, _, _ = corpus
-    text = bytes(corpus.tokens[corpus.tokens != data.BOS].astype("uint8")).decode()
+    text = bytes(corpus.tokens[corpus.tokens != corpora.BOS].astype("uint8")).decode()
     words = text.lower().split()
     assert 0.04 < words.count("the") / len(words) < 0.1
     assert ">>>" not in text.replace("``>>>``", "")
@@ -116,5 +116,5 @@ def test_a_written_corpus_outlives_the_packages(corpus, monkeypatch):
         raise AssertionError("the source was read again")
 
     monkeypatch.setattr(documents, "read", no_source)
-    again = data.load_or_write(dataclasses.replace(DataConfig(), source="docs"), folder)
+    again = corpora.load_or_write(dataclasses.replace(DataConfig(), source="docs"), folder)
     assert again.fingerprint == corpus.fingerprint

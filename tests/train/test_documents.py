@@ -3,8 +3,8 @@ import hashlib
 import numpy as np
 import pytest
 
-from train import documents, text_files
 from train.config import DataConfig, InputError
+from train.data import documents, text_files
 
 WORDS = "the of and a to in is was that for it with as his on be at by had not are but from or have an they".split()
 

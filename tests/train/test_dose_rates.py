@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from train import dose_rates
+from train.study import dose_rates
 
 
 def test_the_choice_of_a_rate():

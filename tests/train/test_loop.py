@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 
 from configs import smoke
-from train import data, grid, loop, metrics, packs
+from train import grid
 from train.config import freeze
-from train.preemption import Notice, Preempted
-from train.program import STEPS_PER_DISPATCH, Program
+from train.data import corpora
+from train.hosts.preemption import Notice, Preempted
+from train.run import loop, metrics, packs
+from train.run.program import STEPS_PER_DISPATCH, Program
 from train.workdir import CellFolder
 
 WORDS = "the of and a to in is was that for it with as his on be at by had not are but from or have an they".split()
@@ -51,11 +53,11 @@ def config(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def corpus(config, tmp_path_factory):
-    return data.write_corpus(config.data, tmp_path_factory.mktemp("data"))
+    return corpora.write_corpus(config.data, tmp_path_factory.mktemp("data"))
 
 
 def program_of(config, corpus, replica_map="scan", rates=(SANE,) * 3) -> Program:
-    (cell,) = grid.cells_of(config, data.VOCAB_SIZE)
+    (cell,) = grid.cells_of(config, corpora.VOCAB_SIZE)
     replicas = tuple(
         dataclasses.replace(replica, learning_rate=rate) for replica, rate in zip(cell.replicas, rates, strict=True)
     )

@@ -9,11 +9,13 @@ import pandas as pd
 import pytest
 
 from configs import default, smoke
-from eval import loss
 from main import main
 from mha.transformer import ModelConfig
-from train import data, grid, masked, packs, step
+from train import grid
 from train.config import InputError, freeze
+from train.data import corpora
+from train.losses import documents, masked
+from train.run import packs, step
 
 BOS = 256
 MODEL = ModelConfig(258, 16, 16, 2, 8, (32,), causal=False, attention="reference")
@@ -81,7 +83,7 @@ def study(tmp_path_factory):
     config.model.num_layers, config.data.seq_len, config.data.source = 1, 16, f"file:{folder}/text.txt"
     config.train.objective, config.eval.batch_size = "masked", 4
     config = freeze(config.to_dict())
-    return config, data.write_corpus(config.data, folder / "data")
+    return config, corpora.write_corpus(config.data, folder / "data")
 
 
 def test_the_model_has_a_word_more_and_the_same_budget(study):
@@ -100,7 +102,7 @@ def test_evaluation_tells_every_token_once(stride, study):
     pack = packs.Pack(0, dataclasses.replace(cell.model, attention="reference"), cell.replicas, "scan", {})
     params = jax.tree.map(jnp.zeros_like, step.init(pack.model, config.train, jnp.zeros(1, jnp.uint32)).params)
     first, last = corpus.splits["test"]
-    sums = loss.document_losses(pack, params, corpus, "test", dataclasses.replace(config.eval, stride=stride))
+    sums = documents.document_losses(pack, params, corpus, "test", dataclasses.replace(config.eval, stride=stride))
     np.testing.assert_allclose(sums[0], corpus.num_tokens[first:last] * np.log(258), rtol=1e-5)
 
 

@@ -6,9 +6,12 @@ import shutil
 import pytest
 
 from configs import smoke
-from train import data, grid, memory, packs
+from train import grid
 from train.config import InputError, freeze
-from train.program import Program
+from train.data import corpora
+from train.hosts import memory
+from train.run import packs
+from train.run.program import Program
 from train.workdir import CellFolder
 
 
@@ -22,7 +25,7 @@ def config_of(**fields):
 
 
 def cell_of(config, d_model: int = 16):
-    return next(cell for cell in grid.cells_of(config, data.VOCAB_SIZE) if cell.model.d_model == d_model)
+    return next(cell for cell in grid.cells_of(config, corpora.VOCAB_SIZE) if cell.model.d_model == d_model)
 
 
 @pytest.fixture
@@ -138,7 +141,7 @@ def test_deep_models_scan_their_layers_on_accelerators(backend, layers, asked, s
     config.grid.tuning_seeds, config.model.num_layers, config.model.layers = (), layers, asked
     config = freeze(config.to_dict())
     monkeypatch.setattr(packs.jax, "default_backend", lambda: backend)
-    model, _ = packs.resolve(grid.cells_of(config, data.VOCAB_SIZE)[0], config)
+    model, _ = packs.resolve(grid.cells_of(config, corpora.VOCAB_SIZE)[0], config)
     assert model.scan_layers == scanned
 
 
@@ -175,7 +178,7 @@ def test_the_estimate_is_near_what_the_compiled_program_needs(replicas, fields, 
     values.grid.tuning_seeds, values.data.source = (), f"file:{text}"
     values.update_from_flattened_dict(fields)
     config = freeze(values.to_dict())
-    corpus, (cell,) = data.write_corpus(config.data, tmp_path / "data"), grid.cells_of(config, data.VOCAB_SIZE)
+    corpus, (cell,) = corpora.write_corpus(config.data, tmp_path / "data"), grid.cells_of(config, corpora.VOCAB_SIZE)
     model, replica_map = packs.resolve(cell, config)
     pack = packs.Pack(0, model, cell.replicas, replica_map, packs.environment(config))
     estimated = memory.estimate(model, replicas, replica_map, config.train.batch_size, len(corpus.tokens))

@@ -10,10 +10,14 @@ import jax
 import pytest
 
 from configs import default
-from train import cgroup, data, grid, memory, packs, placement, slots
+from train import grid
 from train.config import InputError, freeze
-from train.slots import Launcher
-from train.workdir import Workdir, write_json
+from train.data import corpora
+from train.files import write_json
+from train.hosts import cgroup, memory, placement, slots
+from train.hosts.slots import Launcher
+from train.run import packs
+from train.workdir import Workdir
 
 NOBODY = Launcher("", 0, ())
 
@@ -35,7 +39,7 @@ def cores(monkeypatch):
 
 
 def workers(config, workdir, launcher=NOBODY) -> int:
-    return placement.workers_for(launcher, config, Workdir(workdir), grid.cells_of(config, data.VOCAB_SIZE))
+    return placement.workers_for(launcher, config, Workdir(workdir), grid.cells_of(config, corpora.VOCAB_SIZE))
 
 
 def test_workers_run_where_there_is_a_cell_for_every_core(config, cores, tmp_path):
@@ -48,7 +52,7 @@ def test_workers_run_where_there_is_a_cell_for_every_core(config, cores, tmp_pat
 
 def test_workers_need_memory_side_by_side(config, cores, tmp_path, monkeypatch):
     cores(2)
-    cells = grid.cells_of(config, data.VOCAB_SIZE)
+    cells = grid.cells_of(config, corpora.VOCAB_SIZE)
     largest = sum(sorted(packs.estimates(cells, config, 0).values())[-2:])
     monkeypatch.setattr(memory, "limit", lambda config: largest)
     assert workers(config, tmp_path) == 2
@@ -129,7 +133,7 @@ def test_a_worker_takes_its_slot_before_jax_counts_threads():
     """In processes of their own, each of which keeps what it took."""
     script = """
         import json, os, sys
-        from train import slots
+        from train.hosts import slots
         slots.take(int(sys.argv[1]), sys.argv[2])
         assert "jax" not in sys.modules and "numpy" not in sys.modules
         cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []

@@ -11,10 +11,11 @@ from rich.console import Console
 import main
 from configs import default, relations, relations_sanity
 from tests.train.test_conllu import many
-from train import data, draw, preview
 from train.config import DataConfig, StudyConfig, freeze
-from train.relations import language as languages
-from train.relations import parse, shortcuts
+from train.data import corpora
+from train.data.relations import language as languages
+from train.data.relations import parse, shortcuts
+from train.study import draw, preview
 
 
 def printed(config: DataConfig, width: int = 100) -> str:
@@ -30,7 +31,7 @@ def shown(config: StudyConfig, width: int = 100) -> str:
 @pytest.fixture(scope="module")
 def language(tmp_path_factory):
     config = DataConfig(source="relations", relations="4", max_bytes=64 * 300)
-    return config, data.write_corpus(config, tmp_path_factory.mktemp("data"))
+    return config, corpora.write_corpus(config, tmp_path_factory.mktemp("data"))
 
 
 def test_arcs_stand_below_the_words_that_they_join():
@@ -98,7 +99,7 @@ def test_a_study_of_doses_shows_the_languages_that_its_runs_read(family):
 def test_text_sources(tmp_path):
     (tmp_path / "text.txt").write_text("A sentence that is shown. " * 4000)
     text = printed(DataConfig(source=f"file:{tmp_path}/text.txt"))
-    corpus = data.write_corpus(DataConfig(source=f"file:{tmp_path}/text.txt"), tmp_path / "data")
+    corpus = corpora.write_corpus(DataConfig(source=f"file:{tmp_path}/text.txt"), tmp_path / "data")
     assert "A sentence that is shown. A sentence" in text and "a token is a byte" in text and corpus.fingerprint in text
 
 
@@ -107,7 +108,7 @@ def test_gold_text(tokenizer, tmp_path):
     """The arcs of a document's first words, what the source said, and how many links the windows cut."""
     (tmp_path / "gold.conllu").write_text(many() + "1\tbroken\n\n")
     config = DataConfig(source=f"conllu:{tmp_path}/gold.conllu", tokenizer=tokenizer, seq_len=48, vocab_size=300)
-    corpus, text = data.write_corpus(config, tmp_path / "data"), printed(config)
+    corpus, text = corpora.write_corpus(config, tmp_path / "data"), printed(config)
     assert all(note in " ".join(text.split()) for note in corpus.notes)
     # 40 words are five sentences of eight, each with seven heads; the fifth and sixth words stand without a space.
     document = corpus.splits["tune"][0]

@@ -9,7 +9,7 @@ import conllu
 import numpy as np
 import pytest
 
-from train import align, bpe, conllu_text
+from train.data import align, bpe, conllu_text
 
 
 @pytest.fixture(scope="module")

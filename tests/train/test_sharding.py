@@ -7,8 +7,8 @@ import textwrap
 
 import pytest
 
-from train import sharding
 from train.config import InputError, MeshConfig
+from train.run import sharding
 
 
 def test_two_devices_train_as_one(tmp_path):
@@ -19,9 +19,11 @@ def test_two_devices_train_as_one(tmp_path):
         import jax, numpy as np
         jax.config.update("jax_num_cpu_devices", 2)
         from configs import smoke
-        from train import data, grid, packs
+        from train.data import corpora
+        from train import grid
+        from train.run import packs
         from train.config import freeze
-        from train.program import Program
+        from train.run.program import Program
 
         values = smoke.get_config().to_dict()
         values["grid"].update(tuning_seeds=(), extensions=0)
@@ -30,8 +32,8 @@ def test_two_devices_train_as_one(tmp_path):
         for devices in (1, 2):
             values["mesh"]["data"] = devices
             config = freeze(values)
-            corpus = data.load_or_write(config.data, f"{sys.argv[1]}/data")
-            cell = grid.cells_of(config, data.VOCAB_SIZE)[0]
+            corpus = corpora.load_or_write(config.data, f"{sys.argv[1]}/data")
+            cell = grid.cells_of(config, corpora.VOCAB_SIZE)[0]
             model, replica_map = packs.resolve(cell, config)
             pack = packs.Pack(0, model, cell.replicas, replica_map, packs.environment(config))
             program = Program(pack, config, corpus)
@@ -59,10 +61,12 @@ def test_replicas_over_two_devices_train_as_on_one(replica_map, replicas, tmp_pa
         import jax, numpy as np
         jax.config.update("jax_num_cpu_devices", 2)
         from configs import smoke
-        from train import data, grid, loop, packs
+        from train.data import corpora
+        from train import grid
+        from train.run import loop, packs
         from train.config import freeze
-        from train.preemption import Notice, Preempted
-        from train.program import Program
+        from train.hosts.preemption import Notice, Preempted
+        from train.run.program import Program
         from train.workdir import CellFolder
 
         class Silent:
@@ -81,8 +85,8 @@ def test_replicas_over_two_devices_train_as_on_one(replica_map, replicas, tmp_pa
         for devices in (1, 2):
             values["mesh"]["replicas"] = devices
             config = freeze(values)
-            corpus = data.load_or_write(config.data, folder / "data")
-            cell = grid.cells_of(config, data.VOCAB_SIZE)[0]
+            corpus = corpora.load_or_write(config.data, folder / "data")
+            cell = grid.cells_of(config, corpora.VOCAB_SIZE)[0]
             model, replica_map = packs.resolve(cell, config)
             pack = packs.Pack(0, model, cell.replicas, replica_map, packs.environment(config))
             program = Program(pack, config, corpus)

@@ -7,14 +7,17 @@ import numpy as np
 import pytest
 
 from configs import relations
-from eval import answers
 from mha.transformer import Transformer
-from train import grid, metrics, packs, sources, starts, until
+from train import grid
 from train.config import InputError, freeze
+from train.data import sources
+from train.data.relations import by_hand
 from train.grid import Replica
-from train.preemption import Notice, Preempted
-from train.relations import by_hand
-from train.until import Program, Runs
+from train.hosts.preemption import Notice, Preempted
+from train.losses import answers
+from train.run import metrics, packs, starts
+from train.study import until
+from train.study.until import Program, Runs
 
 
 def frozen(**changes):

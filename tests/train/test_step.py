@@ -11,8 +11,9 @@ import pytest
 
 from configs import default
 from mha.transformer import ModelConfig
-from train import step, token_loss
 from train.config import freeze
+from train.losses import token_loss
+from train.run import step
 
 BOS = 256
 MODEL = ModelConfig(257, 8, 8, 2, 4, (16,), attention="reference")

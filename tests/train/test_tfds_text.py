@@ -30,10 +30,10 @@ class TinyStories(tfds.core.GeneratorBasedBuilder):
 """
 READ = """
 import json, sys
-from train import data
+from train.data import corpora
 from train.config import DataConfig, InputError
 try:
-    corpus = data.write_corpus(DataConfig(source={source!r}, seq_len=16, max_bytes={max_bytes}), {folder!r})
+    corpus = corpora.write_corpus(DataConfig(source={source!r}, seq_len=16, max_bytes={max_bytes}), {folder!r})
     result = [corpus.unit, list(corpus.names), int(corpus.num_bytes.sum()), corpus.fingerprint]
 except InputError as error:
     result = str(error)
@@ -164,7 +164,7 @@ builder.download_and_prepare()
 """
 COMPARE_TREES = """
 import dataclasses, json, sys
-from train import conllu_text
+from train.data import conllu_text
 from train.config import InputError
 ours, unit, report = conllu_text.read("tfds:universal_dependencies/en_ewt")
 files, _, wanted = conllu_text.read({source!r})

@@ -7,8 +7,11 @@ import numpy as np
 import pytest
 
 from configs import smoke
-from train import data, grid, packs, tuning
+from train import grid
 from train.config import freeze
+from train.data import corpora
+from train.run import packs
+from train.study import tuning
 from train.workdir import Workdir
 
 BEST = {"d016_h001": 0.01, "d016_h016": 0.02}  # where the loss of a cell is lowest
@@ -23,14 +26,14 @@ def study(tmp_path):
     config.grid.num_heads, config.grid.tuning_seeds, config.grid.extensions = (1, 16), (7, 8), 2
     config.grid.learning_rates, config.data.source = (0.02, 0.01), f"file:{text}"
     config = freeze(config.to_dict())
-    corpus = data.write_corpus(config.data, tmp_path / "run" / "data")
-    return config, Workdir(tmp_path / "run"), grid.cells_of(config, data.VOCAB_SIZE), corpus
+    corpus = corpora.write_corpus(config.data, tmp_path / "run" / "data")
+    return config, Workdir(tmp_path / "run"), grid.cells_of(config, corpora.VOCAB_SIZE), corpus
 
 
 def test_of_several_scales_the_best_goes_on(study):
     config, workdir, _, corpus = study
     wider = dataclasses.replace(config, grid=dataclasses.replace(config.grid, logit_scales=("sqrt", "learned")))
-    cells = grid.cells_of(wider, data.VOCAB_SIZE)
+    cells = grid.cells_of(wider, corpora.VOCAB_SIZE)
     wider_study = (wider, workdir, cells, corpus)
     for name, best in (("d016_h001", 0.01), ("d016_h001_learned", 0.014), ("d016_h016", 0.014)):
         try_rates(wider_study, name, (0.01, 0.02), best=best)
@@ -99,7 +102,7 @@ def test_a_failed_cell_does_not_hold_up_the_others(study):
 
 
 def test_a_rate_at_which_all_diverged_is_chosen_only_where_no_other_is(study):
-    unigram = data.unigram_entropy(study[3])
+    unigram = corpora.unigram_entropy(study[3])
     try_rates(study, "d016_h001", (0.01, 0.02), best=0.02 * 2**10, diverged=(0.01,))
     try_rates(study, "d016_h016", (0.01, 0.02), diverged=(0.01, 0.02))
     found = tuning.read(*study)

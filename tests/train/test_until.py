@@ -6,13 +6,17 @@ import numpy as np
 import pytest
 
 from configs import relations, relations_full, relations_sanity
-from eval import answers
-from train import dose_study, grid, metrics, packs, sources, until
+from train import grid
 from train.config import InputError, freeze
+from train.data import sources
+from train.files import write_json
 from train.grid import Replica
-from train.preemption import Notice, Preempted
-from train.until import Outcome, Program, Runs
-from train.workdir import CellFolder, write_json
+from train.hosts.preemption import Notice, Preempted
+from train.losses import answers
+from train.run import metrics, packs
+from train.study import dose_study, until
+from train.study.until import Outcome, Program, Runs
+from train.workdir import CellFolder
 
 
 def small(**changes):

@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 
-from train import xla_flags
+from train.hosts import xla_flags
 
 
 def test_the_users_flags_stand(monkeypatch):
@@ -23,7 +23,7 @@ def test_a_file_of_flags_stands_alone(monkeypatch):
 
 
 def test_this_jax_knows_the_flags():
-    use_jax = "from train import xla_flags; xla_flags.use(); import jax; print(jax.numpy.ones(3).sum())"
+    use_jax = "from train.hosts import xla_flags; xla_flags.use(); import jax; print(jax.numpy.ones(3).sum())"
     without = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
     run = subprocess.run([sys.executable, "-c", use_jax], env=without, capture_output=True, text=True, timeout=120)
     assert run.returncode == 0, run.stderr

@@ -172,7 +172,7 @@ def test_attention_at_one_number_a_head_takes_half_the_time_of_pytorch():
         pytest.skip("this PyTorch has no CUDA")
     from benchmarks import accelerator as figures
     from benchmarks import peers
-    from train import slots
+    from train.hosts import slots
 
     assert figures.attention(peers.Torch(sys.executable, slots.threads(), "cuda"))["torch_over_ours"] >= 2
 

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from configs import relations
-from eval import answers
 from eval.report.dose_page import even_weights
 from mha.transformer import ModelConfig, Transformer
-from train import step
 from train.config import freeze
-from train.relations import by_hand, dose, language
-from train.relations.dose import Dose
-from train.relations.kinds import Kinds
+from train.data.relations import by_hand, dose, language
+from train.data.relations.dose import Dose
+from train.data.relations.kinds import Kinds
+from train.losses import answers
+from train.run import step
 
 MODEL = ModelConfig(162, 64, 64, 1, 64, (256,), attention="reference")
 

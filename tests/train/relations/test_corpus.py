@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from train import data, sources
 from train.config import DataConfig, InputError
-from train.relations import language, parse
+from train.data import corpora, sources
+from train.data.relations import language, parse
 
 
 def config(**fields) -> DataConfig:
@@ -17,7 +17,7 @@ def config(**fields) -> DataConfig:
 @pytest.fixture(scope="module", params=["4", "A,C,G", "2,F"])
 def written(request, tmp_path_factory):
     ours = config(relations=request.param, noise=0.1)
-    return ours, data.write_corpus(ours, tmp_path_factory.mktemp("data"))
+    return ours, corpora.write_corpus(ours, tmp_path_factory.mktemp("data"))
 
 
 def test_tokens_splits_and_vocabulary(written):
@@ -48,8 +48,8 @@ def test_labels_of_tune_and_test(written):
 
 
 def test_more_training_text_leaves_tune_and_test(tmp_path):
-    one = data.write_corpus(config(), tmp_path / "one")
-    two = data.write_corpus(config(max_bytes=64 * 800, tune_fraction=0.05, test_fraction=0.025), tmp_path / "two")
+    one = corpora.write_corpus(config(), tmp_path / "one")
+    two = corpora.write_corpus(config(max_bytes=64 * 800, tune_fraction=0.05, test_fraction=0.025), tmp_path / "two")
     for split in ("tune", "test"):
         np.testing.assert_array_equal(one.tokens_of(split), two.tokens_of(split))
     assert one.fingerprint != two.fingerprint
@@ -57,30 +57,30 @@ def test_more_training_text_leaves_tune_and_test(tmp_path):
 
 def test_the_unigram_and_the_bigram_of_a_language(tmp_path):
     """The floor lies below both, and a language of fewer words than data.vocab_size leaves the rest unused."""
-    corpus = data.write_corpus(config(vocab_size=300), tmp_path)
+    corpus = corpora.write_corpus(config(vocab_size=300), tmp_path)
     begin, end = corpus.offsets_of("test")[[0, -1]] - corpus.offsets[corpus.gold.first]
     floor = -corpus.gold.log_p[begin:end].sum() / (20 * 63)
     assert corpus.vocab_size == 300 and corpus.tokens.max() < 162
-    assert 2 < floor < data.bigram_loss(corpus, "test") < data.unigram_entropy(corpus) * 1.2 < np.log(162) * 1.2
+    assert 2 < floor < corpora.bigram_loss(corpus, "test") < corpora.unigram_entropy(corpus) * 1.2 < np.log(162) * 1.2
 
 
 def test_damage_to_the_labels_is_noticed(tmp_path):
-    data.write_corpus(config(), tmp_path)
+    corpora.write_corpus(config(), tmp_path)
     content = bytearray((tmp_path / "gold.npz").read_bytes())
     content[-300] ^= 1
     (tmp_path / "gold.npz").write_bytes(content)
     with pytest.raises(InputError, match="gold.npz is not the file that was written"):
-        data.open_corpus(tmp_path)
+        corpora.open_corpus(tmp_path)
     (tmp_path / "gold.npz").unlink()
     with pytest.raises(InputError, match="gold.npz is missing"):
-        data.open_corpus(tmp_path)
+        corpora.open_corpus(tmp_path)
     assert "gold.npz" in json.loads((tmp_path / "corpus.json").read_text())
 
 
 @pytest.mark.parametrize("tokens", [0, 64, 64 * 100])
 def test_too_little(tokens, tmp_path):
     with pytest.raises(InputError, match="a language has no end, so say how much, at least") as error:
-        data.write_corpus(config(max_bytes=tokens), tmp_path)
+        corpora.write_corpus(config(max_bytes=tokens), tmp_path)
     enough = int(str(error.value).split("data.max_bytes=")[-1].rstrip("."))
     assert enough <= 64 * 200
-    data.write_corpus(config(max_bytes=enough), tmp_path)
+    corpora.write_corpus(config(max_bytes=enough), tmp_path)

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from tests.train.relations.reader import OFFSETS, DoseReader, KindsReader, MixedReader
-from train.relations import dose, kinds, language
-from train.relations.dose import Dose
-from train.relations.kinds import Kinds
-from train.relations.mixed import Mixed
+from train.data.relations import dose, kinds, language
+from train.data.relations.dose import Dose
+from train.data.relations.kinds import Kinds
+from train.data.relations.mixed import Mixed
 
 ALL = tuple("ABCDEFG")
 

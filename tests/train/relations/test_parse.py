@@ -3,9 +3,9 @@
 import pytest
 
 from train.config import DataConfig, InputError
-from train.relations import parse
-from train.relations.dose import Dose
-from train.relations.kinds import Kinds
+from train.data.relations import parse
+from train.data.relations.dose import Dose
+from train.data.relations.kinds import Kinds
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,129 @@
+"""A verdict on C1 or C2 in words: its sentence and its notes."""
+
+import math
+
+from eval.judge import arms, asides, intervals, rules, stats
+from eval.judge.comparison import Comparison, Verdict
+from eval.judge.evidence import Evidence
+from train.config import StudyConfig
+
+
+def sentence(
+    comparison: Comparison, verdict: Verdict, judged: rules.Judged, diverged: str, words: dict, config, source: str
+) -> str:
+    """The outcome.
+
+    Args:
+      diverged: asides.divergence of the cells compared.
+      words: what fills the blanks of `comparison`.
+      source: name of the corpus.
+    """
+    outcome = {
+        rules.SUPPORTED: comparison.supported,
+        rules.REFUTED: comparison.refuted,
+        rules.UNDECIDED: comparison.open,
+    }[verdict.verdict]
+    by = "" if verdict.verdict == rules.SUPPORTED else f" by {config.claims.margin:g} nats/token or more"
+    more = "above" if verdict.effect >= 0 else "below"
+    tokens = config.train.steps * config.train.batch_size * config.data.seq_len
+    ends = f"{100 * verdict.confidence:.4g} % interval {signed(verdict.low)} to {signed(verdict.high)}"
+    said = (
+        f"On {source}, {outcome.format(**words)}{by}: after {tokens:,} tokens the test loss of {comparison.left} lies "
+        f"{abs(verdict.effect):.3f} nats/token {more} that of {comparison.right} ({ends}); {verdict.n} fresh "
+        f"seeds, {verdict.about}; {diverged}."
+    )
+    if verdict.verdict == rules.UNDECIDED and not judged.negative:
+        said += f" To decide: {seeds_in_words(verdict.details.get('seeds_to_decide'), verdict.n)}."
+    elif verdict.verdict == rules.UNDECIDED:
+        said += " More seeds do not settle it, since the sizes of model disagree."
+    again = "Exploratory, since a verdict was read before with other seeds or another choice: "
+    return (again if verdict.exploratory else "") + said
+
+
+def seeds_in_words(plan: tuple[int, int] | None, seeds: int) -> str:
+    """'14 to 60 seeds', more than the `seeds` that have not decided it, or that files, not seeds, are short."""
+    if plan is None:
+        return "no number of seeds would, the documents alone exceed the margin: more files"
+    more = [max(count, seeds + 1) for count in plan]
+    low, high = (f"{count:,}" if count < stats.MOST_SEEDS else f"more than {count:,}" for count in more)
+    return f"{low} to {high} seeds" if low != high else f"{low} seeds"
+
+
+def notes(
+    comparison: Comparison, verdict: Verdict, found: Evidence, judged: rules.Judged, chosen: dict, config: StudyConfig
+) -> list[str]:
+    """What a reader must know beside the sentence.
+
+    Args:
+      chosen: the two cells of each group.
+    """
+    said, details = [], verdict.details
+    if details.get("equivalent") and judged.verdict != rules.SUPPORTED:
+        said.append(
+            f"No difference that matters: the {100 - 10 / config.claims.looks:.4g} % interval lies within "
+            f"± {config.claims.margin:g} nats/token (two one-sided tests)."
+        )
+    if judged.negative:
+        said.append(f"The effect is below 0 (Holm) at {', '.join(judged.negative)}.")
+    left_out = comparison.left_out(found.cells)
+    if left_out:
+        each = "; ".join(f"{name} has no cell with {lacks}" for name, lacks in left_out.items())
+        said.append(f"Left out, having nothing to compare: {each}.")
+    if comparison.id == "C1" and details["fixed_heads"] is None:
+        said.append(
+            f"Not every group has a cell of {asides.FIXED_HEADS} heads, the number that no data chose, so that "
+            f"comparison is left out."
+        )
+    if not found.apart:
+        said.append("The source has few files, and the splits are blocks of the same ones: this is about these blocks.")
+    if judged.files < intervals.ENOUGH_DOCUMENTS:
+        said.append(
+            f"The test files weigh as {judged.files:.1f} of equal length; {intervals.ENOUGH_DOCUMENTS} are needed to "
+            f"speak of new documents, so this is about these ones."
+        )
+    if len(details["values"]) < asides.SIGN_SEEDS:
+        said.append(f"With fewer than {asides.SIGN_SEEDS} seeds a skewed effect can make the interval too narrow.")
+    lost = {cell: count for cell, count in details["diverged"].items() if not count.startswith("0 ")}
+    if lost:
+        rates = ", ".join(f"{cell} {count}" for cell, count in lost.items())
+        survivors = details["survivors"]
+        said.append(
+            f"Runs diverged, each counted as the unigram entropy, {found.unigram:.3f}: {rates}. On the survivors alone "
+            f"(n = {survivors['n']}): {survivors['verdict']}."
+        )
+    cells = found.cells.set_index("cell")
+    edges = [f"{cell} ({cells.edge[cell]})" for pair in chosen.values() for cell in pair if cells.edge[cell]]
+    if edges:
+        said.append(
+            f"The chosen rate lies at the edge of those tried, so a better one may lie beyond: {', '.join(edges)}."
+        )
+    return said
+
+
+def of_arms(comparison: Comparison, verdict: Verdict, beside: list[arms.Arm]) -> list[str]:
+    """What other studies found, those that are not cited each with the reason, and whether it is the width."""
+    said = []
+    for arm in beside:
+        fault = arm.passed_over(comparison.id)
+        if fault:
+            said.append(f"Arm {arm.path} ({arm.words}) is passed over: {fault}{'' if fault.endswith('.') else '.'}")
+        else:
+            theirs = arm.verdicts[comparison.id]
+            said.append(f"Arm {arm.path} ({arm.words}): {theirs['verdict']}. {theirs['sentence']}")
+    if comparison.id == "C2" and verdict.verdict == rules.SUPPORTED:
+        if arms.lays_it_to_d_k(beside):
+            said.append(
+                "It is the width: so also where h is fixed and d_k varies, and with the best scale of the logits."
+            )
+        else:
+            said.append(
+                "Whether it is the width or the number of heads is not shown: that takes an arm with h fixed and d_k "
+                "varied, and one with the best scale of the logits (--arms)."
+            )
+    return said
+
+
+def signed(value: float) -> str:
+    """Three decimals, or as many as show that a number is not 0."""
+    decimals = 3 if not value else max(3, -math.floor(math.log10(2 * abs(value))))
+    return f"{value:+.{decimals}f}"

@@ -1,0 +1,307 @@
+"""The sources `conllu:PATH-or-glob` and `tfds:universal_dependencies/...`: text with gold trees (Universal
+Dependencies) and, where MISC has `Entity=`, gold coreference, read by the library conllu; imports it lazily.
+
+A document is what stands between two `# newdoc` lines, or a file without any; of few documents each is cut at sentence
+ends into blocks. Its text is the surface forms with the spaces that SpaceAfter leaves, a sentence a line.
+"""
+
+import dataclasses
+import hashlib
+import itertools
+import re
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from train.config import InputError
+from train.data import text_files, tfds_trees
+from train.data.documents import BLOCK_BYTES, FEW_RECORDS
+
+MOST_BAD = 0.05  # of the sentences
+COREFERENCE = "coref"
+_COLUMNS = 10
+
+
+@dataclasses.dataclass(eq=False)
+class Annotated:
+    """A document with its labels.
+
+    Attributes:
+      spans: int64 (words, 2), first byte and end of each word in `text`; words of a contraction whose forms do not make
+        it up share its span.
+      links: (word, word, relation): a word and its head, or a mention and the one before it of the same entity, each by
+        its syntactic head.
+    """
+
+    name: str
+    text: bytes
+    spans: np.ndarray
+    links: list[tuple[int, int, str]]
+
+    @property
+    def digest(self) -> bytes:
+        return hashlib.sha256(self.text).digest()
+
+
+@dataclasses.dataclass
+class Report:
+    """What was found, in numbers; `bad` are sentences that were skipped: file, line, reason."""
+
+    sentences: int = 0
+    words: int = 0
+    inexact: int = 0  # words that share the span of a contraction
+    cut: int = 0  # coreference links that a block's end cut
+    bad: list[str] = dataclasses.field(default_factory=list)
+
+    def notes(self) -> list[str]:
+        found = [f"{self.sentences:,} sentences with {self.words:,} words."]
+        if self.bad:
+            found.append(f"{len(self.bad)} bad sentences were skipped: {'; '.join(self.bad[:3])}{_more(self.bad)}.")
+        if self.inexact:
+            found.append(f"{self.inexact:,} words stand for a part of a contraction that does not show them.")
+        if self.cut:
+            found.append(f"{self.cut:,} coreference links were dropped since a block's end cuts them.")
+        return found
+
+
+def read(source: str) -> tuple[list[Annotated], str, Report]:
+    """All documents of data.source, what they are ('document' or 'block' of one), and the report.
+
+    Raises:
+      InputError: nothing matches, a file is not UTF-8 (file and offset), no sentence is there, or more than MOST_BAD of
+        them are bad (file, line and reason of the first).
+    """
+    report, documents = Report(), []
+    for name, content in _records(source):
+        documents.extend(_documents(name, content, report))
+    total = report.sentences + len(report.bad)
+    if not total:
+        raise InputError(f"{source} holds no sentence; check that the files are CoNLL-U.")
+    if len(report.bad) > MOST_BAD * total:
+        raise InputError(
+            f"{source} has {len(report.bad)} bad sentences of {total}, and {MOST_BAD:.0%} is the most that is "
+            f"skipped: {'; '.join(report.bad[:3])}{_more(report.bad)}; correct them."
+        )
+    if len(documents) >= FEW_RECORDS:
+        return [_annotated(name, sentences, report) for name, sentences in documents], "document", report
+    blocks = [_annotated(*block, report) for document in documents for block in _blocks(*document)]
+    whole = Report()
+    of_whole = sum(_num_coreference(_annotated(*document, whole)) for document in documents)
+    report.cut = of_whole - sum(map(_num_coreference, blocks))
+    return blocks, "block", report
+
+
+def is_source(source: str) -> bool:
+    """Whether data.source names text with gold labels."""
+    return source.startswith("conllu:") or tfds_trees.is_tree(source)
+
+
+def _records(source: str) -> Iterator[tuple[str, str]]:
+    """(name, CoNLL-U text) of each file, or of each split of a data set."""
+    kind, _, name = source.partition(":")
+    if kind == "tfds":
+        return tfds_trees.records(name)
+    # A byte order mark would stand before the first sentence's ID.
+    return ((file, content.decode("utf-8-sig")) for file, content in text_files.records(source)[1])
+
+
+def _more(found: list) -> str:
+    return f"; and {len(found) - 3} more" if len(found) > 3 else ""
+
+
+def _num_coreference(document: Annotated) -> int:
+    return sum(relation == COREFERENCE for *_, relation in document.links)
+
+
+@dataclasses.dataclass
+class _Sentence:
+    """A checked sentence; words count from 0 here and everywhere below."""
+
+    text: str
+    spans: list[tuple[int, int]]  # characters
+    heads: list[int]  # -1: root
+    relations: list[str]
+    entities: list[str]  # MISC Entity of each word, '' without
+    inexact: int
+
+
+def _documents(file: str, content: str, report: Report) -> Iterator[tuple[str, list[_Sentence]]]:
+    """(name, sentences) of the documents of a file that have any."""
+    name, sentences = file, []
+    for line, block in _sentence_blocks(content):
+        begins = re.search(r"^# newdoc(?: id = (.*))?$", block, re.MULTILINE)
+        if begins:
+            if sentences:
+                yield name, sentences
+            name, sentences = f"{file}#{(begins[1] or f'line{line}').strip()}", []
+        if not re.search(r"^[^#\s]", block, re.MULTILINE):
+            continue  # comments alone
+        try:
+            sentences.append(_sentence(block))
+            report.sentences += 1
+            report.words += len(sentences[-1].heads)
+            report.inexact += sentences[-1].inexact
+        except _Bad as error:
+            report.bad.append(f"{file} line {line + error.line}: {error}")
+    if sentences:
+        yield name, sentences
+
+
+def _sentence_blocks(content: str) -> Iterator[tuple[int, str]]:
+    """(number of its first line, text) of each run of lines between blank ones."""
+    lines = content.split("\n")
+    begin = None
+    for number, line in enumerate([*lines, ""], 1):
+        if line.strip():
+            begin = begin or number
+        elif begin:
+            yield begin, "\n".join(lines[begin - 1 : number - 1])
+            begin = None
+
+
+class _Bad(Exception):
+    """A sentence that cannot be used, `line` lines below its first."""
+
+    def __init__(self, reason: str, line: int = 0):
+        super().__init__(reason)
+        self.line = line
+
+
+def _sentence(block: str) -> _Sentence:
+    import conllu
+
+    numbers = [number for number, line in enumerate(block.split("\n")) if not line.startswith("#")]
+    lines = [block.split("\n")[number] for number in numbers]
+    for number, line in zip(numbers, lines, strict=True):
+        columns = line.count("\t") + 1
+        if columns != _COLUMNS:
+            raise _Bad(f"{columns} columns, not {_COLUMNS}", number)
+        try:
+            conllu.parse(line)
+        except conllu.exceptions.ParseException as error:
+            raise _Bad(" ".join(str(error).split()), number) from error
+        word, form = line.split("\t")[:2]
+        if not form.strip() and "." not in word:
+            raise _Bad(f"word {word} has no form", number)
+    (tokens,) = conllu.parse("\n".join(lines))
+    at = dict(zip(map(id, tokens), numbers, strict=True))
+    words = [token for token in tokens if isinstance(token["id"], int)]
+    for place, word in enumerate(words, 1):
+        if word["id"] != place:
+            raise _Bad(f"word {word['id']} where {place} is due", at[id(word)])
+        if word["head"] is None:
+            raise _Bad(f"word {place} ({word['form']}) has no head", at[id(word)])
+        if not 0 <= word["head"] <= len(words):
+            raise _Bad(f"word {place} ({word['form']}) has head {word['head']} of {len(words)} words", at[id(word)])
+    if not words:
+        raise _Bad("no word")
+    heads = [word["head"] - 1 for word in words]
+    circle = _cycle(heads)
+    if circle is not None:
+        raise _Bad(f"word {circle + 1} ({words[circle]['form']}) is its own ancestor, a cycle", at[id(words[circle])])
+    text, spans, inexact = _surface(tokens)
+    entities = [(word["misc"] or {}).get("Entity") or "" for word in words]
+    return _Sentence(text, spans, heads, [word["deprel"] or "_" for word in words], entities, inexact)
+
+
+def _cycle(heads: list[int]) -> int | None:
+    """The first word that is on a cycle of heads, None where there is none."""
+    for begin in range(len(heads)):
+        word, steps = begin, 0
+        while word >= 0 and steps <= len(heads):
+            word, steps = heads[word], steps + 1
+        if word >= 0:
+            circle = {word}
+            while heads[word] not in circle:
+                word = heads[word]
+                circle.add(word)
+            return min(circle)
+    return None
+
+
+def _surface(tokens) -> tuple[str, list[tuple[int, int]], int]:
+    """The text, the characters of each word, and how many words a contraction does not show."""
+    text, spans, inexact, covered = "", [], 0, 0
+    for token in tokens:
+        number = token["id"]
+        if isinstance(number, tuple) and number[1] == ".":
+            continue  # an empty node, which the text does not show
+        if isinstance(number, int):
+            if number <= covered:
+                continue  # a part of the contraction before
+            spans.append((len(text), len(text) + len(token["form"])))
+        else:
+            parts = [part for part in tokens if isinstance(part["id"], int) and number[0] <= part["id"] <= number[2]]
+            forms, begin = [part["form"] for part in parts], len(text)
+            if "".join(forms) == token["form"]:
+                for form in forms:
+                    spans.append((begin, begin + len(form)))
+                    begin += len(form)
+            else:
+                spans.extend([(begin, begin + len(token["form"]))] * len(parts))
+                inexact += len(parts)
+            covered = number[2]
+        text += token["form"]
+        if (token["misc"] or {}).get("SpaceAfter") != "No":
+            text += " "
+    return text.rstrip(" "), spans, inexact
+
+
+def _annotated(name: str, sentences: list[_Sentence], report: Report) -> Annotated:
+    """The document of `sentences`: their texts a line each, all links with words counted through."""
+    lines, spans, heads, links, entities = [], [], [], [], []
+    size = 0
+    for sentence in sentences:
+        first = len(spans)
+        # Bytes before each character, for words that are not ASCII.
+        bytes_before = np.cumsum([0, *(len(character.encode()) for character in sentence.text)])
+        spans.extend((size + bytes_before[begin], size + bytes_before[end]) for begin, end in sentence.spans)
+        for word, (head, relation) in enumerate(zip(sentence.heads, sentence.relations, strict=True)):
+            heads.append(first + head if head >= 0 else -1)
+            if head >= 0:
+                links.append((first + word, first + head, relation))
+        entities.extend(sentence.entities)
+        lines.append(sentence.text)
+        size += bytes_before[-1] + 1
+    links.extend(_coreference(entities, heads))
+    return Annotated(name, "\n".join(lines).encode(), np.array(spans, np.int64).reshape(-1, 2), links)
+
+
+def _coreference(entities: list[str], heads: list[int]) -> Iterator[tuple[int, int, str]]:
+    """A link from each mention to the one before of its entity, mentions by their heads."""
+    by_entity: dict[str, set[int]] = {}
+    for first, last, entity in _mentions(entities):
+        # A mention's head is its word whose own head lies outside.
+        head = next(word for word in range(first, last + 1) if not first <= heads[word] <= last)
+        by_entity.setdefault(entity, set()).add(head)
+    for mentions in by_entity.values():
+        for before, mention in itertools.pairwise(sorted(mentions)):
+            yield mention, before, COREFERENCE
+
+
+def _mentions(entities: list[str]) -> Iterator[tuple[int, int, str]]:
+    """(first word, last word, entity), as MISC brackets them: `(id-...` begins a mention, `id)` ends the latest of that
+    id, `(id-...)` is one word."""
+    opened: dict[str, list[int]] = {}
+    for word, brackets in enumerate(entities):
+        for begin, whole, end in re.findall(r"\(([^()]+)(\))?|([^()]+)\)", brackets):
+            entity = re.split(r"[-\[]", begin or end)[0]
+            if begin and not whole:
+                opened.setdefault(entity, []).append(word)
+            elif begin:
+                yield word, word, entity
+            elif opened.get(entity):
+                yield opened[entity].pop(), word, entity
+
+
+def _blocks(name: str, sentences: list[_Sentence]) -> Iterable[tuple[str, list[_Sentence]]]:
+    """Contiguous runs of sentences of at least BLOCK_BYTES, the last as long as what is left."""
+    block, size, begin = [], 0, 0
+    for sentence in sentences:
+        block.append(sentence)
+        size += len(sentence.text.encode()) + 1
+        if size - begin >= BLOCK_BYTES:
+            yield f"{name}@{begin}", block
+            block, begin = [], size
+    if block:
+        yield f"{name}@{begin}", block

@@ -1,0 +1,142 @@
+"""From data.source to documents: read, cut where files are few, deduplicate, sample, split by hash."""
+
+import hashlib
+import math
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from train.config import DataConfig, InputError
+from train.data import docs, text_files, tfds_text
+
+SPLITS = ("train", "tune", "test")
+SOURCES = "docs, file:PATH-or-glob, tfds:NAME, conllu:PATH-or-glob, relations"
+# With fewer records than this a split would have one or two of them: they are cut into blocks, and flagged.
+FEW_RECORDS = 30
+BLOCK_BYTES = 4_096
+# Fewer training windows than this are no training set.
+TRAIN_WINDOWS = 8
+
+
+class Document(NamedTuple):
+    name: str
+    text: bytes  # UTF-8
+    digest: bytes  # sha256 of the text
+
+
+def read(config: DataConfig) -> tuple[dict[str, list[Document]], str]:
+    """The documents of each split, and what a document is: 'document' (a record of the source) or 'block' of one.
+
+    A source of at least FEW_RECORDS records (files, examples, modules) gives one document a record; of fewer, each is
+    cut at line ends into contiguous blocks of about BLOCK_BYTES. Empty documents and exact repetitions are dropped. Of
+    a source beyond config.max_bytes a sample is taken in hash order.
+
+    Raises:
+      InputError: the source is unknown, unreadable or too short.
+    """
+    count, records = _records(config.source)
+    limit = config.max_bytes or math.inf
+    documents, size = [], 0
+    for document in _distinct(records):
+        documents.append(document)
+        size += len(document.text)
+        if count >= FEW_RECORDS and size >= limit:
+            break
+    unit = "document"
+    if len(documents) < FEW_RECORDS:
+        unit = "block"
+        blocks = _distinct(block for document in documents for block in _blocks(document))
+        documents = sorted(blocks, key=lambda block: block.digest[8:])
+    return _checked(config, split(_below(documents, limit), config), unit), unit
+
+
+def of_labelled(records: list[tuple[str, bytes]], config: DataConfig, unit: str) -> dict[str, list[Document]]:
+    """The documents of each split of `records` that are cut already, and must stay so for their labels.
+
+    Raises:
+      InputError: they are too short.
+    """
+    documents = sorted(_distinct(records), key=lambda document: document.digest[8:])
+    return _checked(config, split(_below(documents, config.max_bytes or math.inf), config), unit)
+
+
+def split(documents: list[Document], config: DataConfig) -> dict[str, list[Document]]:
+    """Documents by split, each in hash order; tune and test get one document at least while there are any.
+
+    A document's place follows from its own text alone, so it stays where it is when others come or go, when the order
+    of the source changes and when files are moved or renamed.
+    """
+    ranked = sorted(documents, key=lambda document: document.digest)
+    shares = [int.from_bytes(document.digest[:8]) / 2**64 for document in ranked]
+    last_test = max(1, sum(share < config.test_fraction for share in shares))
+    last_tune = max(last_test + 1, sum(share < config.test_fraction + config.tune_fraction for share in shares))
+    return {"train": ranked[last_tune:], "tune": ranked[last_test:last_tune], "test": ranked[:last_test]}
+
+
+def _records(source: str) -> tuple[float, Iterable[tuple[str, bytes]]]:
+    kind, _, name = source.partition(":")
+    if source == "docs":
+        return math.inf, docs.records()
+    if kind == "file":
+        return text_files.records(source)
+    if kind == "tfds":
+        return tfds_text.records(name)
+    raise InputError(f"data.source={source!r} is not known; the sources are {SOURCES}.")
+
+
+def _distinct(records: Iterable[tuple[str, bytes]]) -> Iterator[Document]:
+    seen = set()
+    for name, text in records:
+        digest = hashlib.sha256(text).digest()
+        if text.strip() and digest not in seen:
+            seen.add(digest)
+            yield Document(name, text, digest)
+
+
+def _blocks(document: Document) -> Iterator[tuple[str, bytes]]:
+    """Contiguous blocks of BLOCK_BYTES, less up to half of it for a line end, else a space, else a whole character."""
+    text, first = document.text, 0
+    while first < len(text):
+        last = first + BLOCK_BYTES
+        if last + BLOCK_BYTES // 2 >= len(text):  # the rest belongs to this block: no stump at the end
+            last = len(text)
+        else:
+            middle = first + BLOCK_BYTES // 2
+            cut = text.rfind(b"\n", middle, last) + 1 or text.rfind(b" ", middle, last) + 1
+            last = cut or last
+            while text[last] & 0xC0 == 0x80:  # inside a UTF-8 character
+                last -= 1
+        yield f"{document.name}@{first}", text[first:last]
+        first = last
+
+
+def _below(documents: list[Document], limit: float) -> list[Document]:
+    """The first documents whose texts fit `limit` bytes together."""
+    kept, size = [], 0
+    for document in documents:
+        size += len(document.text)
+        if size > limit:
+            break
+        kept.append(document)
+    return kept
+
+
+def _checked(config: DataConfig, splits: dict[str, list[Document]], unit: str) -> dict[str, list[Document]]:
+    """`splits`, if each is long enough to be of use."""
+    window = config.seq_len + 1
+    needed = {"train": TRAIN_WINDOWS * window, "tune": window, "test": window}
+    sizes = {name: sum(len(document.text) for document in splits[name]) for name in SPLITS}
+    short = [name for name in SPLITS if sizes[name] < needed[name]]
+    if not short:
+        return splits
+    shares = {"tune": config.tune_fraction, "test": config.test_fraction}
+    shares["train"] = 1 - sum(shares.values())
+    enough = max(math.ceil(needed[name] / shares[name]) for name in SPLITS)
+    enough = max(enough, len(SPLITS) * BLOCK_BYTES if unit == "block" else 0)
+    have = "; ".join(
+        f"{name} has {sizes[name]:,} bytes in {len(splits[name])} {unit}s and needs {needed[name]:,}" for name in short
+    )
+    raise InputError(
+        f"data.source={config.source} gives too little text for data.seq_len={config.seq_len}: of "
+        f"{sum(sizes.values()):,} bytes, {have}. Give it about {max(enough, 2 * sum(needed.values())):,} bytes or more "
+        f"(data.max_bytes={config.max_bytes:,}; 0 = all there is), or lower data.seq_len."
+    )

@@ -1,0 +1,107 @@
+"""A worker: the process that one slot's cells run in, one after another, as its parent sends them.
+
+A line of JSON each way: jobs come on standard input, and what a StudyProgress is told goes out on standard output. The
+end of the input is the end of the parent, and of the worker in that moment.
+"""
+
+import dataclasses
+import json
+import os
+import pathlib
+import queue
+import sys
+import threading
+import traceback
+
+import numpy as np
+
+from train.grid import Replica
+from train.hosts.preemption import Notice, Preempted
+from train.workdir import Workdir, disk_is_full
+
+FAULT, RUN_AGAIN = 1, 75
+SCORE = 500  # added to the kernel's, so that it kills a worker before the parent when memory runs out
+
+
+class Report:
+    """What a StudyProgress is told, sent to the parent."""
+
+    def __init__(self, file):
+        self._file = file
+
+    def send(self, call: str, *args) -> None:
+        self._file.write(json.dumps({"call": call, "args": args}) + "\n")
+        self._file.flush()
+
+    def say(self, text: str) -> None:
+        self.send("say", text)
+
+    def begin(self, cell: str, what: str) -> None:
+        self.send("begin", cell, what)
+
+    def steps(self, step: int, losses: np.ndarray) -> None:
+        self.send("steps", step, losses.tolist())
+
+    def end(self, cell: str, state: str, reason: str) -> None:
+        self.send("end", cell, state, reason)
+
+
+def main(path: str, evaluation, stop: Notice) -> int:
+    """Serves the study at `path` until it is told to leave; does not return."""
+    report = Report(os.fdopen(os.dup(1), "w"))
+    os.dup2(2, 1)  # whatever else prints must not garble the lines
+    jobs = _jobs()
+    try:
+        _serve(Workdir(pathlib.Path(path)), evaluation, stop, jobs, report)
+    except Preempted:
+        os._exit(RUN_AGAIN)  # a compile may still run in a thread, and would be waited for
+    except Exception as error:
+        report.send("fault", "disk is full" if disk_is_full(error) else "", traceback.format_exc())
+        os._exit(FAULT)
+    os._exit(0)  # an orderly end would wait for the thread that reads
+
+
+def _jobs() -> queue.SimpleQueue:
+    """The parent's lines as they come; ends this process with the parent."""
+    score, lines = pathlib.Path("/proc/self/oom_score_adj"), queue.SimpleQueue()
+    if score.exists():
+        score.write_text(str(SCORE))
+
+    def read():
+        for line in sys.stdin:
+            lines.put(json.loads(line))
+        os._exit(FAULT)
+
+    threading.Thread(target=read, daemon=True).start()
+    return lines
+
+
+def _serve(workdir: Workdir, evaluation, stop: Notice, jobs: queue.SimpleQueue, report: Report) -> None:
+    with stop.at_once():
+        import jax
+
+        from train import grid
+        from train.config import freeze
+        from train.data import corpora, sources
+        from train.hosts import compile_cache, memory
+        from train.study import launch
+
+        config = freeze(workdir.record()["config"])
+        jax.config.update("jax_enable_x64", config.model.dtype == "float64")
+        compile_cache.use(lambda text: None)
+        corpus = corpora.open_corpus(workdir.data)
+    cells = {cell.name: cell for cell in grid.cells_of(config, sources.vocab_size(config.data))}
+    study = launch.Study(config, workdir, corpus, evaluation, stop, report)
+    while True:
+        with stop.at_once():
+            job = jobs.get()
+        if job["what"] == "leave":
+            return
+        asked = tuple(
+            dataclasses.replace(cells[cell["name"]], replicas=tuple(Replica(**replica) for replica in cell["replicas"]))
+            for cell in job["cells"]
+        )
+        launch.Job(job["what"], asked, job["evaluate"], job["end"]).run(study)
+        jax.clear_caches()  # traces of this job, which serve no other and take some 50 MB
+        memory.give_back()
+        report.send("finished")

@@ -1,0 +1,216 @@
+"""Cells side by side: a pool of worker processes, one a slot, that a study's cells are given to, longest first."""
+
+import collections
+import dataclasses
+import errno
+import json
+import os
+import queue
+import signal
+import subprocess
+import threading
+import time
+
+import jax
+import numpy as np
+
+from mha import budget
+from train.hosts import cgroup
+from train.hosts.preemption import Notice, Preempted
+from train.run import packs
+from train.study.launch import Job
+from train.study.progress import Line, StudyProgress
+from train.workdir import Workdir
+
+# An exp, with what goes along, takes as long as so many FLOPs of a matmul, by d_k, which decides the attention path:
+# between 7, 17 and 27 at T = 256 (docs/benchmarks/attention_one_core.md) and 10, 44 and 105 at T = 64.
+FLOPS_PER_EXP = {1: 10, 2: 30}
+FLOPS_PER_EXP_ELSE = 60
+SECONDS_TO_STOP = 15.0  # of a worker that was asked to
+
+
+class Workers:
+    """Spawned when first needed, and again in the place of one that died; use as a context manager.
+
+    Args:
+      command: starts a worker, followed by its workdir, its slot and the platform.
+      count: slots that may be used.
+      lock: the workdir's, held by each worker too: no other study begins there while one of them lives.
+    """
+
+    def __init__(self, command: tuple[str, ...], count: int, workdir: Workdir, lock, stop: Notice):
+        self._command, self.count, self._workdir, self._lock, self._stop = command, count, workdir, lock, stop
+        self._slots: list[_Worker | None] = [None] * count
+        self._lines: list[Line] = []
+        self._events, self._oom_kills = queue.SimpleQueue(), cgroup.oom_kills()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for worker in filter(None, self._slots):
+            worker.process.kill()
+            worker.process.wait()
+
+    def run(self, jobs: list[Job], progress: StudyProgress) -> None:
+        """Until all jobs are done, or given up since their worker died twice.
+
+        Raises:
+          Preempted: asked to stop; so were the workers, and none is left.
+          OSError: a worker found the disk full.
+        """
+        waiting = collections.deque(sorted(jobs, key=_cost, reverse=True))
+        tried = collections.Counter()
+        self._lines = self._lines or [Line(progress) for _ in range(self.count)]
+        try:
+            while waiting or any(worker and worker.job for worker in self._slots):
+                self._stop.check()
+                for slot, worker in enumerate(self._slots):
+                    if waiting and not (worker and worker.job):
+                        self._give(slot, waiting.popleft())
+                try:
+                    worker, event = self._events.get(timeout=0.1)
+                except queue.Empty:
+                    continue
+                if event is None:
+                    again = self._died(worker, tried)
+                    waiting.extendleft([again] if again else [])
+                elif event["call"] == "finished":
+                    worker.job = None
+                elif event["call"] == "fault":
+                    self._fault(*event["args"])
+                else:
+                    self._show(worker.slot, event["call"], event["args"])
+        except Preempted:
+            self._pass_on_and_wait()
+            raise
+
+    def leave(self) -> None:
+        """Lets all workers end, so that nothing runs beside what comes next; `run` starts them again."""
+        for slot, worker in enumerate(self._slots):
+            if worker:
+                worker.send({"what": "leave"})
+                worker.process.wait()
+                self._slots[slot] = None
+
+    def _give(self, slot: int, job: Job) -> None:
+        worker = self._slots[slot]
+        if worker is None:
+            self._lines[slot].begin(job.name, "waiting for its worker to start")
+            where = str(self._workdir.path.resolve()), str(slot), jax.default_backend()
+            worker = _Worker([*self._command, *where], slot, self._lock)
+            self._slots[slot] = worker
+            threading.Thread(target=worker.read, args=(self._events,), daemon=True).start()
+        worker.job = job
+        cells = [
+            {"name": cell.name, "replicas": [dataclasses.asdict(replica) for replica in cell.replicas]}
+            for cell in job.cells
+        ]
+        worker.send({"what": job.what, "cells": cells, "evaluate": job.evaluate, "end": job.end})
+
+    def _show(self, slot: int, call: str, args: list) -> None:
+        line = self._lines[slot]
+        if call == "steps":
+            line.steps(args[0], np.asarray(args[1], np.float32))
+        else:
+            {"say": line.say, "begin": line.begin, "end": line.end}[call](*args)
+
+    def _fault(self, disk: str, trace: str) -> None:
+        """Raises what a worker could not keep inside its cell."""
+        if disk:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        raise RuntimeError(f"a worker ended with:\n{trace}")
+
+    def _died(self, worker: "_Worker", tried: collections.Counter) -> Job | None:
+        """The job that the dead worker leaves and that is tried again; one that is given up is noted in its folder."""
+        code, job = worker.process.wait(), worker.job
+        if self._slots[worker.slot] is worker:
+            self._slots[worker.slot] = None
+        if job is None:
+            return None
+        line = self._lines[worker.slot]
+        killed_for_memory = code == -signal.SIGKILL and cgroup.oom_kills() > self._oom_kills
+        self._oom_kills += killed_for_memory
+        tried[job.name, killed_for_memory] += 1
+        first = tried[job.name, killed_for_memory] == 1
+        if job.what == "time":
+            return self._timing_died(code, job if first else None, line)
+        folder = self._workdir.cell(job.name)
+        if killed_for_memory and first and packs.halve(folder):
+            line.say("its worker was killed for want of memory; it starts again with half the replicas at once.")
+            return job
+        if first and not killed_for_memory:
+            line.say(f"its worker ended {_how(code)}; it goes on from its last checkpoint in a new one.")
+            return job
+        if killed_for_memory:
+            reason = (
+                "the kernel killed its worker for want of memory; ask for fewer --workers, or, in another --workdir, "
+                "raise train.accumulate, set model.remat=block, or lower train.batch_size or data.seq_len."
+            )
+            folder.write_status("out_of_memory", reason)
+        else:
+            folder.write_status("failed", f"its worker ended {_how(code)}, twice.")
+        line.end(job.name, *folder.status().values())
+        return None
+
+    def _timing_died(self, code: int, again: Job | None, line: Line) -> Job | None:
+        """The cells stay done without step times, which the study's next start measures."""
+        if again:
+            line.say(f"the worker that times steps ended {_how(code)}; a new one begins again.")
+        else:
+            reason = f"the worker that times steps ended {_how(code)}, twice; the same command tries it again."
+            line.end("step times", "not measured", reason)
+        return again
+
+    def _pass_on_and_wait(self) -> None:
+        running = [worker.process for worker in self._slots if worker]
+        for process in running:
+            process.terminate()
+        until = time.monotonic() + SECONDS_TO_STOP
+        while any(process.poll() is None for process in running) and time.monotonic() < until:
+            time.sleep(0.05)
+
+
+class _Worker:
+    """One process, and the job that it is at."""
+
+    def __init__(self, command: list[str], slot: int, lock):
+        self.slot, self.job = slot, None
+        self.process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            pass_fds=[lock.fileno()],
+            start_new_session=True,  # Ctrl-C is for the parent, which passes it on
+        )
+
+    def send(self, line: dict) -> None:
+        try:
+            self.process.stdin.write(json.dumps(line) + "\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            pass  # it died, which `read` sees too
+
+    def read(self, events: queue.SimpleQueue) -> None:
+        """Puts each of its lines into `events`, and None at its end."""
+        for line in self.process.stdout:
+            try:
+                events.put((self, json.loads(line)))
+            except ValueError:  # torn, since it was killed while it wrote
+                break
+        events.put((self, None))
+
+
+def _cost(job: Job) -> float:
+    """FLOPs a token, exps counted by the time that they take, times replicas."""
+
+    def of_one(model):
+        an_exp = FLOPS_PER_EXP.get(model.d_k, FLOPS_PER_EXP_ELSE)
+        return budget.flops_per_token(model) + an_exp * budget.exps_per_token(model)
+
+    return sum(len(cell.replicas) * of_one(cell.model) for cell in job.cells)
+
+
+def _how(code: int) -> str:
+    return f"by signal {-code}" if code < 0 else f"with code {code}"

@@ -1,0 +1,111 @@
+"""What a model says of the answers of a relations language.
+
+Dimension key: R replica, N batch of a dispatch, B window, T position, Q answer of a window, V vocabulary, J bit.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mha.transformer import ModelConfig, Transformer
+from train.data.relations.language import Documents
+from train.replica_axis import over_first_replicas, over_replicas
+
+
+def excess_of(
+    model: ModelConfig, params: dict, bits_VJ: np.ndarray, texts: list[Documents]
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Relational loss less its floor of replicas that each have a text of their own, in nats a bit: of all relational
+    bits together (r,), and of each relation, in the language's order.
+
+    Args:
+      params: leaves with R rows, of which the first r are looked at; so one program serves all r.
+      bits_VJ: answer bits of the words.
+      texts: whole documents of each of r replicas, equally many.
+    """
+    count, rows = len(texts), len(jax.tree.leaves(params)[0])
+    texts = [*texts, *[texts[-1]] * (rows - count)]
+    tables = [_answers_of(documents) for documents in texts]
+    width = model.seq_len // 2  # of any text, so that one program serves all
+    padded = [
+        [np.pad(array, ((0, 0), (0, width - array.shape[1]))) for array in (places, masks)]
+        for places, masks, _ in tables
+    ]
+    tokens = np.stack([documents.tokens for documents in texts])[:, None]
+    length = np.full(tokens.shape[:3], tokens.shape[-1] - 1, np.int32)
+    places, masks = (np.stack(each)[:, None] for each in zip(*padded, strict=True))
+    # One shape for all looks: the text is padded to the model's window.
+    tokens = np.pad(tokens, [(0, 0)] * 3 + [(0, model.seq_len + 1 - tokens.shape[-1])])
+    found = _own_answers(model, np.int32(count), params, bits_VJ, tokens, length, places, masks)
+    nats = np.asarray(found, np.float64)[:, 0]
+    together, apart = [], []
+    for documents, (_, masks, slot), losses in list(zip(texts, tables, nats, strict=True))[:count]:
+        questions = documents.questions
+        of_answers = losses[..., -2][np.arange(len(masks))[:, None], np.arange(masks.shape[1])][masks > 0].sum()
+        together.append((of_answers + questions.log_p.sum()) / len(questions.log_p))
+        own = losses[questions.document, slot, questions.bit] + questions.log_p
+        counts = np.bincount(questions.relation)
+        apart.append(np.bincount(questions.relation, own) / np.maximum(counts, 1))
+    return np.array(together), apart
+
+
+def _answers_of(documents: Documents) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Places and masks of the answers of each document, int32 (N, Q), zero beyond the last; and each question's Q."""
+    questions, span = documents.questions, documents.tokens.shape[1]
+    at = questions.document.astype(np.int64) * span + questions.query
+    answers, answer = np.unique(at, return_inverse=True)
+    document, query = np.divmod(answers, span)
+    slot = np.arange(len(answers)) - np.searchsorted(document, document)
+    places, masks = (np.zeros((len(documents.tokens), int(slot.max(initial=0)) + 1), np.int32) for _ in range(2))
+    places[document, slot] = query
+    masks[document, slot] = np.bincount(answer, 2.0**questions.bit, len(answers))
+    return places, masks, slot[answer]
+
+
+@functools.partial(jax.jit, static_argnames=("model", "replica_map"))
+def of_windows(model: ModelConfig, replica_map: str, params, bits_VJ, tokens_NBT1, length_NB, places_NBQ, masks_NBQ):
+    """(R, N, B, Q, J + 2); see `_of_replica`."""
+    one_replica = functools.partial(_of_replica, model, bits_VJ, (tokens_NBT1, length_NB, places_NBQ, masks_NBQ))
+    return over_replicas(one_replica, replica_map)(params)
+
+
+@functools.partial(jax.jit, static_argnames="model")
+def _own_answers(model: ModelConfig, count, params, bits_VJ, tokens_RNBT1, length_RNB, places_RNBQ, masks_RNBQ):
+    """(R, N, B, Q, J + 2) of the first `count` replicas, each on a text of its own; see `_of_replica`."""
+
+    def one(params, *batches):
+        return _of_replica(model, bits_VJ, batches, params)
+
+    return over_first_replicas(one, count, params, tokens_RNBT1, length_RNB, places_RNBQ, masks_RNBQ)
+
+
+def _of_replica(model: ModelConfig, bits_VJ, batches, params):
+    """(N, B, Q, J + 2) in nats: -log of the probability that bit j of the answer predicted at each place is right, for
+    each j; that all bits of its mask are; that the answer is."""
+    index_1T, num_bits = jnp.arange(model.seq_len)[None], bits_VJ.shape[1]
+    weights_1J = 2 ** jnp.arange(num_bits)[None]
+    has_V = jnp.sum((bits_VJ >= 0) * weights_1J, axis=1)  # which bits an answer has: 0 for other words
+    code_V = jnp.sum((bits_VJ == 1) * weights_1J, axis=1)
+
+    def one_batch(batch):
+        tokens_BT1, length_B, places_BQ, masks_BQ = batch
+        tokens_BT1 = tokens_BT1.astype(jnp.int32)
+        segments_BT = (index_1T < length_B[:, None]).astype(jnp.int32)
+        logits_BTV, _ = Transformer(model).apply({"params": params}, tokens_BT1[:, :-1], segments_BT)
+        logits_BQV = jnp.take_along_axis(logits_BTV, places_BQ[:, :, None], axis=1)
+        log_p_BQV = jax.nn.log_softmax(logits_BQV)
+        target_BQ = jnp.take_along_axis(tokens_BT1[:, 1:], places_BQ, axis=1)
+        differ_BQV = code_V[None, None] ^ code_V[target_BQ][:, :, None]
+        answers_BQV = (has_V[None, None] == has_V[target_BQ][:, :, None]) & (has_V > 0)[None, None]
+
+        def right(mask_BQ):
+            agree_BQV = answers_BQV & (differ_BQV & mask_BQ[:, :, None] == 0)
+            return -jax.nn.logsumexp(log_p_BQV, axis=2, where=agree_BQV)
+
+        every = jnp.full_like(masks_BQ, -1)
+        one_bit = [jnp.full_like(masks_BQ, 2**bit) for bit in range(num_bits)]
+        return jnp.stack([right(mask_BQ) for mask_BQ in (*one_bit, masks_BQ, every)], axis=-1)
+
+    return jax.lax.map(one_batch, batches)

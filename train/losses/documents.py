@@ -1,0 +1,97 @@
+"""Per-document loss of every replica of a pack.
+
+Dimension key: R replica, N batch of a dispatch, B window, T position.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mha.transformer import ModelConfig
+from train.config import EvalConfig
+from train.data.corpora import Corpus, eval_windows
+from train.losses import masked
+from train.losses.token_loss import token_losses
+from train.replica_axis import over_replicas
+from train.run.packs import Pack
+
+BATCHES_PER_DISPATCH = 8
+
+
+@functools.partial(jax.jit, static_argnames=("model", "replica_map"))
+def _window_losses(model: ModelConfig, replica_map: str, params, tokens_NBT1, length_NB, first_NB, last_NB):
+    """Summed loss (R, N, B) in nats of the targets first <= t < last of each window."""
+    index_T = jnp.arange(model.seq_len)
+
+    def one_replica(params):
+        def one_batch(batch):
+            tokens_BT1, length_B, first_B, last_B = batch
+            segments_BT = (index_T[None] < length_B[:, None]).astype(jnp.int32)
+            losses_BT = token_losses(model, params, tokens_BT1.astype(jnp.int32), segments_BT)
+            counted_BT = (index_T[None] >= first_B[:, None]) & (index_T[None] < last_B[:, None])
+            return jnp.sum(jnp.where(counted_BT, losses_BT, 0), axis=1)
+
+        return jax.lax.map(one_batch, (tokens_NBT1, length_NB, first_NB, last_NB))
+
+    return over_replicas(one_replica, replica_map)(params)
+
+
+@functools.partial(jax.jit, static_argnames=("model", "replica_map"))
+def _masked_window_losses(
+    model: ModelConfig, replica_map: str, params, tokens_NBT, length_NB, first_NB, last_NB, number_NB
+):
+    """As `_window_losses`, each target hidden in one of masked.ROUNDS passes; the windows are of model.seq_len tokens,
+    target t is token t + 1."""
+    index_1T = jnp.arange(model.seq_len)[None]
+
+    def one_replica(params):
+        def one_batch(batch):
+            tokens_BT, length_B, first_B, last_B, number_B = batch
+            tokens_BT = tokens_BT.astype(jnp.int32)
+            segments_BT = (index_1T <= length_B[:, None]).astype(jnp.int32)
+            round_BT = masked.round_of(number_B, model.seq_len - 1)
+            round_BT = jnp.pad(round_BT, ((0, 0), (1, 0)), constant_values=-1)
+            counted_BT = (index_1T > first_B[:, None]) & (index_1T <= last_B[:, None])
+
+            def one_round(number):
+                hidden_BT = round_BT == number
+                losses_BT = masked.losses(model, params, tokens_BT, segments_BT, hidden_BT)
+                return jnp.sum(jnp.where(counted_BT & hidden_BT, losses_BT, 0), axis=1)
+
+            return jnp.sum(jax.lax.map(one_round, jnp.arange(masked.ROUNDS)), axis=0)
+
+        return jax.lax.map(one_batch, (tokens_NBT, length_NB, first_NB, last_NB, number_NB))
+
+    return over_replicas(one_replica, replica_map)(params)
+
+
+def document_losses(pack: Pack, params: dict, corpus: Corpus, split: str, config: EvalConfig) -> np.ndarray:
+    """Summed loss in nats, float64 (R, documents of the split): each byte of each document counted once.
+
+    Windows are corpora.eval_windows with `config.stride` (0: seq_len); the last batch is padded with windows that count
+    nothing. A model that is not causal tells each token while it and others of the window (masked.ROUNDS) are hidden;
+    its windows hold one target less, since BOS is one of their tokens.
+    """
+    seq_len = pack.model.seq_len if pack.model.causal else pack.model.seq_len - 1
+    windows = eval_windows(corpus, split, seq_len, min(config.stride or seq_len, seq_len))
+    a_dispatch = BATCHES_PER_DISPATCH * config.batch_size
+    count = len(windows.document)
+    columns = [windows.tokens, windows.length, windows.first, windows.last]
+    if not pack.model.causal:
+        columns.append(np.arange(count, dtype=np.int32))
+    padding = -count % a_dispatch
+    shape = (-1, BATCHES_PER_DISPATCH, config.batch_size)
+    arrays = [
+        np.pad(array, [(0, padding)] + [(0, 0)] * (array.ndim - 1)).reshape(*shape, *array.shape[1:])
+        for array in columns
+    ]
+    window_losses = _window_losses if pack.model.causal else _masked_window_losses
+    sums = [
+        np.asarray(window_losses(pack.model, pack.replica_map, params, *chunk)).reshape(len(pack.replicas), -1)
+        for chunk in zip(*arrays, strict=True)
+    ]
+    flat = np.concatenate(sums, axis=1)[:, :count].astype(np.float64)
+    first, last = corpus.splits[split]
+    return np.stack([np.bincount(windows.document - first, row, last - first) for row in flat])

@@ -1,0 +1,173 @@
+"""--mode=data: what a study would train on: documents, labels, floors, shortcuts, splits, fingerprint; of a study of
+doses the language of each dose."""
+
+import re
+import tempfile
+
+import numpy as np
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from train import grid
+from train.config import DataConfig, StudyConfig
+from train.data import corpora, gold, sources
+from train.data.bpe import Bpe
+from train.data.corpora import Corpus
+from train.data.relations import parse, shortcuts
+from train.data.relations.language import Language
+from train.study import dose_study, draw, until
+
+DOCUMENTS = 3
+DOCUMENTS_OF_A_DOSE = 2
+WORDS = 40  # of a text that are shown
+
+
+def show(console: Console, config: StudyConfig) -> None:
+    """Prints it all; nothing is kept on disk.
+
+    Raises:
+      InputError: the source cannot be had, or the study of doses cannot be (train.study.dose_study.check).
+    """
+    if config.dose.relations:
+        _show_doses(console, config)
+    else:
+        _show_corpus(console, config.data)
+
+
+def _show_corpus(console: Console, config: DataConfig) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        corpus = corpora.write_corpus(config, folder)
+        _documents(console, config, corpus)
+        if config.source == "relations":
+            _relations(console, parse.language(config), config.language_seed)
+        _splits(console, config, corpus)
+        for note in corpus.notes:
+            console.print(note, highlight=False, markup=False)
+        _cut(console, config, corpus)
+        console.print(f"Fingerprint: {corpus.fingerprint}", highlight=False, soft_wrap=True)
+
+
+def _documents(console: Console, config: DataConfig, corpus: Corpus) -> None:
+    first, last = corpus.splits["tune"]
+    for document in range(first, min(first + DOCUMENTS, last)):
+        console.print(Text(f"Document {corpus.names[document]}, {corpus.num_tokens[document]:,} tokens", "bold"))
+        tokens = np.asarray(corpus.tokens[corpus.offsets[document] : corpus.offsets[document + 1]])
+        if config.source == "relations":
+            words, ends = _language_words(parse.language(config), tokens)
+            word_of = np.arange(len(tokens))
+        else:
+            words, word_of = _text_words(corpus, tokens[1:])
+            words, ends = words[:WORDS], frozenset()
+        rows = set()
+        if corpus.gold:
+            mine = corpus.gold.links.document == document
+            query, key, relation = (column[mine] for column in corpus.gold.links[1:])
+            rows = set(zip(word_of[query].tolist(), word_of[key].tolist(), relation.tolist(), strict=True))
+        shown = [row for row in rows if row[0] != row[1] and max(row[:2]) < len(words)]
+        draw.document(console, words, shown, corpus.gold.relations if corpus.gold else (), ends)
+        console.print()
+
+
+def _show_doses(console: Console, config: StudyConfig) -> None:
+    """Every dose in the language of the first judged seed; no corpus, since runs draw their own documents."""
+    dose_study.check(config, grid.cells_of(config, sources.vocab_size(config.data)))
+    seed, rows = config.grid.init_seeds[0], parse.rows(config.data)
+    for dose in config.dose.relations:
+        spoken = parse.spoken(config.data, dose, seed)
+        looked_at = until.looked_at(config, dose, "test", seed)
+        console.print(
+            Text(f"Dose {dose}, seed {seed} (row {seed % rows} of {rows}): {', '.join(spoken.relations)}", "bold")
+        )
+        for document, tokens in enumerate(looked_at.tokens[:DOCUMENTS_OF_A_DOSE]):
+            words, ends = _language_words(spoken, tokens)
+            mine = looked_at.links.document == document
+            links = zip(*(column[mine].tolist() for column in looked_at.links[1:]), strict=True)
+            draw.document(console, words, links, spoken.relations, ends)
+            console.print()
+        _relations(console, spoken, seed)
+    held, batch = config.dose.documents, config.train.batch_size
+    console.print(
+        f"A token is a word of the language, of {len(spoken.vocabulary):,}; a document has {spoken.length}. Every run "
+        f"reads the language of its own seed, whose remainder by {rows} chooses its relations. Of each language "
+        f"{held:,} documents are held out for the looks of tune and {held:,} for those of test; training draws new "
+        f"ones without end, {batch:,} a step, {batch * config.train.steps:,} for a run of {config.train.steps:,} "
+        f"steps, and none comes twice.",
+        highlight=False,
+    )
+
+
+def _language_words(spoken: Language, tokens: np.ndarray) -> tuple[list[str], set[int]]:
+    """The words, and those that end a row (answers)."""
+    ends = set(np.flatnonzero(spoken.vocabulary.answer_bits[tokens, 0] >= 0).tolist())
+    return [spoken.vocabulary.words[token] for token in tokens], ends
+
+
+def _text_words(corpus: Corpus, tokens: np.ndarray) -> tuple[list[str], np.ndarray]:
+    """What stands between blanks, and the word of BOS (none: the number of words) and of each token, by its last
+    byte."""
+    if corpus.tokenizer:
+        bpe = Bpe(corpus.tokenizer)
+        text, ends = bpe.decode(tokens).encode(), bpe.ends(tokens)
+    else:
+        text, ends = bytes(tokens.astype(np.uint8)), np.arange(1, len(tokens) + 1)
+    found = list(re.finditer(rb"\S+", text))
+    word_of = np.searchsorted([match.end() for match in found], ends - 1, side="right")
+    return [match[0].decode(errors="replace") for match in found], np.concatenate([[len(found)], word_of])
+
+
+def _relations(console: Console, spoken: Language, seed: int) -> None:
+    found = shortcuts.table(spoken, seed)
+    console.print(
+        f"Floor, and rules that need no relation, in nats a bit with the share they get right, over "
+        f"{shortcuts.TOKENS:,} tokens (* the relation itself; the best shortcut stands out):",
+        highlight=False,
+    )
+    shown = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name in ("", "share", "floor", *(rule.rule for rule in found[0].shortcuts)):
+        shown.add_column(name, justify="right")
+    for relation in found:
+        cells = []
+        for rule in relation.shortcuts:
+            text = f"{_short(rule.loss)}*" if rule.is_relation else f"{_short(rule.loss)} {rule.right:.0%}"
+            cells.append(Text(text, "bold green" if rule == relation.best else ""))
+        shown.add_row(relation.name, f"{relation.share:.0%}", _short(relation.floor), *cells)
+    console.print(shown)
+
+
+def _short(value: float) -> str:
+    return f"{value:.3f}".removeprefix("0")
+
+
+def _cut(console: Console, config: DataConfig, corpus: Corpus) -> None:
+    """How many links the windows of evaluation cut."""
+    if corpus.gold is None:
+        return
+    for split in ("tune", "test"):
+        first, last = corpus.splits[split]
+        document = corpus.gold.links.document
+        total = int(((document >= first) & (document < last)).sum())
+        kept = len(gold.in_windows(corpus.gold.links, corpora.eval_windows(corpus, split, config.seq_len))[0])
+        console.print(
+            f"{split}: {total:,} links; {total - kept:,} dropped, since a window of {config.seq_len} tokens does not "
+            f"hold both ends with what follows.",
+            highlight=False,
+        )
+
+
+def _splits(console: Console, config: DataConfig, corpus: Corpus) -> None:
+    shown = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name in ("split", "documents", "tokens", f"windows of {config.seq_len}"):
+        shown.add_column(name, justify="left" if name == "split" else "right")
+    for split, (first, last) in corpus.splits.items():
+        tokens = int(np.diff(corpus.offsets_of(split)).sum()) - (last - first)
+        windows = corpus.num_windows(split, config.seq_len)
+        shown.add_row(split, f"{last - first:,}", f"{tokens:,}", f"{windows:,}")
+    console.print(shown)
+    unit = "record of the source" if corpus.unit == "document" else "block of one"
+    console.print(
+        f"{corpus.source}: a token is a {corpus.token}, of {corpus.vocab_size:,}; a document is a {unit}.",
+        highlight=False,
+        markup=False,
+    )

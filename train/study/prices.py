@@ -1,0 +1,140 @@
+"""What a step costs in time and memory, cell against cell, in processes of their own with nothing else running.
+
+A launch is the unit: it times every cell on every attention path, in random order, so that what a process brings along
+(memory layout, the processor's clock) meets all of them alike. `python -m train.study.prices WORKDIR LAUNCH CELL...` is
+one.
+"""
+
+import dataclasses
+import os
+import pathlib
+import random
+import statistics
+import subprocess
+import sys
+import threading
+import time
+
+from train.files import write_json
+from train.hosts import xla_flags
+from train.workdir import PRICES, Workdir, read_measured
+
+PATHS = ("auto", "reference")  # the dispatcher's choice, and plain attention
+ROUNDS = 5
+SECONDS = 0.05  # aimed at for one measurement of the fastest program
+MIN_STEPS = 4  # in a measurement
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+def measure(study, names: tuple[str, ...], launches: int) -> bool:
+    """Writes prices/launch_<i>.json for every launch that has not timed exactly the cells `names`; False where one
+    failed, and those after it were left."""
+    if not names:
+        return True
+    study.progress.expect(1)
+    for launch in range(launches):
+        path = study.workdir.price(launch)
+        found = read_measured(path, PRICES)
+        if found and sorted({row["cell"] for row in found["rows"]}) == sorted(names):
+            continue
+        study.progress.begin("price", f"launch {launch + 1} of {launches}, {len(names)} cells on two paths")
+        command = [sys.executable, "-m", "train.study.prices", str(study.workdir.path.resolve()), str(launch), *names]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+        process = subprocess.Popen(command, cwd=ROOT, **pipes)
+        said = _wait(process, study.stop)
+        if said:
+            study.progress.end("price", "failed", said)
+            return False
+    study.progress.end("price", "done", "")
+    return True
+
+
+def _wait(process: subprocess.Popen, stop) -> str:
+    """Waits for a launch; one that must stop leaves no process behind. Returns why it failed, '' if it did not."""
+    try:
+        while process.poll() is None:
+            stop.check()
+            time.sleep(0.05)
+    finally:
+        if process.poll() is None:
+            process.kill()
+        said = process.communicate()[1].decode(errors="replace")
+    stop.check()  # a signal to the whole group ends the launch too
+    return f"a launch that times steps ended with code {process.returncode}: {said[-500:]}" * bool(process.returncode)
+
+
+def _end_with_parent() -> None:
+    """The end of standard input is the end of the parent: no launch may go on beside those of the rerun."""
+
+    def read():
+        while os.read(0, 1):
+            pass
+        os._exit(1)
+
+    threading.Thread(target=read, daemon=True).start()
+
+
+def main(workdir: Workdir, launch: int, names: list[str]) -> None:
+    """One launch: for each cell and path the median step time of a replica, and the bytes of a program for it alone."""
+    import jax
+
+    from train import grid
+    from train.config import freeze
+    from train.data import corpora, sources
+    from train.hosts import compile_cache, memory
+    from train.run import packs
+    from train.run.program import STEPS_PER_DISPATCH, Program
+
+    compile_cache.use(lambda text: None)
+    config = freeze(workdir.record()["config"])
+    jax.config.update("jax_enable_x64", config.model.dtype == "float64")
+    corpus = corpora.open_corpus(workdir.data)
+    cells = {cell.name: cell for cell in grid.cells_of(config, sources.vocab_size(config.data))}
+    programs, states = {}, {}
+    for name in names:
+        cell = cells[name]
+        for path in PATHS:
+            model = dataclasses.replace(cell.model, attention=path)
+            model, replica_map = packs.resolve(dataclasses.replace(cell, model=model), config)
+            pack = packs.Pack(0, model, cell.replicas[:1], replica_map, packs.environment(config), rows=1)
+            before = [program for (other, _), program in programs.items() if other == name]
+            try:
+                program = Program(pack, config, corpus, before)
+                states[name, path] = jax.block_until_ready(program.init())
+            except memory.OutOfMemory:  # plain attention may not fit where the fast path does; the row is left out
+                continue
+            programs[name, path] = program
+
+    def seconds_a_step(key, count: int) -> float:
+        began = time.perf_counter()
+        states[key], metrics = programs[key].run(states[key], 0, count)
+        jax.block_until_ready(metrics)
+        return (time.perf_counter() - began) / count
+
+    for key in programs:  # the first dispatch of a program is not like the others
+        seconds_a_step(key, 1)
+    # One number of steps for all, since each dispatch has a cost of its own.
+    count = max(MIN_STEPS, min(STEPS_PER_DISPATCH, round(SECONDS / min(seconds_a_step(key, 1) for key in programs))))
+    taken, order, draw = {key: [] for key in programs}, list(programs), random.Random(launch)
+    for _ in range(ROUNDS):
+        draw.shuffle(order)
+        for key in order:
+            taken[key].append(seconds_a_step(key, count))
+    rows = [
+        {
+            "launch": launch,
+            "cell": name,
+            "path": path,
+            "attention": programs[name, path].pack.model.attention,
+            "step_ms": 1e3 * statistics.median(taken[name, path]),
+            "memory_bytes": programs[name, path].bytes,
+        }
+        for name, path in programs
+    ]
+    write_json(workdir.price(launch), {"rows": rows, "device": jax.devices()[0].device_kind})
+
+
+if __name__ == "__main__":
+    _end_with_parent()
+    xla_flags.use()
+    main(Workdir(pathlib.Path(sys.argv[1])), int(sys.argv[2]), sys.argv[3:])

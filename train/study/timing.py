@@ -1,0 +1,80 @@
+"""Step times, measured with nothing beside them, in a process like those that trained the cells."""
+
+import statistics
+import time
+
+import jax
+
+from train.files import write_json
+from train.grid import Cell
+from train.hosts import slots
+from train.run.packs import from_json
+from train.run.program import Program
+from train.workdir import TIMING, read_measured
+
+ROUNDS = 3
+SECONDS = 0.15  # aimed at for one measurement
+
+
+def lacking(study, cells: tuple[Cell, ...]) -> tuple[Cell, ...]:
+    """The trained cells without a timing.json from a process of as many cores as cells are timed in now."""
+    threads = slots.threads_in_slot(jax.default_backend()) if study.workers else slots.threads()
+
+    def timed(cell: Cell) -> bool:
+        return read_measured(study.workdir.cell(cell.name).timing, TIMING).get("threads") == threads
+
+    return tuple(cell for cell in cells if _first_pack(study, cell) and not timed(cell))
+
+
+def _first_pack(study, cell: Cell) -> dict | None:
+    """The record of the cell's first pack, if it is trained."""
+    records = study.workdir.cell(cell.name).packs()
+    return records[0] if records and records[0]["trained"] is not None else None
+
+
+def measure(study, cells: tuple[Cell, ...]) -> None:
+    """Writes timing.json of each of `cells`, all trained: the median step time of one replica over ROUNDS, the cells
+    taken in turn so that a machine's drift meets all of them.
+
+    Args:
+      study: a train.study.launch.Study; what it has compiled is not compiled again.
+    """
+    programs, states = {}, {}
+    for cell in cells:
+        study.progress.begin(cell.name, "preparing the timing pass")
+        pack = from_json(_first_pack(study, cell))
+        program = study.programs.get((cell.name, 0))
+        program = program or study.stop.wait_for(lambda p=pack: Program(p, study.config, study.corpus))
+        programs[cell.name] = program
+        # On the host, since the states of all cells together may not fit the device.
+        states[cell.name] = study.stop.wait_for(lambda p=program: jax.device_get(p.init()))
+    study.progress.begin("all cells", "timing steps, one cell at a time")
+    counts = dict.fromkeys(programs, 1)
+    taken = {name: [] for name in programs}
+    for round_ in range(-1, ROUNDS + 1):  # the first dispatch of a program is not like the others
+        for name, program in programs.items():
+            study.stop.check()
+            state = jax.tree.map(
+                lambda leaf, like: jax.device_put(leaf, like.sharding), states[name], program.abstract_state
+            )
+            jax.block_until_ready(state)
+            began = time.perf_counter()
+            state, metrics = program.run(state, 0, counts[name])
+            jax.block_until_ready(metrics)
+            seconds = (time.perf_counter() - began) / counts[name] / len(program.pack.replicas)
+            if round_ <= 0:
+                counts[name] = max(1, min(16, round(SECONDS / (seconds * len(program.pack.replicas)))))
+            else:
+                taken[name].append(seconds)
+    for name, program in programs.items():
+        step_seconds = statistics.median(taken[name])
+        tokens = program.batch_size * program.seq_len
+        timing = {
+            "step_ms": 1e3 * step_seconds,
+            "tokens_per_second": tokens / step_seconds,
+            "peak_memory_bytes": program.bytes,
+            "replicas_per_program": len(program.pack.replicas),
+            "rounds": ROUNDS,
+            "threads": slots.threads(),
+        }
+        write_json(study.workdir.cell(name).timing, timing)
