@@ -24,6 +24,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from train import config_file
+from train.asked import Asked
 from train.config import InputError, check_field, freeze, nearest, wrong_type
 from train.hosts import slots, xla_flags
 from train.hosts.preemption import Notice, Preempted
@@ -31,13 +32,13 @@ from train.hosts.preemption import Notice, Preempted
 HERE = pathlib.Path(__file__).resolve().parent
 MODES = ("study", "train", "eval", "report", "status", "data")
 FROM_WORKDIR = ("eval", "report", "status")
-NAMES = ("config", "workdir", "mode", "cells", "arms", "launcher", "workers", "help")
+NAMES = ("config", "workdir", "mode", "cells", "arms", "measure", "launcher", "workers", "help")
 WORKER = (sys.executable, str(HERE / "main.py"), "worker")  # what starts one
 DONE, FAULT, BAD_INPUT, SOME_CELL_FAILED, RUN_AGAIN = 0, 1, 2, 3, 75
 
 
-def parse(argv: list[str]) -> tuple[dict, str, pathlib.Path, list[str], list[str], slots.Launcher]:
-    """(config, mode, workdir, cells, arms, launcher) of a command line.
+def parse(argv: list[str]) -> tuple[dict, pathlib.Path, Asked]:
+    """Config, workdir and what is asked of it, of a command line.
 
     Raises:
       InputError: an unknown flag, mode or field, a value of the wrong type, a config that does not load, or a stray
@@ -55,6 +56,7 @@ def parse(argv: list[str]) -> tuple[dict, str, pathlib.Path, list[str], list[str
     flags.DEFINE_string("mode", "study", "what to do; study = train, eval and report", flag_values=found)
     flags.DEFINE_list("cells", None, "only these, such as d064_h001,d064_h008; default all", flag_values=found)
     flags.DEFINE_list("arms", [], "workdirs of other studies that the verdicts cite", flag_values=found)
+    flags.DEFINE_list("measure", [], "only these measurements; default those of every study", flag_values=found)
     flags.DEFINE_string("launcher", "", "here or processes; default as begun, or what is faster", flag_values=found)
     flags.DEFINE_integer("workers", 0, "processes side by side; default one a slot", flag_values=found)
     try:
@@ -88,7 +90,9 @@ def parse(argv: list[str]) -> tuple[dict, str, pathlib.Path, list[str], list[str
     if found["workers"].present and found.workers < 1:
         raise InputError(f"--workers={found.workers} must be at least 1; leave it out for one worker a core or GPU.")
     launcher = slots.Launcher(found.launcher, found.workers, WORKER)
-    return found.config.to_dict(), found.mode, pathlib.Path(found.workdir), found.cells or [], found.arms, launcher
+    names, arms, measure = (tuple(words or ()) for words in (found.cells, found.arms, found.measure))
+    asked = Asked(found.mode, names, arms, measure, launcher)
+    return found.config.to_dict(), pathlib.Path(found.workdir), asked
 
 
 def _config_flag(argv: list[str]) -> tuple[str | None, list[str]]:
@@ -112,34 +116,6 @@ def _illegal(said: str) -> str:
     return f"--workers={workers[1]} must be a whole number, such as --workers=2." if workers else f"{said.rstrip('.')}."
 
 
-def _evaluation():
-    """What a study calls of eval/ (train.study.order.Evaluation)."""
-    from eval import summary, tables
-    from eval.judge import arms as arms_beside
-    from eval.judge import claims, dose, dose_secondary, verdicts
-    from eval.report import dose_page, page
-    from train.losses import answers, documents
-    from train.study import order
-
-    return order.Evaluation(
-        document_losses=documents.document_losses,
-        prospect=claims.prospect,
-        evaluate_pack=tables.evaluate_pack,
-        write_tables=tables.write_tables,
-        load_arms=arms_beside.load,
-        load_secondary=dose_secondary.load,
-        cells_to_price=verdicts.cells_to_price,
-        write_verdicts=verdicts.write,
-        write_report=page.write,
-        excess_of=answers.excess_of,
-        asks_for_hand_built=dose.asks_for_hand_built,
-        write_dose=dose_page.write_all,
-        show_cells=summary.show_cells,
-        show_verdicts=summary.show_verdicts,
-        show_status=summary.show_status,
-    )
-
-
 def _work(workdir: str, slot: str, platform: str) -> int:
     """A worker of a study, started by another process of it (train/hosts/workers.py)."""
     slots.take(int(slot), platform)
@@ -147,11 +123,10 @@ def _work(workdir: str, slot: str, platform: str) -> int:
     with stop.installed():
         try:
             with stop.at_once():
-                evaluation = _evaluation()
-                from train.hosts import worker
+                from eval import study
         except Preempted:
             return RUN_AGAIN
-        return worker.main(workdir, evaluation, stop)
+        return study.work(workdir, stop)
 
 
 def leave(code: int) -> NoReturn:
@@ -172,14 +147,12 @@ def main(argv: list[str]) -> int:
     try:
         with stop.installed():
             with stop.at_once():  # imports take seconds
-                config, mode, workdir, cells, arms, launcher = parse(argv)
+                config, workdir, asked = parse(argv)
                 frozen = freeze(config)
-                if launcher.name == "processes":
+                if asked.launcher.name == "processes":
                     slots.leave_gpus_to_workers()
-                from train.study import order
-
-                evaluation = _evaluation()
-            return order.run(frozen, mode, workdir, cells, arms, evaluation, stop, launcher)
+                from eval import study
+            return study.run(frozen, workdir, asked, stop)
     except InputError as error:
         print(f"Error: {error}", file=sys.stderr)
         return BAD_INPUT

@@ -1,96 +1,99 @@
 """The runs of a study of doses (claim C4): results/dose.csv, and the looks that were taken at their losses."""
 
-import functools
 import math
 
-import numpy as np
 import pandas as pd
 
-from train import files
+from eval import measurements
+from eval.measure.relations import RELATIONAL
+from train import files, grid
 from train.config import StudyConfig
-from train.data.relations import parse, shortcuts
-from train.data.relations.language import Language
-from train.grid import Cell
-from train.run import starts
-from train.study import dose_study
-from train.workdir import Workdir
+from train.data.relations import doses
+from train.grid import Cell, Replica
+from train.run import metrics, packs, starts
+from train.workdir import CellFolder, Workdir
 
-FRESH, STAGES = dose_study.FRESH, dose_study.STAGES
+TUNE, FRESH = "tune", "fresh"
+STAGES = (TUNE, FRESH, *starts.KNOWN)
 
 
-def looks(workdir: Workdir, name: str, stage: str) -> list[dict]:
+def stage_of(replica: Replica, config: StudyConfig) -> str:
+    """`tune`, `fresh`, or of fresh seeds the start that is not as drawn."""
+    if replica.start != grid.DRAWN:
+        return replica.start
+    return TUNE if grid.chooses(replica, config) else FRESH
+
+
+def runs(folder: CellFolder, config: StudyConfig) -> list[tuple[str, Replica, dict]]:
+    """Stage, replica and outcome of every run that has ended."""
+    return [
+        (stage_of(replica, config), replica, outcome)
+        for record in folder.packs()
+        if record["trained"] is not None
+        for replica, outcome in zip(packs.from_json(record).replicas, record["trained"]["outcomes"], strict=True)
+    ]
+
+
+def looks(workdir: Workdir, name: str, stage: str, config: StudyConfig) -> list[dict]:
     """Every look at the runs of a stage of the cell `name`, such as d064_h001_r6: `step`, `replica`, `loss` and, by
     name, `relations`, in nats a bit above the floor."""
-    return dose_study.looks(workdir.cell(name), stage)
+    folder = workdir.cell(name)
+    mine = {replica.name for of, replica, _ in runs(folder, config) if of == stage}
+    return [line for line in metrics.read(folder.looks) if line["replica"] in mine]
 
 
 def write_table(workdir: Workdir, cells: tuple[Cell, ...], config: StudyConfig) -> pd.DataFrame:
-    """Writes results/dose.csv and .parquet, a row a run, and returns them; empty before any stage is done.
+    """Writes results/dose.csv and .parquet, a row a run, and returns them; empty before any run has ended.
 
     `loss` is the relational loss above its floor where the run stopped, `worst` the largest of all looks, in nats a
     bit; `shortcut` what the best rules leave that are not the relations themselves, each bit guessed on its own, and
-    `query_alone`, of runs without attention, what the best rule leaves which sees the query alone.
+    `query_alone`, of runs without attention, what the best rule leaves which sees the query alone: both as
+    eval/measure/relations.py found them, missing before that.
     """
     rows = []
     for cell in cells:
-        for dose in config.dose.relations:
-            folder = workdir.cell(dose_study.name_of(cell, dose))
-            for stage in STAGES:
-                done = dose_study.outcomes(folder, stage)
-                worst = _worst(looks(workdir, dose_study.name_of(cell, dose), stage)) if done else {}
-                for run in done or ():
-                    spoken = parse.spoken(config.data, dose, run.replica.data_seed)
-                    rows.append(
-                        {
-                            "cell": cell.name,
-                            "d_model": cell.model.d_model,
-                            "num_heads": cell.model.num_heads,
-                            "d_k": cell.model.d_k,
-                            "num_layers": cell.model.num_layers,
-                            "relations": dose,
-                            "names": " ".join(spoken.relations),
-                            "stage": stage,
-                            "learning_rate": run.replica.learning_rate,
-                            "seed": run.replica.init_seed,
-                            "steps": run.steps,
-                            "outcome": run.why,
-                            "loss": run.loss,
-                            "worst": worst.get(run.replica.name, math.nan),
-                            "shortcut": _shortcut(spoken),
-                            "query_alone": _query_alone(spoken) if stage == starts.NO_ATTENTION else math.nan,
-                        }
-                    )
+        folder = workdir.cell(cell.name)
+        worst, shortcuts = _worst(metrics.read(folder.looks)), _shortcuts(folder)
+        for stage, replica, outcome in sorted(runs(folder, config), key=lambda run: STAGES.index(run[0])):
+            shortcut, query_alone = shortcuts.get(replica.name, (math.nan, math.nan))
+            rows.append(
+                {
+                    "cell": cell.shape,
+                    "d_model": cell.model.d_model,
+                    "num_heads": cell.model.num_heads,
+                    "d_k": cell.model.d_k,
+                    "num_layers": cell.model.num_layers,
+                    "relations": cell.dose,
+                    "names": " ".join(doses.spoken(config.data, cell.dose, replica.data_seed).relations),
+                    "stage": stage,
+                    "learning_rate": replica.learning_rate,
+                    "seed": replica.init_seed,
+                    "steps": outcome["steps"],
+                    "outcome": outcome["why"],
+                    "loss": outcome["loss"],
+                    "worst": worst.get(replica.name, math.nan),
+                    "shortcut": shortcut,
+                    "query_alone": query_alone if stage == starts.NO_ATTENTION else math.nan,
+                }
+            )
     table = pd.DataFrame(rows)
-    if len(table):
-        for suffix in ("csv", "parquet"):
-            files.write_table(workdir.results / f"dose.{suffix}", table)
+    for suffix in ("csv", "parquet") if len(table) else ():
+        files.write_table(workdir.results / f"dose.{suffix}", table)
     return table
 
 
 def _worst(lines: list[dict]) -> dict[str, float]:
     """The largest loss of each run; one that is not finite counts as chance."""
-    found: dict[str, float] = {}
+    worst: dict[str, float] = {}
     for line in lines:
         loss = math.log(2) if line["loss"] is None else line["loss"]
-        found[line["replica"]] = max(loss, found.get(line["replica"], loss))
-    return found
+        worst[line["replica"]] = max(loss, worst.get(line["replica"], loss))
+    return worst
 
 
-@functools.cache
-def _rules(spoken: Language) -> tuple[shortcuts.Relation, ...]:
-    """The shortcut table of a language, which many runs have in common."""
-    return tuple(shortcuts.table(spoken, 0))
-
-
-def _shortcut(spoken: Language) -> float:
-    """Nats a bit above the floor that the best shortcuts leave, each relation's on its own."""
-    return sum(relation.share * relation.best_excess for relation in _rules(spoken))
-
-
-def _query_alone(spoken: Language) -> float:
-    """Nats a bit above the floor that the best rule leaves which sees the query alone."""
-    found = _rules(spoken)
-    sizes = np.array([relation.share for relation in found])
-    return float(
-        sizes @ [rule.loss - each.floor for each in found for rule in each.shortcuts if rule.rule == "query alone"]
-    )
+def _shortcuts(folder: CellFolder) -> dict[str, tuple[float, float]]:
+    """Of each run that is measured, what the shortcuts of all its relations leave, and those that see the query
+    alone."""
+    rows = measurements.rows_of(folder, "relations")
+    rows = rows[rows.relation == RELATIONAL] if len(rows) else rows
+    return {row.replica: (row.shortcut, row.query_alone) for row in rows.itertuples()}

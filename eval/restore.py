@@ -1,16 +1,23 @@
-"""A trained cell from its checkpoint alone: the model, its weights, its replicas and the data split."""
+"""A trained cell from its checkpoint alone: the model, its weights, its replicas and what they read."""
 
 import dataclasses
+import functools
 import pathlib
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from mha.transformer import Transformer
-from train.config import InputError
+from train.config import InputError, StudyConfig, freeze
 from train.data import corpora
-from train.run import checkpoint, packs
+from train.run import checkpoint, feed, packs
 from train.run.packs import Pack
+
+
+class NotReproduced(Exception):
+    """A restored cell does not give the loss that was measured at the end of its training."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,20 +25,49 @@ class Restored:
     """What a checkpoint holds.
 
     Attributes:
+      cell: its name.
       pack: the model's shape, its replicas and the settings that they were trained with.
       params: weights, each leaf with the replica axis in front, in the order of `pack.replicas`.
       diverged_at: int (R,), the step at which a replica diverged, -1 if it did not.
       step: training steps done.
       config: the study's config as nested dicts.
-      corpus: the study's tokens and split, verified against the fingerprint in the checkpoint.
+      corpus: the study's tokens and split, verified against the fingerprint in the checkpoint; None where every seed
+        speaks a language of its own (train.data.relations.doses).
+      trained: what training recorded in packs.json at its end; None where nobody gave it.
     """
 
+    cell: str
     pack: Pack
     params: dict
     diverged_at: jax.Array
     step: int
     config: dict
-    corpus: corpora.Corpus
+    corpus: corpora.Corpus | None
+    trained: dict | None = None
+
+    @functools.cached_property
+    def study(self) -> StudyConfig:
+        return freeze(self.config)
+
+    def check(self, restored: np.ndarray, recorded: str, of: Callable[[dict], list[float]]) -> None:
+        """Compares losses of the restored replicas with those that training recorded.
+
+        Args:
+          recorded: what they are, in words.
+          of: them, of `trained`.
+
+        Raises:
+          NotReproduced: on the machine that trained it, any bit differs.
+        """
+        if self.trained is None or self.pack.environment != packs.environment(self.study):
+            return
+        wanted = of(self.trained)
+        if not np.array_equal(restored, wanted, equal_nan=True):  # a diverged replica's loss may be no number
+            raise NotReproduced(
+                f"{self.cell}: the restored checkpoint gives {recorded} {restored.tolist()} nats and training ended "
+                f"with {wanted}; they must agree in every bit, so a library computes otherwise than before: retrain in "
+                f"another --workdir."
+            )
 
 
 def restore(cell: pathlib.Path, pack: int = 0, corpus: corpora.Corpus | None = None) -> Restored:
@@ -41,7 +77,7 @@ def restore(cell: pathlib.Path, pack: int = 0, corpus: corpora.Corpus | None = N
       corpus: the workdir's corpus if it is open already; read from WORKDIR/data otherwise.
 
     Raises:
-      InputError: the corpus is not the one trained on.
+      InputError: the corpus, or a language, is not the one trained on.
       checkpoint.CorruptCheckpoint: there is no checkpoint, or the newest does not read back as it was written.
     """
     folder = pathlib.Path(cell) / "checkpoints" / f"pack_{pack}"
@@ -49,15 +85,18 @@ def restore(cell: pathlib.Path, pack: int = 0, corpus: corpora.Corpus | None = N
     if not steps:
         raise checkpoint.CorruptCheckpoint(f"{folder} holds no checkpoint.")
     description = checkpoint.describe(folder, steps[0])
-    corpus = corpus or corpora.open_corpus(pathlib.Path(cell).parent.parent / "data")
-    if corpus.fingerprint != description["data_fingerprint"]:
+    trained, config = packs.from_json(description["pack"]), description["config"]
+    if not trained.dose:
+        corpus = corpus or corpora.open_corpus(pathlib.Path(cell).parent.parent / "data")
+    fingerprint = feed.fingerprint(freeze(config), corpus)
+    if fingerprint != description["data_fingerprint"]:
         raise InputError(
             f"{folder} was trained on data {description['data_fingerprint'][:12]}, and the workdir holds "
-            f"{corpus.fingerprint[:12]}; restore the workdir's data folder."
+            f"{fingerprint[:12]}; restore the workdir's data folder."
         )
-    trained = packs.from_json(description["pack"])
     items = checkpoint.restore(folder, steps[0], _abstract(trained))
-    return Restored(trained, items["params"], items["replicas"]["diverged_at"], steps[0], description["config"], corpus)
+    name, diverged_at = pathlib.Path(cell).name, items["replicas"]["diverged_at"]
+    return Restored(name, trained, items["params"], diverged_at, steps[0], config, corpus)
 
 
 def _abstract(pack: Pack) -> dict:

@@ -1,131 +1,78 @@
-"""Evaluates restored cells and writes the tables in results/; docs/workdir.md explains their columns."""
+"""The tables in results/, from what is measured; docs/workdir.md explains their columns."""
 
 import math
 
 import numpy as np
 import pandas as pd
 
-from eval import restore
+from eval import doses, measurements
 from eval.judge import intervals
-from eval.measure import relations
+from eval.measurements import SPLITS
 from mha import budget
 from mha.transformer import ModelConfig
+from train import files, grid
 from train.config import StudyConfig
 from train.data.corpora import Corpus, bigram_loss, unigram_entropy
-from train.files import write_table
 from train.grid import Cell, Replica
-from train.losses import documents
 from train.run import packs
-from train.run.checkpoint import CorruptCheckpoint
 from train.run.metrics import read
 from train.study import tuning
-from train.workdir import TIMING, CellFolder, Workdir, read_measured, read_table
+from train.workdir import TIMING, CellFolder, Workdir, read_measured
 
-SPLITS = ("tune", "test")
+FLOOR, SHORTCUT = "floor", "best shortcut"  # rows of `excess` beside those of cells
 # Columns that a clock or an allocator fills; every other column of replicas.csv is the same in every run.
 MEASURED = ("step_ms", "tokens_per_second", "peak_memory_bytes", "compile_seconds")
-
-
-class NotReproduced(Exception):
-    """A restored cell does not give the loss that was measured at the end of its training."""
-
-
-def evaluate_pack(folder: CellFolder, index: int, trained: dict, config: StudyConfig, corpus: Corpus) -> pd.DataFrame:
-    """The loss of every document for each replica of a pack, from its restored checkpoint: of tune and test, or of tune
-    alone where all its runs are of tuning seeds, whose test losses nothing may depend on. Where the corpus has a floor
-    the losses by relation are written beside.
-
-    Args:
-      trained: what training recorded at its end.
-
-    Raises:
-      NotReproduced: on the machine that trained it, a restored tune loss differs from the recorded one in any bit.
-      CorruptCheckpoint: the last checkpoint is missing or not what was written.
-    """
-    restored = restore.restore(folder.path, index, corpus)
-    if restored.step != trained["step"]:
-        raise CorruptCheckpoint(
-            f"{folder.path} was trained to step {trained['step']}, its checkpoint is of {restored.step}."
-        )
-    frames, by_relation = [], []
-    only_tuning = all(stage_of(replica, config) == "tuning" for replica in restored.pack.replicas)
-    for split in SPLITS[:1] if only_tuning else SPLITS:
-        losses = documents.document_losses(restored.pack, restored.params, corpus, split, config.eval)
-        if split == "tune" and restored.pack.environment == packs.environment(config):
-            _check_reproduced(folder.path.name, losses.sum(axis=1), trained["tune_losses"])
-        frames.extend(_documents(restored.pack, corpus, split, losses))
-        if corpus.has_floor and restored.pack.model.causal:  # a floor is that of who sees the past alone
-            found = relations.losses(restored.pack, restored.params, corpus, split, config.eval, losses)
-            by_relation.append(found)
-    if by_relation:
-        write_table(folder.relations(index), pd.concat(by_relation, ignore_index=True))
-    return pd.concat(frames, ignore_index=True)
 
 
 def stage_of(replica: Replica, config: StudyConfig) -> str:
     """`tuning` for a run that only chooses, `fresh` for one that is only judged, `both` without tuning seeds."""
     if not config.grid.tuning_seeds:
         return "both"
-    return "tuning" if replica.init_seed in config.grid.tuning_seeds else "fresh"
+    return "tuning" if grid.chooses(replica, config) else "fresh"
 
 
-def _check_reproduced(name: str, restored: np.ndarray, trained: list[float]) -> None:
-    if not np.array_equal(restored, trained, equal_nan=True):  # a diverged replica's loss may be no number
-        raise NotReproduced(
-            f"{name}: the restored checkpoint gives summed tune losses {restored.tolist()} nats and training ended "
-            f"with {trained}; they must agree in every bit, so a library computes otherwise than before: retrain in "
-            f"another --workdir."
-        )
-
-
-def _documents(pack: packs.Pack, corpus: Corpus, split: str, losses: np.ndarray) -> list[pd.DataFrame]:
-    first, last = corpus.splits[split]
-    return [
-        pd.DataFrame(
-            {
-                "learning_rate": replica.learning_rate,
-                "init_seed": replica.init_seed,
-                "data_seed": replica.data_seed,
-                "split": split,
-                "document": corpus.names[first:last],
-                "tokens": corpus.num_tokens[first:last],
-                "bytes": corpus.num_bytes[first:last],
-                "loss_sum": row,
-            }
-        )
-        for replica, row in zip(pack.replicas, losses, strict=True)
-    ]
-
-
-def write_tables(workdir: Workdir, cells: tuple[Cell, ...], config: StudyConfig, corpus: Corpus) -> pd.DataFrame:
-    """Writes replicas and cells as CSV and Parquet, and documents as Parquet, from what is evaluated; returns the
-    cells, those alone that have a judged run at their chosen rate."""
-    documents, replicas, by_relation = [], [], []
+def write_tables(workdir: Workdir, cells: tuple[Cell, ...], config: StudyConfig, corpus: Corpus | None) -> pd.DataFrame:
+    """Writes results/ from all that is measured: a table a measurement, and replicas and cells, or of a study of doses
+    its runs, as CSV and Parquet; returns the last, of cells those alone that have a judged run at their chosen rate."""
+    tables = {name: measurements.merge(workdir, cells, name) for name in measurements.known()}
+    if corpus is None:
+        return doses.write_table(workdir, cells, config)
+    documents, replicas = tables["losses"], []
     for cell in cells:
         folder = workdir.cell(cell.name)
+        mine = documents[documents.cell == cell.name] if len(documents) else documents
         for record in folder.packs():
-            if record["trained"] is not None and folder.documents(record["index"]).exists():
-                found = read_table(folder.documents(record["index"]))
-                documents.append(found.assign(cell=cell.name))
-                replicas.extend(_replica_rows(cell, folder, record, found, config))
-                if folder.relations(record["index"]).exists():
-                    of_pack = read_table(folder.relations(record["index"]))
-                    by_relation.append(pd.DataFrame({"cell": cell.name, **of_pack}))
-    if not documents:
+            names = {replica.name for replica in packs.from_json(record).replicas}
+            of_pack = mine[mine.replica.isin(names)] if len(mine) else mine
+            if len(of_pack):
+                replicas.extend(_replica_rows(cell, folder, record, of_pack, config))
+    if not replicas:
         return pd.DataFrame()
     replicas = pd.DataFrame(replicas)
-    table = _cell_rows(replicas, tuning.read(config, workdir, cells, corpus), corpus)
-    write_table(workdir.results / "documents.parquet", pd.concat(documents, ignore_index=True))
-    every_relation = pd.DataFrame()
-    if by_relation:
-        every_relation = relations.beside_shortcuts(pd.concat(by_relation, ignore_index=True), config.data)
-    for name, frame in (("replicas", replicas), ("cells", table), ("relations", every_relation)):
+    table = _cell_rows(replicas, tuning.read(config, workdir, cells, tuning.by_loss(config, corpus)), corpus)
+    for name, frame in (("replicas", replicas), ("cells", table)):
         for path in (workdir.results / f"{name}.parquet", workdir.results / f"{name}.csv"):
             if frame.empty:
                 path.unlink(missing_ok=True)
             else:
-                write_table(path, frame)
+                files.write_table(path, frame)
     return table
+
+
+def excess(workdir: Workdir, table: pd.DataFrame) -> pd.DataFrame:
+    """Mean over the judged seeds of each cell in `table` at its chosen rate, on `test`: cell (rows) by relation
+    (columns), `excess` in nats a bit. Above the cells stand FLOOR, what none can do without, and SHORTCUT, what the
+    best rule leaves above it that needs no relation (NaN where a column is of no single relation). Empty where the text
+    has no known floor."""
+    path = workdir.results / "relations.parquet"
+    if not path.exists() or table.empty:
+        return pd.DataFrame()
+    rows = pd.read_parquet(path)
+    rows = rows[rows.split == "test"].merge(table[["cell", "learning_rate"]])
+    names = list(dict.fromkeys(rows.relation))
+    means = rows.pivot_table(index="cell", columns="relation", values="excess").loc[list(table.cell), names]
+    known = rows.groupby("relation")[["floor", "shortcut"]].first().set_axis([FLOOR, SHORTCUT], axis=1).T[names]
+    return pd.concat([known, means])
 
 
 def _replica_rows(
@@ -214,8 +161,8 @@ def _cell_rows(replicas: pd.DataFrame, tuned: tuning.Tuning, corpus: Corpus) -> 
                 **first[shape].to_dict(),
                 "learning_rate": rate,
                 "edge": tuned.edge(name),
-                "rates": len(tuned.losses[name]),
-                "tune_loss": tuned.losses[name][rate],
+                "rates": len(tuned.scores[name]),
+                "tune_loss": tuned.scores[name][rate],
                 "test_loss": losses.mean(),
                 "test_loss_low": low,
                 "test_loss_high": high,

@@ -8,32 +8,46 @@ from mha import budget
 from mha.transformer import ModelConfig
 from train.config import InputError, StudyConfig
 
+DRAWN = "drawn"  # weights before step 0; train.run.starts has the others
+
 
 @dataclasses.dataclass(frozen=True)
 class Replica:
-    """One training run inside a cell; all of a cell's replicas share every shape."""
+    """One training run inside a cell; all of a cell's replicas share every shape.
+
+    Attributes:
+      start: what its weights are before step 0.
+    """
 
     learning_rate: float
     init_seed: int
     data_seed: int
+    start: str = DRAWN
 
     @property
     def name(self) -> str:
-        return f"lr{self.learning_rate:g}_i{self.init_seed}_d{self.data_seed}"
+        start = "" if self.start == DRAWN else f"_{self.start}"
+        return f"lr{self.learning_rate:g}_i{self.init_seed}_d{self.data_seed}{start}"
 
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """One point of the grid: a model shape and the replicas that train it."""
+    """One point of the grid: a model shape, what it learns from, and the replicas that train it.
+
+    Attributes:
+      dose: 0: it learns from the study's corpus; else each replica from its own seed's language, with so many
+        relations.
+      depth_in_name: whether the grid has several numbers of layers.
+    """
 
     model: ModelConfig
     replicas: tuple[Replica, ...]
-
-    depth_in_name: bool = False  # whether the grid has several numbers of layers
+    dose: int = 0
+    depth_in_name: bool = False
 
     @property
     def shape(self) -> str:
-        """The name less the logit scale."""
+        """The name less the logit scale and the dose."""
         model = self.model
         name = f"d{model.d_model:03d}_h{model.num_heads:03d}"
         name += "" if model.num_heads * model.d_k == model.d_model else f"_dk{model.d_k:02d}"
@@ -41,7 +55,8 @@ class Cell:
 
     @property
     def name(self) -> str:
-        return self.shape if self.model.logit_scale == "sqrt" else f"{self.shape}_{self.model.logit_scale}"
+        scale = "" if self.model.logit_scale == "sqrt" else f"_{self.model.logit_scale}"
+        return f"{self.shape}{scale}" + (f"_r{self.dose}" if self.dose else "")
 
 
 def judged_seeds(config: StudyConfig) -> tuple[tuple[int, int], ...]:
@@ -62,14 +77,19 @@ def most_replicas(config: StudyConfig) -> int:
     return max(len(config.grid.learning_rates) * len(choosing_seeds(config)), len(judged_seeds(config)))
 
 
-def replicas(rates: Iterable[float], seeds: Iterable[tuple[int, int]]) -> tuple[Replica, ...]:
+def replicas(rates: Iterable[float], seeds: Iterable[tuple[int, int]], start: str = DRAWN) -> tuple[Replica, ...]:
     """Every rate with every pair of seeds."""
-    return tuple(Replica(rate, *pair) for rate, pair in itertools.product(rates, seeds))
+    return tuple(Replica(rate, *pair, start) for rate, pair in itertools.product(rates, seeds))
+
+
+def chooses(replica: Replica, config: StudyConfig) -> bool:
+    """Whether a run serves to choose a rate alone, and is never judged."""
+    return replica.init_seed in config.grid.tuning_seeds
 
 
 def cells_of(config: StudyConfig, vocab_size: int) -> tuple[Cell, ...]:
-    """All cells of the grid, in the order d_model, num_heads, d_k, layers, logit scale, each with the replicas that it
-    trains first.
+    """All cells of the grid, in the order d_model, num_heads, d_k, layers, logit scale, dose, each with the replicas
+    that it trains first.
 
     `vocab_size` is the corpus's; a model that is trained on hidden tokens has a word more, which stands for them.
 
@@ -97,7 +117,8 @@ def cells_of(config: StudyConfig, vocab_size: int) -> tuple[Cell, ...]:
         except ValueError as error:
             unmet.append(str(error))
         runs = replicas(config.grid.learning_rates, choosing_seeds(config))
-        cells.append(Cell(model, runs, bool(config.grid.num_layers)))
+        doses = config.dose.relations or (0,)
+        cells += [Cell(model, runs, dose, bool(config.grid.num_layers)) for dose in doses]
     if unmet:
         raise InputError(" ".join(unmet))
     return tuple(cells)

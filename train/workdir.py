@@ -75,8 +75,7 @@ def versions() -> dict[str, str]:
 @dataclasses.dataclass(frozen=True)
 class CellFolder:
     """`cells/<name>`: packs.json (what trains together and with which settings), status.json, metrics.jsonl,
-    timing.json, checkpoints/pack_<i>/, documents_<i>.parquet (losses) and relations_<i>.parquet (losses by relation,
-    where the text has a known floor)."""
+    looks.jsonl, timing.json, checkpoints/pack_<i>/ and <table>_<i>.parquet of each measurement."""
 
     path: pathlib.Path
 
@@ -99,26 +98,24 @@ class CellFolder:
     def checkpoints(self, pack: int) -> pathlib.Path:
         return self.path / "checkpoints" / f"pack_{pack}"
 
-    def documents(self, pack: int) -> pathlib.Path:
-        return self.path / f"documents_{pack}.parquet"
+    def measured(self, table: str, pack: int) -> pathlib.Path:
+        """What a measurement (eval/measure) found of a pack."""
+        return self.path / f"{table}_{pack}.parquet"
+
+    def measured_of_all(self, table: str) -> pathlib.Path:
+        """What one found of all packs together."""
+        return self.path / f"{table}.parquet"
 
     def profile(self, pack: int) -> pathlib.Path:
         return self.path / "profile" / f"pack_{pack}"
 
-    def relations(self, pack: int) -> pathlib.Path:
-        return self.path / f"relations_{pack}.parquet"
-
-    def evaluated(self, pack: int) -> bool:
-        """Whether the losses of a pack are there, whole."""
-        written = [self.documents(pack), *(path for path in [self.relations(pack)] if path.exists())]
-        try:
-            return all(len(read_table(path)) for path in written)
-        except InputError:
-            return False
-
     @property
     def metrics(self) -> pathlib.Path:
         return self.path / "metrics.jsonl"
+
+    @property
+    def looks(self) -> pathlib.Path:
+        return self.path / "looks.jsonl"
 
     @property
     def timing(self) -> pathlib.Path:

@@ -7,12 +7,12 @@ import numpy as np
 import pandas as pd
 import scipy.stats
 
+from eval import doses
 from eval.judge import dose_rules, intervals, stats
 from eval.judge.dose_rules import Judged, Steps
 from eval.judge.intervals import Interval
 from train.config import InputError, differences
 from train.run import starts
-from train.study import dose_study
 from train.workdir import Workdir
 
 FEW, MANY = 1, 6  # doses that the rules speak of
@@ -46,7 +46,7 @@ class Secondary:
     @property
     def runs(self) -> pd.DataFrame:
         """The fresh runs that the rule reads."""
-        stage = starts.MLP_FIRST if self.mlp_first else dose_study.FRESH
+        stage = starts.MLP_FIRST if self.mlp_first else doses.FRESH
         return self.table[self.table.stage == stage] if len(self.table) else self.table
 
 
@@ -104,7 +104,7 @@ def language(demand: str, sources: str) -> str:
 
 
 def fresh_runs(table: pd.DataFrame) -> pd.DataFrame:
-    return table[table.stage == dose_study.FRESH] if len(table) else table
+    return table[table.stage == doses.FRESH] if len(table) else table
 
 
 def steps_of(fresh: pd.DataFrame, heads: int, dose: int) -> Steps:

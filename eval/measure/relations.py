@@ -4,21 +4,28 @@ Dimension key: R replica, V vocabulary, J bit.
 """
 
 import dataclasses
+import functools
+import math
 
 import numpy as np
 import pandas as pd
 
-from train.config import DataConfig, EvalConfig
+from eval.restore import Restored
+from mha.transformer import ModelConfig
+from train import grid
+from train.config import EvalConfig, StudyConfig
 from train.data.corpora import Corpus, eval_windows
-from train.data.relations import parse, shortcuts
+from train.data.relations import doses, parse, shortcuts
+from train.data.relations.language import Language
 from train.data.windows import EvalWindows
-from train.losses.answers import of_windows
+from train.grid import Replica
+from train.losses import answers
 from train.losses.documents import BATCHES_PER_DISPATCH
 from train.run.packs import Pack
-from train.workdir import Workdir
 
+IN_STUDY = True
+NEEDS = ("losses",)
 TOKENS, ANSWERS, RELATIONAL = "every token", "answers", "relational bits"
-FLOOR, SHORTCUT = "floor", "best shortcut"  # rows of `excess` beside those of cells
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -86,85 +93,121 @@ def asked(corpus: Corpus, windows: EvalWindows) -> Asked:
     )
 
 
-def losses(
-    pack: Pack, params: dict, corpus: Corpus, split: str, config: EvalConfig, token_losses: np.ndarray
-) -> pd.DataFrame:
+def lacks(config: StudyConfig, model: ModelConfig) -> str:
+    if config.data.source != "relations":
+        return "relations are measured in a relations language, data.source=relations, whose floor is known."
+    return "" if model.causal else "a relation's floor is that of who sees the past alone, and this model is masked."
+
+
+def settings(config: StudyConfig) -> dict:
+    return {"stride": config.eval.stride, "batch_size": config.eval.batch_size}
+
+
+def measure_cell(packs: list[Restored], split: str, chosen: dict, needed: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """One row a replica and relation: `loss` and `floor` in nats a bit, `excess` their difference, over `questions`.
 
     A relation's loss is -log of the probability of all answers that have its bit right. Beside the relations stand
-    RELATIONAL (all relational bits of an answer right, by their number), ANSWERS (the answer) and TOKENS (every token).
+    RELATIONAL (all relational bits of an answer right, by their number) and, of a corpus, ANSWERS (the answer) and
+    TOKENS (every token).
+
+    `shortcut` is what the best rule leaves that is not the relation itself (the table of --mode=data), in nats a bit
+    above the floor, `query_alone` the best of those that see the query alone, and `below_shortcut` whether the row's
+    `excess` is less than `shortcut`, so that some of it is due to the relation; they are missing where a row is of no
+    single relation of a corpus. A loss that is no number lies below nothing.
 
     Args:
-      token_losses: summed loss in nats of every document of the split, (R, documents).
+      needed: `losses`, by document, of a corpus.
     """
-    windows = eval_windows(corpus, split, pack.model.seq_len, config.stride or pack.model.seq_len)
-    found = asked(corpus, windows)
-    nats = _answer_losses(pack, params, corpus, windows, found, config.batch_size)  # (R, answers, J + 2)
-    gold, (first, last) = corpus.gold, corpus.splits[split]
-    begin, end = corpus.offsets[[first, last]] - corpus.offsets[gold.first]
-    bits = np.bincount(found.answer, minlength=len(found.window))
-    relational_floor = np.bincount(found.answer, found.question_floor, len(found.window))
-    rows = []
-    for replica, summed, of_tokens in zip(pack.replicas, nats, token_losses.sum(axis=1), strict=True):
-        of_questions = summed[found.answer, found.bit]
-        tokens = int(corpus.num_tokens[first:last].sum())
-        parts = [
-            (TOKENS, tokens, of_tokens, -gold.log_p[begin:end].sum(), 0),
-            (ANSWERS, len(summed), summed[:, -1].sum(), found.floor.sum(), 0),
-            (RELATIONAL, bits.sum(), summed[:, -2].sum(), relational_floor.sum(), 0),
-        ]
-        for index, name in enumerate(gold.relations):
-            mine = found.relation == index
-            floor = found.question_floor[mine].sum()
-            parts.append((name, mine.sum(), of_questions[mine].sum(), floor, found.dropped[index]))
-        for name, count, loss, floor, dropped in parts:
-            rows.append(
-                {
-                    "learning_rate": replica.learning_rate,
-                    "init_seed": replica.init_seed,
-                    "data_seed": replica.data_seed,
-                    "split": split,
-                    "relation": name,
-                    "questions": int(count),
-                    "dropped": int(dropped),
-                    "loss": loss / max(count, 1),
-                    "floor": floor / max(count, 1),
-                    "excess": (loss - floor) / max(count, 1),
-                }
-            )
+    of_pack = _of_seeds if packs[0].corpus is None else _of_corpus
+    rows = pd.concat([of_pack(pack, split, EvalConfig(**chosen), needed) for pack in packs], ignore_index=True)
+    below = (rows.excess < rows.shortcut).astype("boolean").where(rows.shortcut.notna())
+    return rows.assign(below_shortcut=below)
+
+
+def _of_seeds(restored: Restored, split: str, _: EvalConfig, needed: dict) -> pd.DataFrame:
+    """Of replicas that each speak their own seed's language, on the documents that looks are taken on."""
+    config, pack, rows = restored.study, restored.pack, []
+    seeds = [replica.data_seed for replica in pack.replicas]
+    found = answers.of_seeds(pack.model, restored.params, config, pack.dose, split, seeds)
+    if split == ("tune" if grid.chooses(pack.replicas[0], config) else "test"):  # that of the looks
+        diverged = np.asarray(restored.diverged_at) >= 0  # which counts as chance
+        last = np.where(diverged, math.log(2), [each["loss"] for each in found])
+        restored.check(last, "relational losses", lambda trained: [one["loss"] for one in trained["outcomes"]])
+    for replica, each in zip(pack.replicas, found, strict=True):
+        spoken = doses.spoken(config.data, pack.dose, replica.data_seed)
+        questions = doses.looked_at(config, pack.dose, split, replica.data_seed).questions
+        by_name = {rule.name: rule for rule in _rules(spoken, 0)}
+        rules = [by_name[name] for name in spoken.relations]
+        shares = np.array([rule.share for rule in rules])
+        best, alone = (np.array([of(rule) for rule in rules]) for of in (_best, _query_alone))
+        floors = [-questions.log_p[questions.relation == place] for place in range(len(rules))]
+        parts = zip(each["relations"].items(), floors, best, alone, strict=True)
+        whole = (RELATIONAL, each["loss"], -questions.log_p, shares @ best, shares @ alone)
+        for name, excess, floor, *rule in [*((*named, *rest) for named, *rest in parts), whole]:
+            mean = floor.mean() if len(floor) else 0.0
+            rows.append(_row(replica, name, len(floor), excess + mean, mean, excess, *rule))
     return pd.DataFrame(rows)
 
 
-def beside_shortcuts(rows: pd.DataFrame, config: DataConfig) -> pd.DataFrame:
-    """`rows` of `losses` with two more columns, missing where a row is of no single relation.
+def _row(replica: Replica, relation: str, questions: int, loss: float, floor: float, excess: float,
+         shortcut: float = math.nan, query_alone: float = math.nan, dropped: int = 0) -> dict:  # fmt: skip
+    """A row of `measure_cell`."""
+    return {
+        "replica": replica.name,
+        "relation": relation,
+        "questions": int(questions),
+        "dropped": int(dropped),
+        "loss": loss,
+        "floor": floor,
+        "excess": excess,
+        "shortcut": shortcut,
+        "query_alone": query_alone,
+    }
 
-    `shortcut` is what the best rule leaves that is not the relation itself (the table of --mode=data), in nats a bit
-    above the floor; `below_shortcut` is whether the row's `excess` is less, so that some of it is due to the relation.
-    A loss that is no number lies below nothing.
 
-    Raises:
-      InputError: `config` is no language.
-    """
-    found = shortcuts.table(parse.language(config), config.language_seed)
-    best = rows.relation.map({relation.name: relation.best_excess for relation in found})
-    below = (rows.excess < best).astype("boolean").where(best.notna())
-    return rows.assign(shortcut=best, below_shortcut=below)
+@functools.cache
+def _rules(spoken: Language, seed: int) -> tuple[shortcuts.Relation, ...]:
+    """The shortcut table of a language, which many runs have in common."""
+    return tuple(shortcuts.table(spoken, seed))
 
 
-def excess(workdir: Workdir, table: pd.DataFrame) -> pd.DataFrame:
-    """Mean over the judged seeds of each cell in `table` at its chosen rate, on `test`: cell (rows) by relation
-    (columns), `excess` in nats a bit. Above the cells stand FLOOR, what none can do without, and SHORTCUT, what the
-    best rule leaves above it that needs no relation (NaN where a column is of no single relation). Empty where the text
-    has no known floor."""
-    path = workdir.results / "relations.parquet"
-    if not path.exists() or table.empty:
-        return pd.DataFrame()
-    rows = pd.read_parquet(path)
-    rows = rows[rows.split == "test"].merge(table[["cell", "learning_rate"]])
-    names = list(dict.fromkeys(rows.relation))
-    means = rows.pivot_table(index="cell", columns="relation", values="excess").loc[list(table.cell), names]
-    known = rows.groupby("relation")[["floor", "shortcut"]].first().set_axis([FLOOR, SHORTCUT], axis=1).T[names]
-    return pd.concat([known, means])
+def _best(relation: shortcuts.Relation) -> float:
+    return relation.best_excess
+
+
+def _query_alone(relation: shortcuts.Relation) -> float:
+    """Nats a bit above the floor that the best rule leaves which sees the query alone."""
+    (loss,) = (rule.loss for rule in relation.shortcuts if rule.rule == "query alone")
+    return loss - relation.floor
+
+
+def _of_corpus(restored: Restored, split: str, config: EvalConfig, needed: dict) -> pd.DataFrame:
+    pack, corpus, data = restored.pack, restored.corpus, restored.study.data
+    windows = eval_windows(corpus, split, pack.model.seq_len, config.stride or pack.model.seq_len)
+    answered = asked(corpus, windows)
+    nats = _answer_losses(pack, restored.params, corpus, windows, answered, config.batch_size)  # (R, answers, J + 2)
+    gold, (first, last) = corpus.gold, corpus.splits[split]
+    begin, end = corpus.offsets[[first, last]] - corpus.offsets[gold.first]
+    bits = np.bincount(answered.answer, minlength=len(answered.window))
+    relational_floor = np.bincount(answered.answer, answered.question_floor, len(answered.window))
+    tokens, of_tokens = int(corpus.num_tokens[first:last].sum()), needed["losses"].groupby("replica").loss_sum.sum()
+    rules = {relation.name: relation for relation in _rules(parse.language(data), data.language_seed)}
+    rows = []
+    for replica, summed in zip(pack.replicas, nats, strict=True):
+        of_questions = summed[answered.answer, answered.bit]
+        parts = [
+            (TOKENS, tokens, of_tokens[replica.name], -gold.log_p[begin:end].sum()),
+            (ANSWERS, len(summed), summed[:, -1].sum(), answered.floor.sum()),
+            (RELATIONAL, bits.sum(), summed[:, -2].sum(), relational_floor.sum()),
+        ]
+        for index, name in enumerate(gold.relations):
+            mine = answered.relation == index
+            rule = _best(rules[name]), _query_alone(rules[name]), answered.dropped[index]
+            parts.append((name, mine.sum(), of_questions[mine].sum(), answered.question_floor[mine].sum(), *rule))
+        for name, count, loss, floor, *rule in parts:
+            means = [value / max(count, 1) for value in (loss, floor, loss - floor)]
+            rows.append(_row(replica, name, count, *means, *rule))
+    return pd.DataFrame(rows)
 
 
 def _answer_losses(
@@ -188,7 +231,7 @@ def _answer_losses(
     shape = (-1, BATCHES_PER_DISPATCH, batch_size)
     chunks = [array.reshape(*shape, *array.shape[1:]) for array in (tokens, length, places, masks)]
     parts = [
-        np.asarray(of_windows(pack.model, pack.replica_map, params, bits_VJ, *chunk), np.float64)
+        np.asarray(answers.of_windows(pack.model, pack.replica_map, params, bits_VJ, *chunk), np.float64)
         for chunk in zip(*chunks, strict=True)
     ]
     stacked = np.concatenate([part.reshape(len(pack.replicas), -1, *part.shape[3:]) for part in parts], axis=1)

@@ -19,7 +19,6 @@ from train import files
 from train.config import StudyConfig
 from train.grid import Cell
 from train.run import starts
-from train.study import dose_study
 from train.workdir import Workdir
 
 HERE = pathlib.Path(__file__).parent
@@ -51,11 +50,12 @@ def write(
     import matplotlib
 
     curves = {
-        dose: {cell.model.num_heads: _curves(workdir, cell, dose) for cell in cells} for dose in config.dose.relations
+        dose: {cell.model.num_heads: _curves(workdir, cell, config) for cell in cells if cell.dose == dose}
+        for dose in config.dose.relations
     }
     with matplotlib.rc_context({**matplotlib.rcParamsDefault, **style.RC}):
         figures = {}
-        if (table.stage == dose_study.FRESH).any():
+        if (table.stage == doses.FRESH).any():
             alt = "Steps to the threshold against the number of relations, by heads."
             figures["steps"] = (_steps(table, config), alt)
             alt = "Relational loss where runs stop against the number of relations, by heads."
@@ -98,7 +98,7 @@ def write(
 def _summary(table: pd.DataFrame, curves: dict[int, dict[int, dict]], config: StudyConfig) -> list[dict]:
     """A row a cell and dose that has fresh runs: its rate, T, when the first and the last of its relations were half
     learnt, and the loss at the stop."""
-    fresh, rows = table[table.stage == dose_study.FRESH], []
+    fresh, rows = table[table.stage == doses.FRESH], []
     for (heads, dose), runs in fresh.groupby(["num_heads", "relations"]):
         rows.append(
             {
@@ -168,10 +168,10 @@ def _even(dose: int, config: StudyConfig) -> float | None:
     return even_weights(dose) / dose if exchangeable and dose > 1 and not of_kinds(config) else None
 
 
-def _curves(workdir: Workdir, cell: Cell, dose: int) -> dict[str, list[dict]]:
+def _curves(workdir: Workdir, cell: Cell, config: StudyConfig) -> dict[str, list[dict]]:
     """Looks of the fresh runs, by run."""
     curves: dict[str, list[dict]] = {}
-    for line in dose_study.looks(workdir.cell(dose_study.name_of(cell, dose)), dose_study.FRESH):
+    for line in doses.looks(workdir, cell.name, doses.FRESH, config):
         if line["loss"] is not None:
             curves.setdefault(line["replica"], []).append(line)
     return curves
@@ -189,7 +189,7 @@ def _axes(title: str, ylabel: str):
 def _steps(table: pd.DataFrame, config: StudyConfig):
     """T of every fresh run, an arrow where the cap came first, and the medians joined."""
     figure, axes = _axes("Steps to the threshold", "training steps")
-    fresh = table[table.stage == dose_study.FRESH]
+    fresh = table[table.stage == doses.FRESH]
     for index, (heads, runs) in enumerate(fresh.groupby("num_heads")):
         colour, shift = style.category(index), 0.08 * (index - (fresh.num_heads.nunique() - 1) / 2)
         medians = runs.groupby("relations").steps.median()
@@ -224,7 +224,7 @@ def _learning(curves: dict[int, dict], dose: int, config: StudyConfig):
 def _left(table: pd.DataFrame, config: StudyConfig):
     """The loss of every fresh run where it stopped, with means and their intervals over seeds."""
     figure, axes = _axes("Loss at the stop", "nats a bit above the floor")
-    fresh = table[table.stage == dose_study.FRESH]
+    fresh = table[table.stage == doses.FRESH]
     for index, (heads, runs) in enumerate(fresh.groupby("num_heads")):
         colour, shift = style.category(index), 0.12 * (index - (fresh.num_heads.nunique() - 1) / 2)
         axes.scatter(runs.relations + shift, runs.loss, s=18, facecolor="none", edgecolor=colour, alpha=0.7)

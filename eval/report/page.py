@@ -6,8 +6,8 @@ import pathlib
 import jinja2
 import pandas as pd
 
+from eval import tables
 from eval.judge import claims
-from eval.measure import relations
 from eval.report import facts, figures, outcome, style, verdicts
 from train import files
 from train.config import freeze
@@ -48,7 +48,7 @@ def write(workdir: Workdir, table: pd.DataFrame) -> pathlib.Path:
         prospect=claims.prospect(freeze(found.record["config"])),
         prices=_prices(workdir) if len(table) else [],
         rate_costs=facts.rate_costs(found) if len(table) else [],
-        relations=relations.excess(workdir, table).T,
+        relations=tables.excess(workdir, table).T,
         may_be_best=facts.may_be_best(found) if len(table) else {},
         budget_notes=facts.budget_notes(found.cells) if len(table) else [],
         rate_notes=facts.rate_notes(found) if len(table) else [],

@@ -5,7 +5,7 @@ import io
 import numpy as np
 from rich.console import Console
 
-from train.study.progress import Line, StudyProgress
+from train.progress import Line, StudyProgress
 
 
 def shown(terminal: bool, width: int = 120) -> str:

@@ -19,13 +19,6 @@ def workers_for(launcher: Launcher, config: StudyConfig, workdir: Workdir, cells
     platform = jax.default_backend()
     count = slots.count(platform, jax.local_device_count())
     name = launcher.name or _as_begun(workdir, cells) or _faster(config, cells, count if platform == "cpu" else 0)
-    if config.dose.relations and name == "processes":
-        if launcher.name:
-            raise InputError(
-                "--launcher=processes is for grids, and dose.relations makes this a study of doses, which trains in "
-                "one process; leave --launcher out."
-            )
-        name = "here"
     if name == "here":
         if launcher.workers:
             raise InputError(f"--workers={launcher.workers} needs --launcher=processes; add it, or drop --workers.")

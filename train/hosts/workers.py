@@ -1,7 +1,6 @@
 """Cells side by side: a pool of worker processes, one a slot, that a study's cells are given to, longest first."""
 
 import collections
-import dataclasses
 import errno
 import json
 import os
@@ -16,10 +15,10 @@ import numpy as np
 
 from mha import budget
 from train.hosts import cgroup
+from train.hosts.job import Job
 from train.hosts.preemption import Notice, Preempted
+from train.progress import Line, StudyProgress
 from train.run import packs
-from train.study.launch import Job
-from train.study.progress import Line, StudyProgress
 from train.workdir import Workdir
 
 # An exp, with what goes along, takes as long as so many FLOPs of a matmul, by d_k, which decides the attention path:
@@ -102,11 +101,7 @@ class Workers:
             self._slots[slot] = worker
             threading.Thread(target=worker.read, args=(self._events,), daemon=True).start()
         worker.job = job
-        cells = [
-            {"name": cell.name, "replicas": [dataclasses.asdict(replica) for replica in cell.replicas]}
-            for cell in job.cells
-        ]
-        worker.send({"what": job.what, "cells": cells, "evaluate": job.evaluate, "end": job.end})
+        worker.send(job.as_json())
 
     def _show(self, slot: int, call: str, args: list) -> None:
         line = self._lines[slot]
@@ -203,13 +198,14 @@ class _Worker:
 
 
 def _cost(job: Job) -> float:
-    """FLOPs a token, exps counted by the time that they take, times replicas."""
+    """FLOPs a token, exps counted by the time that they take, times replicas, and times the dose, which takes longer
+    to learn the larger it is."""
 
     def of_one(model):
         an_exp = FLOPS_PER_EXP.get(model.d_k, FLOPS_PER_EXP_ELSE)
         return budget.flops_per_token(model) + an_exp * budget.exps_per_token(model)
 
-    return sum(len(cell.replicas) * of_one(cell.model) for cell in job.cells)
+    return sum(max(1, cell.dose) * len(cell.replicas) * of_one(cell.model) for cell in job.cells)
 
 
 def _how(code: int) -> str:

@@ -4,14 +4,32 @@ Dimension key: R replica, N batch of a dispatch, B window, T position, Q answer 
 """
 
 import functools
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from mha.transformer import ModelConfig, Transformer
+from train.config import StudyConfig
+from train.data.relations import doses
 from train.data.relations.language import Documents
 from train.replica_axis import over_first_replicas, over_replicas
+
+
+def of_seeds(
+    model: ModelConfig, params: dict, config: StudyConfig, dose: int, split: str, seeds: Sequence[int]
+) -> list[dict]:
+    """Of each seed, whose weights are the first rows of `params`, on the documents of its own language that looks of
+    `split` are taken on: `loss` and, by name, `relations`, in nats a bit above the floor."""
+    texts = [doses.looked_at(config, dose, split, seed) for seed in seeds]
+    bits = doses.answer_bits(config.data, dose, seeds[0], model.vocab_size)
+    together, apart = excess_of(model, params, bits, texts)
+    names = [doses.spoken(config.data, dose, seed).relations for seed in seeds]
+    return [
+        {"loss": float(loss), "relations": dict(zip(relations, map(float, own), strict=True))}
+        for loss, relations, own in zip(together, names, apart, strict=True)
+    ]
 
 
 def excess_of(

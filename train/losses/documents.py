@@ -15,7 +15,6 @@ from train.data.corpora import Corpus, eval_windows
 from train.losses import masked
 from train.losses.token_loss import token_losses
 from train.replica_axis import over_replicas
-from train.run.packs import Pack
 
 BATCHES_PER_DISPATCH = 8
 
@@ -67,19 +66,21 @@ def _masked_window_losses(
     return over_replicas(one_replica, replica_map)(params)
 
 
-def document_losses(pack: Pack, params: dict, corpus: Corpus, split: str, config: EvalConfig) -> np.ndarray:
+def document_losses(
+    model: ModelConfig, replica_map: str, params: dict, corpus: Corpus, split: str, config: EvalConfig
+) -> np.ndarray:
     """Summed loss in nats, float64 (R, documents of the split): each byte of each document counted once.
 
     Windows are corpora.eval_windows with `config.stride` (0: seq_len); the last batch is padded with windows that count
     nothing. A model that is not causal tells each token while it and others of the window (masked.ROUNDS) are hidden;
     its windows hold one target less, since BOS is one of their tokens.
     """
-    seq_len = pack.model.seq_len if pack.model.causal else pack.model.seq_len - 1
+    seq_len = model.seq_len if model.causal else model.seq_len - 1
     windows = eval_windows(corpus, split, seq_len, min(config.stride or seq_len, seq_len))
     a_dispatch = BATCHES_PER_DISPATCH * config.batch_size
-    count = len(windows.document)
+    count, replicas = len(windows.document), len(jax.tree.leaves(params)[0])
     columns = [windows.tokens, windows.length, windows.first, windows.last]
-    if not pack.model.causal:
+    if not model.causal:
         columns.append(np.arange(count, dtype=np.int32))
     padding = -count % a_dispatch
     shape = (-1, BATCHES_PER_DISPATCH, config.batch_size)
@@ -87,9 +88,9 @@ def document_losses(pack: Pack, params: dict, corpus: Corpus, split: str, config
         np.pad(array, [(0, padding)] + [(0, 0)] * (array.ndim - 1)).reshape(*shape, *array.shape[1:])
         for array in columns
     ]
-    window_losses = _window_losses if pack.model.causal else _masked_window_losses
+    window_losses = _window_losses if model.causal else _masked_window_losses
     sums = [
-        np.asarray(window_losses(pack.model, pack.replica_map, params, *chunk)).reshape(len(pack.replicas), -1)
+        np.asarray(window_losses(model, replica_map, params, *chunk)).reshape(replicas, -1)
         for chunk in zip(*arrays, strict=True)
     ]
     flat = np.concatenate(sums, axis=1)[:, :count].astype(np.float64)

@@ -95,6 +95,15 @@ def describe(folder: pathlib.Path, step: int) -> dict:
     return _metadata(folder, step)["description"]
 
 
+def digest(folder: pathlib.Path, step: int) -> str:
+    """SHA-256 of all that was saved with `step`.
+
+    Raises:
+      CorruptCheckpoint: the metadata cannot be read, or is not what was saved.
+    """
+    return _digest_of_json(_metadata(folder, step))
+
+
 def restore(folder: pathlib.Path, step: int, abstract: dict) -> dict:
     """The items named in `abstract` (name -> pytree of jax.ShapeDtypeStruct with shardings), verified bit by bit.
 

@@ -1,8 +1,10 @@
-"""Train one pack of replicas, from its newest checkpoint to its last step: the linear story."""
+"""Train one pack of replicas, from its newest checkpoint until its rule ends it: the linear story."""
 
 import dataclasses
 import json
 import time
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -10,18 +12,38 @@ import numpy as np
 from train.config import StudyConfig
 from train.hosts.preemption import Notice, Preempted
 from train.run import checkpoint
-from train.run.metrics import MetricsLog
+from train.run.feed import STEPS_PER_DISPATCH
+from train.run.metrics import Log
 from train.run.packs import Pack
-from train.run.program import STEPS_PER_DISPATCH, Program
+from train.run.program import Program, reordered
 from train.run.step import State
+from train.run.stops import Outcome, Rule
 from train.run.trace import Trace
 from train.workdir import CellFolder
 
 DISPATCH_SECONDS = 1.0  # aimed at, so that a signal is answered soon
 
 
-def train(program: Program, folder: CellFolder, config: StudyConfig, fingerprint: str, stop: Notice, progress) -> State:
-    """The trained state of `program.pack`; its last checkpoint is on disk when this returns.
+class Trained(NamedTuple):
+    """Where a pack's training ended.
+
+    Attributes:
+      step: of its last checkpoint.
+      outcomes: of every replica, where a rule looked at losses.
+    """
+
+    state: State
+    step: int
+    outcomes: list[Outcome]
+
+
+def train(
+    program: Program, folder: CellFolder, config: StudyConfig, fingerprint: str, rule: Rule, stop: Notice, progress
+) -> Trained:
+    """Trains `program.pack` until `rule` ends all its runs; its last checkpoint is on disk when this returns.
+
+    A run that has ended leaves the others alone: on a CPU it costs no time, and whatever trains beside it, a run has
+    the same bits.
 
     Args:
       progress: has `say(text)` and `steps(step, losses)`.
@@ -29,39 +51,75 @@ def train(program: Program, folder: CellFolder, config: StudyConfig, fingerprint
     Raises:
       Preempted: asked to stop; a checkpoint of the last step done is on disk.
     """
-    pack, steps = program.pack, config.train.steps
+    pack, cap = program.pack, rule.cap
     store = folder.checkpoints(pack.index)
-    found = checkpoint.restore_newest(store, items_of(program.abstract_state), progress.say)
-    if found:
-        step, state = found[0], program.with_spare_rows(state_of(found[1]))
+    newest = checkpoint.restore_newest(store, items_of(program.abstract_state), progress.say)
+    if newest:
+        step, state = newest[0], program.with_spare_rows(state_of(newest[1]))
     else:
         step, state = 0, stop.wait_for(program.init)
-    if found and step < steps:
-        progress.say(f"continues at step {step} of {steps}.")
-    log = MetricsLog(folder.metrics, pack.index, step)
+    log = Log(folder.metrics, pack.index, step)
+    looks = Log(folder.looks, pack.index, step + 1) if rule.look_every else None
+    rows = _running(pack, rule, looks)
+    if newest and step < cap and rows:
+        progress.say(f"continues at step {step} of {cap}.")
+    state, order = _in_order(state, rows, range(len(state.diverged_at)))
     description = describe(pack, config, fingerprint)
     dispatch, unread = 1, None
     with checkpoint.Saver(store) as saver, Trace(config.train.profile_steps, folder.profile(pack.index)) as trace:
-        while step < steps:
-            next_save = min(steps, (step // config.train.checkpoint_every + 1) * config.train.checkpoint_every)
-            count = trace.shortened(step, min(dispatch, next_save - step))
+        while step < cap and rows:
+            next_save = _next(step, config.train.checkpoint_every, cap)
+            next_look = _next(step, rule.look_every, cap) if rule.look_every else cap
+            count = trace.shortened(step, min(dispatch, next_save - step, next_look - step))
             trace.before(step)
             began = time.perf_counter()
-            state, metrics = program.run(state, step, count)
+            state, metrics = program.run(state, step, count, rows)
             if unread is not None:
                 _record(log, pack, config, progress, *unread)
-            unread = (step, count, metrics)
+            unread = (step, count, rows, metrics)
             step += count
             trace.after(step, metrics)
-            if step == next_save or stop.requested:
+            if looks and step == next_look:
+                _look(looks, rule, pack, step, program.replicas_of(state).params, rows)
+                rows = _running(pack, rule, looks)
+                state, order = _in_order(state, rows, order)
+            if step in (next_save, cap) or not rows or stop.requested:
                 _record(log, pack, config, progress, *unread)
                 unread = None
-                saver.save(step, items_of(program.replicas_of(state)), description)
-            if stop.requested and step < steps:
+                saver.save(step, items_of(program.replicas_of(_in_order(state, (), order)[0])), description)
+            if stop.requested and step < cap and rows:
                 raise Preempted
             dispatch = _next_dispatch(dispatch, time.perf_counter() - began)
         log.close()
-    return program.replicas_of(state)
+    state, _ = _in_order(state, (), order)
+    return Trained(program.replicas_of(state), step, rule.outcomes(looks.lines) if looks else [])
+
+
+def _next(step: int, every: int, cap: int) -> int:
+    """The first multiple of `every` behind `step`, `cap` at most."""
+    return min(cap, (step // every + 1) * every)
+
+
+def _running(pack: Pack, rule: Rule, looks: Log | None) -> tuple[int, ...]:
+    """The pack's replicas that `rule` lets train on."""
+    ended = rule.ended(looks.lines) if looks else {}
+    return tuple(row for row, replica in enumerate(pack.replicas) if replica.name not in ended)
+
+
+def _in_order(state: State, rows: Sequence[int], order: Sequence[int]) -> tuple[State, tuple[int, ...]]:
+    """The state, whose row i is number order[i], with `rows` in front and the others behind them in their own order;
+    and that order."""
+    wanted = (*rows, *(row for row in range(len(order)) if row not in rows))
+    if wanted == tuple(order):
+        return state, wanted
+    place = {row: index for index, row in enumerate(order)}
+    return reordered(state, np.array([place[row] for row in wanted])), wanted
+
+
+def _look(looks: Log, rule: Rule, pack: Pack, step: int, params: dict, rows: Sequence[int]) -> None:
+    for row, values in zip(rows, rule.look(params, rows), strict=True):
+        looks.write(pack.replicas[row].name, step, values)
+    looks.flush()
 
 
 def items_of(state: State) -> dict:
@@ -84,15 +142,16 @@ def read_back(metrics: dict[str, jax.Array]) -> dict[str, np.ndarray]:
     return jax.device_get(metrics)
 
 
-def _record(log: MetricsLog, pack: Pack, config: StudyConfig, progress, first: int, count: int, metrics) -> None:
+def _record(log: Log, pack: Pack, config: StudyConfig, progress, first: int, count: int, rows, metrics) -> None:
     values = read_back(metrics)
     for index in range(count):
         step = first + index
         if step % config.train.log_every == 0 or step == config.train.steps - 1:
-            for row, replica in enumerate(pack.replicas):
-                log.write(replica.name, step, {name: float(value[row, index]) for name, value in values.items()})
+            for place, row in enumerate(rows):
+                numbers = {name: value[place, index] for name, value in values.items()}
+                log.write(pack.replicas[row].name, step, numbers)
     log.flush()
-    progress.steps(first + count, values["loss"][: len(pack.replicas), count - 1])
+    progress.steps(first + count, values["loss"][: len(rows), count - 1])
 
 
 def _next_dispatch(dispatch: int, seconds: float) -> int:

@@ -1,30 +1,32 @@
-"""metrics.jsonl of a cell: one line a replica and logged step."""
+"""Lines of JSON of a cell's packs: metrics.jsonl, one a replica and logged step, and looks.jsonl, one a look."""
 
 import json
 import math
 import pathlib
+from collections.abc import Mapping
 
 from train import files
 
 
-class MetricsLog:
-    """Appends to a metrics.jsonl after dropping what a crash left there beyond the restored step."""
+class Log:
+    """Appends to a file of such lines, after dropping what a crash left there beyond the restored step."""
 
-    def __init__(self, path: pathlib.Path, pack: int, step: int):
+    def __init__(self, path: pathlib.Path, pack: int, first: int):
         """Args:
         path: the file; created if missing.
         pack: which pack of the cell this log continues.
-        step: the restored step; lines of this pack from here on, and a torn last line, are dropped.
+        first: lines of this pack from this step on, and a torn last line, are dropped.
         """
-        kept = [line for line in read(path) if line["pack"] != pack or line["step"] < step]
+        kept = [line for line in read(path) if line["pack"] != pack or line["step"] < first]
         files.write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
-        self._file = open(path, "a")
-        self._pack = pack
+        self.lines = [line for line in kept if line["pack"] == pack]
+        self._file, self._pack = open(path, "a"), pack
 
-    def write(self, replica: str, step: int, values: dict[str, float]) -> None:
-        """One line; a value that is not finite is written as null, which JSON can hold."""
-        numbers = {name: value if math.isfinite(value) else None for name, value in values.items()}
-        self._file.write(json.dumps({"pack": self._pack, "step": step, "replica": replica, **numbers}) + "\n")
+    def write(self, replica: str, step: int, values: Mapping[str, float | Mapping[str, float]]) -> None:
+        """One line; a number that is not finite is written as null, which JSON can hold."""
+        line = {"pack": self._pack, "step": step, "replica": replica} | _finite(values)
+        self._file.write(json.dumps(line) + "\n")
+        self.lines.append(line)
 
     def flush(self) -> None:
         self._file.flush()
@@ -33,8 +35,15 @@ class MetricsLog:
         self._file.close()
 
 
+def _finite(values: Mapping) -> dict:
+    return {
+        name: _finite(value) if isinstance(value, Mapping) else float(value) if math.isfinite(value) else None
+        for name, value in values.items()
+    }
+
+
 def read(path: pathlib.Path) -> list[dict]:
-    """All whole lines of a metrics.jsonl; a torn one (a crash in mid-write) is left out."""
+    """All whole lines of such a file; a torn one (a crash in mid-write) is left out."""
     lines = []
     if path.exists():
         for text in path.read_text(errors="replace").splitlines():

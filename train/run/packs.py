@@ -5,6 +5,7 @@ a study later form a pack of their own, so that no finished one is touched.
 """
 
 import dataclasses
+import itertools
 import os
 import pathlib
 import platform
@@ -35,6 +36,7 @@ class Pack:
     Attributes:
       index: its place in the cell's packs.json.
       model: the shape, its attention path resolved.
+      dose: as of its cell.
       replicas: what trains side by side.
       replica_map: `vmap` or `scan`.
       rows: of its program under `scan`; 0 = as many as the larger stage of the study needs, so that one program serves
@@ -48,6 +50,7 @@ class Pack:
     replica_map: str
     environment: dict
     rows: int = 0
+    dose: int = 0
 
     def as_json(self) -> dict:
         return dataclasses.asdict(self)
@@ -56,7 +59,8 @@ class Pack:
 def from_json(value: dict) -> Pack:
     model = ModelConfig(**{**value["model"], "d_ff": tuple(value["model"]["d_ff"])})
     replicas = tuple(Replica(**replica) for replica in value["replicas"])
-    return Pack(value["index"], model, replicas, value["replica_map"], value["environment"], value.get("rows", 0))
+    same = {name: value[name] for name in ("index", "replica_map", "environment", "rows", "dose")}
+    return Pack(model=model, replicas=replicas, **same)
 
 
 def environment(config: StudyConfig) -> dict:
@@ -144,7 +148,7 @@ def plan(
     cell: Cell, folder: CellFolder, config: StudyConfig, corpus_tokens: int, say: Callable[[str], None]
 ) -> list[tuple[Pack, bool]]:
     """The cell's packs in training order, each with whether it is trained to the end; new ones are written down first,
-    as many as it takes for each to fit the memory.
+    one a start, or as many as it takes for each to fit the memory.
 
     A pack that has not finished restarts, and says so, if the settings that it began with cannot be had again.
     """
@@ -167,10 +171,12 @@ def plan(
     added = tuple(replica for replica in cell.replicas if replica not in known)
     most = max(len(added), most_replicas(config))
     rows = memory.replicas_that_fit(config, model, most, replica_map, corpus_tokens)
-    for first in range(0, len(added), rows):
-        replicas = added[first : first + rows]
-        pack = Pack(len(records), model, replicas, replica_map, here, rows if rows < most else 0)
-        records.append({**pack.as_json(), "trained": None})
+    for _, alike in itertools.groupby(added, lambda replica: replica.start):
+        replicas = tuple(alike)
+        for first in range(0, len(replicas), rows):
+            some = replicas[first : first + rows]
+            pack = Pack(len(records), model, some, replica_map, here, rows if rows < most else 0, cell.dose)
+            records.append({**pack.as_json(), "trained": None})
     if records != before:
         folder.write_packs(records)
     return [(from_json(record), record["trained"] is not None) for record in records]

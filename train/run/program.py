@@ -2,7 +2,7 @@
 
 import functools
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -10,19 +10,17 @@ import numpy as np
 
 from train import grid
 from train.config import StudyConfig
-from train.data.corpora import Batches, Corpus
 from train.hosts import memory
-from train.run import sharding, step
+from train.run import sharding, starts, step
+from train.run.feed import STEPS_PER_DISPATCH, Feed
 from train.run.packs import Pack
-
-STEPS_PER_DISPATCH = 64  # at most; the loop dispatches fewer where a step is slow
 
 
 class Program:
     """Trains one pack, a dispatch of several steps at a time."""
 
-    def __init__(self, pack: Pack, config: StudyConfig, corpus: Corpus, before: Sequence["Program"] = ()):
-        """Compiles, unless one of the programs `before`, of the same study and cell, serves this pack too.
+    def __init__(self, pack: Pack, config: StudyConfig, feed: Feed, before: Iterable["Program"] = ()):
+        """Compiles, unless one of the programs `before`, of the same study, serves this pack too.
 
         Under `scan` a program has rows for the larger stage of the study, and trains as many as a pack has.
 
@@ -31,26 +29,19 @@ class Program:
         """
         self.pack, self._mesh = pack, sharding.make_mesh(config.mesh)
         whole, split = sharding.replicated(self._mesh), sharding.batch(self._mesh)
-        self.batch_size, self.seq_len = config.train.batch_size, config.data.seq_len
         self._seeds = jnp.asarray([replica.init_seed for replica in pack.replicas], jnp.uint32)
-        self._tokens = _on_device(corpus, whole)
-        self._batches = {
-            seed: Batches(corpus.num_windows("train", self.seq_len), self.batch_size, self.seq_len, seed)
-            for seed in {replica.data_seed for replica in pack.replicas}
-        }
+        self._feed = feed
         stage = pack.rows or grid.most_replicas(config) if pack.replica_map == "scan" else 0
         devices = self._mesh.shape["replica"]
         self._rows = -(-max(len(pack.replicas), stage) // devices) * devices
         began = time.perf_counter()
-        rates = [replica.learning_rate for replica in pack.replicas]
-        self._rates = jax.device_put(np.resize(np.asarray(rates, np.float32), self._rows), whole)
         self._init = functools.partial(step.init, pack.model, config.train)
         self.abstract_state = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole),
             jax.eval_shape(self._init, self._seeds),
         )
         same = [one for one in before if self._serves(one)]
-        self._compiled = same[0]._compiled if same else self._compile(config, corpus, whole, split)
+        self._compiled = same[0]._compiled if same else self._compile(config, whole, split)
         self.compile_seconds = time.perf_counter() - began
         memory.give_back()
         self.bytes = memory.compiled_bytes(self._compiled)
@@ -64,17 +55,20 @@ class Program:
 
     def _serves(self, other: "Program") -> bool:
         ours, theirs = self.pack, other.pack
-        return other._rows == self._rows and (ours.model, ours.replica_map) == (theirs.model, theirs.replica_map)
+        alike = (ours.model, ours.replica_map, bool(ours.dose)) == (theirs.model, theirs.replica_map, bool(theirs.dose))
+        return alike and other._rows == self._rows
 
-    def _compile(self, config: StudyConfig, corpus: Corpus, whole, split) -> jax.stages.Compiled:
+    def _compile(self, config: StudyConfig, whole, split) -> jax.stages.Compiled:
         pack = self.pack
-        run = functools.partial(step.run, pack.model, config.train, pack.replica_map, corpus.bos)
+        run = functools.partial(step.run, pack.model, config.train, pack.replica_map, self._feed.bos)
         run = run if self._mesh.shape["replica"] == 1 else sharding.over_devices(run, self._mesh)
-        starts = jax.ShapeDtypeStruct((self._rows, STEPS_PER_DISPATCH, self.batch_size), jnp.int32)
+        starts = jax.ShapeDtypeStruct((self._rows, STEPS_PER_DISPATCH, config.train.batch_size), jnp.int32)
         state = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct((self._rows, *leaf.shape[1:]), leaf.dtype, sharding=whole),
             self.abstract_state,
         )
+        tokens = jax.ShapeDtypeStruct(self._feed.shape(self._rows), jnp.uint16, sharding=whole)
+        rates = jax.ShapeDtypeStruct((self._rows,), jnp.float32, sharding=whole)
         number = jax.ShapeDtypeStruct((), jnp.int32)
         return (
             jax.jit(
@@ -83,13 +77,25 @@ class Program:
                 in_shardings=(whole, whole, split, whole, whole, whole, whole),
                 out_shardings=whole,
             )
-            .lower(state, self._tokens, starts, self._rates, number, number, number)
+            .lower(state, tokens, starts, rates, number, number, number)
             .compile()
         )
 
     def init(self) -> step.State:
         """The state before step 0, of all rows."""
-        return self.with_spare_rows(jax.device_put(self._init(self._seeds), sharding.replicated(self._mesh)))
+        state = self._init(self._seeds)
+        if any(replica.start != grid.DRAWN for replica in self.pack.replicas):
+            state = state._replace(params=self._started(jax.device_get(state.params)))
+        return self.with_spare_rows(jax.device_put(state, sharding.replicated(self._mesh)))
+
+    def _started(self, drawn: dict) -> dict:
+        """The params of the pack's replicas, each as its start says, from those drawn."""
+        replicas = self.pack.replicas
+        rows = [
+            starts.params(replica.start, self.pack.model, spoken, jax.tree.map(lambda leaf, row=row: leaf[row], drawn))
+            for row, (replica, spoken) in enumerate(zip(replicas, self._feed.languages(replicas), strict=True))
+        ]
+        return jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
 
     def with_spare_rows(self, state: step.State) -> step.State:
         """The pack's state with rows of zeros behind, up to those of the program."""
@@ -99,16 +105,48 @@ class Program:
         """The pack's state without these rows."""
         return _resized(state, len(self.pack.replicas))
 
-    def run(self, state: step.State, first_step: int, num_steps: int) -> tuple[step.State, dict[str, jax.Array]]:
-        """Dispatches `num_steps` <= STEPS_PER_DISPATCH steps; `state`, of all rows, is donated. See `step.run`."""
-        starts = np.zeros((self._rows, STEPS_PER_DISPATCH, self.batch_size), np.int32)
-        drawn = {seed: batches.starts(first_step, num_steps) for seed, batches in self._batches.items()}
-        for row, replica in enumerate(self.pack.replicas):
-            starts[row, :num_steps] = drawn[replica.data_seed]
-        starts = jax.device_put(starts, sharding.batch(self._mesh))
-        numbers = np.int32(first_step), np.int32(num_steps), np.int32(len(self.pack.replicas))
-        numbers = jax.device_put(numbers, sharding.replicated(self._mesh))
-        return self._compiled(state, self._tokens, starts, self._rates, *numbers)
+    def run(
+        self, state: step.State, first_step: int, num_steps: int, rows: Sequence[int] | None = None
+    ) -> tuple[step.State, dict[str, jax.Array]]:
+        """Dispatches `num_steps` <= STEPS_PER_DISPATCH steps; `state`, of all rows, is donated. See `step.run`.
+
+        Args:
+          rows: the pack's replicas that train on, in the order of the first rows of `state`; the rows behind them stay
+            as they are. None: all, in their own order.
+        """
+        pack = self.pack
+        replicas = pack.replicas if rows is None else [pack.replicas[row] for row in rows]
+        whole = sharding.replicated(self._mesh)
+        tokens, windows = self._feed.dispatch(replicas, self._rows, first_step, num_steps, whole)
+        rates = np.resize(np.float32([replica.learning_rate for replica in replicas]), self._rows)
+        numbers = np.int32(first_step), np.int32(num_steps), np.int32(len(replicas))
+        windows = jax.device_put(windows, sharding.batch(self._mesh))
+        frozen = pack.replica_map == "vmap" and len(replicas) < len(pack.replicas)
+        before = _copied(state) if frozen else None
+        state, metrics = self._compiled(state, tokens, windows, *jax.device_put((rates, *numbers), whole))
+        return (_joined(state, before, len(replicas)) if frozen else state), metrics
+
+
+@jax.jit
+def reordered(state: step.State, order: jax.Array) -> step.State:
+    """The state with row order[i] as row i."""
+    return jax.tree.map(lambda leaf: leaf[order], state)
+
+
+@jax.jit
+def _copied(state: step.State) -> step.State:
+    return jax.tree.map(jnp.copy, state)
+
+
+@jax.jit
+def _joined(first: step.State, others: step.State, count: int) -> step.State:
+    """The first `count` rows of one state, the others of another."""
+
+    def joined(ours, theirs):
+        mine = jnp.arange(len(ours)).reshape(-1, *[1] * (ours.ndim - 1)) < count
+        return jnp.where(mine, ours, theirs)
+
+    return jax.tree.map(joined, first, others)
 
 
 def _resized(state: step.State, rows: int) -> step.State:
@@ -121,8 +159,3 @@ def _resize(tree, rows: int):
     return jax.tree.map(
         lambda leaf: jnp.pad(leaf[:rows], [(0, max(0, rows - len(leaf)))] + [(0, 0)] * (leaf.ndim - 1)), tree
     )
-
-
-@functools.lru_cache(maxsize=1)  # all programs of a study share one copy
-def _on_device(corpus: Corpus, place: jax.sharding.Sharding) -> jax.Array:
-    return jax.device_put(np.asarray(corpus.tokens_of("train")), place)

@@ -15,9 +15,9 @@ from train.config import DataConfig, StudyConfig
 from train.data import corpora, gold, sources
 from train.data.bpe import Bpe
 from train.data.corpora import Corpus
-from train.data.relations import parse, shortcuts
+from train.data.relations import doses, parse, shortcuts
 from train.data.relations.language import Language
-from train.study import dose_study, draw, until
+from train.study import draw, stages
 
 DOCUMENTS = 3
 DOCUMENTS_OF_A_DOSE = 2
@@ -28,7 +28,7 @@ def show(console: Console, config: StudyConfig) -> None:
     """Prints it all; nothing is kept on disk.
 
     Raises:
-      InputError: the source cannot be had, or the study of doses cannot be (train.study.dose_study.check).
+      InputError: the source cannot be had, or the study of doses cannot be (train.study.stages.check).
     """
     if config.dose.relations:
         _show_doses(console, config)
@@ -72,11 +72,11 @@ def _documents(console: Console, config: DataConfig, corpus: Corpus) -> None:
 
 def _show_doses(console: Console, config: StudyConfig) -> None:
     """Every dose in the language of the first judged seed; no corpus, since runs draw their own documents."""
-    dose_study.check(config, grid.cells_of(config, sources.vocab_size(config.data)))
+    stages.check(config, grid.cells_of(config, sources.vocab_size(config.data)))
     seed, rows = config.grid.init_seeds[0], parse.rows(config.data)
     for dose in config.dose.relations:
         spoken = parse.spoken(config.data, dose, seed)
-        looked_at = until.looked_at(config, dose, "test", seed)
+        looked_at = doses.looked_at(config, dose, "test", seed)
         console.print(
             Text(f"Dose {dose}, seed {seed} (row {seed % rows} of {rows}): {', '.join(spoken.relations)}", "bold")
         )

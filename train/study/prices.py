@@ -82,8 +82,10 @@ def main(workdir: Workdir, launch: int, names: list[str]) -> None:
     from train.config import freeze
     from train.data import corpora, sources
     from train.hosts import compile_cache, memory
-    from train.run import packs
-    from train.run.program import STEPS_PER_DISPATCH, Program
+    from train.run import feed, packs
+    from train.run.feed import STEPS_PER_DISPATCH
+    from train.run.program import Program
+    from train.study.timer import seconds_a_step
 
     compile_cache.use(lambda text: None)
     config = freeze(workdir.record()["config"])
@@ -99,27 +101,25 @@ def main(workdir: Workdir, launch: int, names: list[str]) -> None:
             pack = packs.Pack(0, model, cell.replicas[:1], replica_map, packs.environment(config), rows=1)
             before = [program for (other, _), program in programs.items() if other == name]
             try:
-                program = Program(pack, config, corpus, before)
-                states[name, path] = jax.block_until_ready(program.init())
+                program = Program(pack, config, feed.of(config, corpus, cell.dose), before)
+                states[name, path] = program.init()
             except memory.OutOfMemory:  # plain attention may not fit where the fast path does; the row is left out
                 continue
             programs[name, path] = program
 
-    def seconds_a_step(key, count: int) -> float:
-        began = time.perf_counter()
-        states[key], metrics = programs[key].run(states[key], 0, count)
-        jax.block_until_ready(metrics)
-        return (time.perf_counter() - began) / count
+    def seconds(key, count: int) -> float:
+        taken, states[key] = seconds_a_step(programs[key], states[key], count)
+        return taken
 
     for key in programs:  # the first dispatch of a program is not like the others
-        seconds_a_step(key, 1)
+        seconds(key, 1)
     # One number of steps for all, since each dispatch has a cost of its own.
-    count = max(MIN_STEPS, min(STEPS_PER_DISPATCH, round(SECONDS / min(seconds_a_step(key, 1) for key in programs))))
+    count = max(MIN_STEPS, min(STEPS_PER_DISPATCH, round(SECONDS / min(seconds(key, 1) for key in programs))))
     taken, order, draw = {key: [] for key in programs}, list(programs), random.Random(launch)
     for _ in range(ROUNDS):
         draw.shuffle(order)
         for key in order:
-            taken[key].append(seconds_a_step(key, count))
+            taken[key].append(seconds(key, count))
     rows = [
         {
             "launch": launch,

@@ -1,22 +1,45 @@
 """Step times, measured with nothing beside them, in a process like those that trained the cells."""
 
 import statistics
-import time
 
 import jax
 
 from train.files import write_json
 from train.grid import Cell
 from train.hosts import slots
+from train.hosts.job import Job
+from train.run import feed
 from train.run.packs import from_json
 from train.run.program import Program
-from train.workdir import TIMING, read_measured
+from train.study.launch import Study
+from train.study.timer import seconds_a_step
+from train.workdir import TIMING, disk_is_full, read_measured
 
 ROUNDS = 3
 SECONDS = 0.15  # aimed at for one measurement
 
 
-def lacking(study, cells: tuple[Cell, ...]) -> tuple[Cell, ...]:
+def time_cells(study: Study, cells: tuple[Cell, ...]) -> list[str]:
+    """Times the steps of every trained cell that has no timing.json, with nothing beside it; returns those that still
+    have none."""
+    missing = lacking(study, cells)
+    study.run([Job("time", missing)] if missing else [])
+    return [cell.name for cell in lacking(study, cells)]
+
+
+def time(study: Study, job: Job) -> None:
+    """The job `time`: a fault costs the times alone, which the study's next start measures."""
+    state, reason = "done", ""
+    try:
+        measure(study, job.cells)
+    except Exception as error:
+        if disk_is_full(error):
+            raise
+        state, reason = "not measured", str(error) or type(error).__name__
+    study.progress.end("step times", state, reason)
+
+
+def lacking(study: Study, cells: tuple[Cell, ...]) -> tuple[Cell, ...]:
     """The trained cells without a timing.json from a process of as many cores as cells are timed in now."""
     threads = slots.threads_in_slot(jax.default_backend()) if study.workers else slots.threads()
 
@@ -26,25 +49,27 @@ def lacking(study, cells: tuple[Cell, ...]) -> tuple[Cell, ...]:
     return tuple(cell for cell in cells if _first_pack(study, cell) and not timed(cell))
 
 
-def _first_pack(study, cell: Cell) -> dict | None:
+def _first_pack(study: Study, cell: Cell) -> dict | None:
     """The record of the cell's first pack, if it is trained."""
     records = study.workdir.cell(cell.name).packs()
     return records[0] if records and records[0]["trained"] is not None else None
 
 
-def measure(study, cells: tuple[Cell, ...]) -> None:
+def measure(study: Study, cells: tuple[Cell, ...]) -> None:
     """Writes timing.json of each of `cells`, all trained: the median step time of one replica over ROUNDS, the cells
     taken in turn so that a machine's drift meets all of them.
 
     Args:
-      study: a train.study.launch.Study; what it has compiled is not compiled again.
+      study: what it has compiled is not compiled again.
     """
     programs, states = {}, {}
     for cell in cells:
         study.progress.begin(cell.name, "preparing the timing pass")
         pack = from_json(_first_pack(study, cell))
         program = study.programs.get((cell.name, 0))
-        program = program or study.stop.wait_for(lambda p=pack: Program(p, study.config, study.corpus))
+        program = program or study.stop.wait_for(
+            lambda p=pack: Program(p, study.config, feed.of(study.config, study.corpus, p.dose))
+        )
         programs[cell.name] = program
         # On the host, since the states of all cells together may not fit the device.
         states[cell.name] = study.stop.wait_for(lambda p=program: jax.device_get(p.init()))
@@ -57,18 +82,14 @@ def measure(study, cells: tuple[Cell, ...]) -> None:
             state = jax.tree.map(
                 lambda leaf, like: jax.device_put(leaf, like.sharding), states[name], program.abstract_state
             )
-            jax.block_until_ready(state)
-            began = time.perf_counter()
-            state, metrics = program.run(state, 0, counts[name])
-            jax.block_until_ready(metrics)
-            seconds = (time.perf_counter() - began) / counts[name] / len(program.pack.replicas)
+            seconds, _ = seconds_a_step(program, state, counts[name])
             if round_ <= 0:
-                counts[name] = max(1, min(16, round(SECONDS / (seconds * len(program.pack.replicas)))))
+                counts[name] = max(1, min(16, round(SECONDS / seconds)))
             else:
-                taken[name].append(seconds)
+                taken[name].append(seconds / len(program.pack.replicas))
     for name, program in programs.items():
         step_seconds = statistics.median(taken[name])
-        tokens = program.batch_size * program.seq_len
+        tokens = study.config.train.batch_size * study.config.data.seq_len
         timing = {
             "step_ms": 1e3 * step_seconds,
             "tokens_per_second": tokens / step_seconds,

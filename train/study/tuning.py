@@ -1,66 +1,86 @@
-"""Tuning: the mean tune loss of every cell at every rate, the rate that each keeps, and whether the grid must extend.
+"""Tuning: the score of every cell at every rate, the rate that each keeps, and whether the rates must extend.
 
-A pure function of what the cells have trained, so a resume finds the same rates and choices. A rate that is added is
-added for every cell, so all cells are tuned alike.
+A score is a loss, or the steps that are needed; lower is better. What is chosen is a pure function of what the cells
+have trained, so a resume finds the same. A rate that is added is added for every cell that is tuned with it, so all of
+them are tuned alike.
 """
 
 import dataclasses
-from collections.abc import Iterable
+import statistics
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
+import numpy as np
+
+from train import grid
 from train.config import StudyConfig
 from train.data.corpora import Corpus, unigram_entropy
-from train.grid import Cell, choosing_seeds
-from train.run import packs
+from train.grid import Cell, Replica, choosing_seeds
+from train.run import metrics, packs
 from train.workdir import CellFolder, Workdir
 
 FACTOR = 2.0  # between a single rate and the one that extends it
 
 
+class Tried(NamedTuple):
+    """What the choosing runs of a cell at one rate came to.
+
+    Attributes:
+      runs: how many there are.
+      score: lower is better; a number, or several of which the later decide where the earlier tie.
+      diverged: whether all of them did.
+    """
+
+    runs: int
+    score: float | tuple[float, ...]
+    diverged: bool
+
+
+Score = Callable[[CellFolder], dict[float, Tried]]
+
+
 @dataclasses.dataclass(frozen=True)
 class Tuning:
-    """What the choosing runs of a study have shown so far.
+    """What the choosing runs of cells that are tuned together have shown so far.
 
     Attributes:
       rates: every rate that all cells are to try, ascending: the config's, and those that extended them.
-      losses: of each cell, its mean tune loss in nats/token at each rate tried; a diverged run counts as the unigram
-        entropy of the training split.
-      chosen: of each cell that has tried a rate, the one of lowest loss; one at which all runs diverged only where no
+      scores: of each cell, by rate.
+      chosen: of each cell that has tried a rate, the one of lowest score; one at which all runs diverged only where no
         other is, the smaller of two that tie.
       lacking: cells that have not tried every rate with every choosing seed.
     """
 
     rates: tuple[float, ...]
-    losses: dict[str, dict[float, float]]
+    scores: dict[str, dict[float, float | tuple[float, ...]]]
     chosen: dict[str, float]
     lacking: tuple[str, ...]
 
     def edge(self, cell: str) -> str:
         """The end of the tried rates that the cell's choice lies at: 'lowest', 'highest', 'only', or '' inside."""
-        tried, chosen = self.losses[cell], self.chosen[cell]
+        tried, chosen = self.scores[cell], self.chosen[cell]
         low, high = chosen == min(tried), chosen == max(tried)
         return "only" if low and high else "lowest" if low else "highest" if high else ""
 
 
-def read(config: StudyConfig, workdir: Workdir, cells: tuple[Cell, ...], corpus: Corpus) -> Tuning:
-    """The tuning of `cells`, all of the grid: one that `workdir` says failed does not hold up the others."""
-    seeds, unigram = choosing_seeds(config), unigram_entropy(corpus)
-    first, last = corpus.splits["tune"]
-    tokens = float(corpus.num_tokens[first:last].sum())
-    tried = {cell.name: _tried(workdir.cell(cell.name), seeds, unigram, tokens) for cell in cells}
+def read(config: StudyConfig, workdir: Workdir, cells: tuple[Cell, ...], score: Score) -> Tuning:
+    """The tuning of `cells`, all that are tuned together: one that `workdir` says failed does not hold up the
+    others."""
+    tried = {cell.name: score(workdir.cell(cell.name)) for cell in cells}
     failed = {cell.name for cell in cells if workdir.cell(cell.name).failed}
     rates, added = tuple(sorted(config.grid.learning_rates)), {"lowest": 0, "highest": 0}
     while True:
-        losses, chosen, lacking = {}, {}, []
-        for name, runs in tried.items():
-            most = max((len(found) for rate, found in runs.items() if rate in rates), default=0)
-            whole = {rate: runs[rate] for rate in rates if most and len(runs.get(rate, ())) == most}
-            losses[name] = {rate: sum(loss for loss, _ in found) / most for rate, found in whole.items()}
-            finished = [rate for rate, found in whole.items() if not all(diverged for _, diverged in found)]
+        scores, chosen, lacking = {}, {}, []
+        for name, by_rate in tried.items():
+            most = max((each.runs for rate, each in by_rate.items() if rate in rates), default=0)
+            whole = {rate: by_rate[rate] for rate in rates if most and rate in by_rate and by_rate[rate].runs == most}
+            scores[name] = {rate: each.score for rate, each in whole.items()}
             if whole:
-                chosen[name] = best_rate({rate: losses[name][rate] for rate in finished or whole})
-            if most < len(seeds) or len(whole) < len(rates):
+                finished = [rate for rate, each in whole.items() if not each.diverged]
+                chosen[name] = best_rate({rate: scores[name][rate] for rate in finished or whole})
+            if most < len(choosing_seeds(config)) or len(whole) < len(rates):
                 lacking.append(name)
-        tuning = Tuning(rates, losses, chosen, tuple(lacking))
+        tuning = Tuning(rates, scores, chosen, tuple(lacking))
         if set(lacking) - failed:
             return tuning
         edges = {tuning.edge(name) for name in chosen if name not in lacking}
@@ -72,42 +92,87 @@ def read(config: StudyConfig, workdir: Workdir, cells: tuple[Cell, ...], corpus:
             rates = _extended(rates, end)
 
 
-def best_rate(losses: dict[float, float]) -> float:
-    """The rate of lowest mean tune loss, the smaller of two that tie."""
-    return min(losses, key=lambda rate: (losses[rate], rate))
+def best_rate(scores: dict[float, float | tuple[float, ...]]) -> float:
+    """The rate of the lowest score, the smaller of two that tie."""
+    return min(scores, key=lambda rate: (scores[rate], rate))
+
+
+def score_of(config: StudyConfig, corpus: Corpus | None) -> Score:
+    """What a study's cells are tuned by."""
+    return by_steps(config) if corpus is None else by_loss(config, corpus)
+
+
+def by_loss(config: StudyConfig, corpus: Corpus) -> Score:
+    """The mean tune loss in nats/token; a diverged run counts as the unigram entropy of the training split."""
+    unigram = unigram_entropy(corpus)
+    first, last = corpus.splits["tune"]
+    tokens = float(corpus.num_tokens[first:last].sum())
+
+    def score(folder: CellFolder) -> dict[float, Tried]:
+        losses = {}
+        for replica, trained, place in _choosing(folder, config):
+            diverged = trained["diverged_at"][place] >= 0
+            loss = unigram if diverged else trained["tune_losses"][place] / tokens
+            losses.setdefault(replica.learning_rate, []).append((loss, diverged))
+        return {
+            rate: Tried(len(runs), sum(loss for loss, _ in runs) / len(runs), all(diverged for _, diverged in runs))
+            for rate, runs in losses.items()
+        }
+
+    return score
+
+
+def by_steps(config: StudyConfig) -> Score:
+    """The median T, and of rates that tie the mean relational loss at the last look that all runs of the cell had.
+
+    T of a run is the cap where the threshold was not reached, the step where it was stopped as hopeless.
+    """
+
+    def score(folder: CellFolder) -> dict[float, Tried]:
+        curves, steps, losses = {}, {}, {}
+        for line in metrics.read(folder.looks):
+            curves.setdefault(line["replica"], {})[line["step"]] = line["loss"]
+        runs = [(replica, trained["outcomes"][place]) for replica, trained, place in _choosing(folder, config)]
+        common = set.intersection(*(set(curves[replica.name]) for replica, _ in runs)) if runs else set()
+        for replica, ended in runs:
+            loss = curves[replica.name][max(common)] if common else None
+            steps.setdefault(replica.learning_rate, []).append(ended["steps"])
+            losses.setdefault(replica.learning_rate, []).append(np.inf if loss is None else loss)
+        return {
+            rate: Tried(len(taken), (statistics.median(taken), float(np.mean(losses[rate]))), False)
+            for rate, taken in steps.items()
+        }
+
+    return score
+
+
+def _choosing(folder: CellFolder, config: StudyConfig) -> Iterable[tuple[Replica, dict, int]]:
+    """The trained runs that choose a rate, each with the record of its pack's training and its place there."""
+    seeds = choosing_seeds(config)
+    for record in folder.packs():
+        for place, replica in enumerate(packs.from_json(record).replicas if record["trained"] else ()):
+            if (replica.init_seed, replica.data_seed) in seeds and replica.start == grid.DRAWN:
+                yield replica, record["trained"], place
 
 
 def passed_over(tuned: Tuning, cells: Iterable[Cell]) -> dict[str, str]:
     """The cells that another logit scale of the same shape beats on the tune loss, each with the one that does."""
     best: dict[str, str] = {}
     tried = [cell for cell in cells if cell.name in tuned.chosen]
-    lowest = {cell.name: tuned.losses[cell.name][tuned.chosen[cell.name]] for cell in tried}
+    lowest = {cell.name: tuned.scores[cell.name][tuned.chosen[cell.name]] for cell in tried}
     for cell in tried:
         if cell.shape not in best or lowest[cell.name] < lowest[best[cell.shape]]:
             best[cell.shape] = cell.name
     return {cell.name: best[cell.shape] for cell in tried if best[cell.shape] != cell.name}
 
 
-def _tried(folder: CellFolder, seeds: Iterable, unigram: float, tokens: float) -> dict[float, list[tuple[float, bool]]]:
-    """(loss, whether it diverged) of each choosing run, by rate."""
-    found = {}
-    for record in folder.packs():
-        trained = record["trained"]
-        if trained is None:
-            continue
-        runs = zip(packs.from_json(record).replicas, trained["tune_losses"], trained["diverged_at"], strict=True)
-        for replica, summed, diverged_at in runs:
-            if (replica.init_seed, replica.data_seed) in seeds:
-                diverged = diverged_at >= 0
-                loss = unigram if diverged else summed / tokens
-                found.setdefault(replica.learning_rate, []).append((loss, diverged))
-    return found
-
-
 def _extended(rates: tuple[float, ...], end: str) -> tuple[float, ...]:
-    """`rates`, ascending, with one more at an end, as far from it as its neighbour is."""
-    if end == "lowest":
-        ratio = rates[1] / rates[0] if len(rates) > 1 else FACTOR
-        return (float(f"{rates[0] / ratio:.4g}"), *rates)
-    ratio = rates[-1] / rates[-2] if len(rates) > 1 else FACTOR
-    return (*rates, float(f"{rates[-1] * ratio:.4g}"))
+    """`rates`, ascending, with one more at an end. It goes on as the ladder does, .0003 below .001, .003 and .01, where
+    every second ratio is another; two rates, or one, have one ratio."""
+    inner = rates if end == "lowest" else rates[::-1]
+    if len(rates) > 2:
+        factor = inner[1] / inner[2]
+    else:
+        factor = inner[0] / inner[1] if len(rates) > 1 else FACTOR ** (-1 if end == "lowest" else 1)
+    added = float(f"{inner[0] * factor:.4g}")
+    return (added, *rates) if end == "lowest" else (*rates, added)

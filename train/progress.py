@@ -37,6 +37,10 @@ class StudyProgress:
         return self
 
     def __exit__(self, *_):
+        self.close()
+
+    def close(self) -> None:
+        """Leaves the terminal to what comes next."""
         self.bars.stop()
 
     def expect(self, cells: int) -> None:

@@ -4,7 +4,6 @@ A line of JSON each way: jobs come on standard input, and what a StudyProgress i
 end of the input is the end of the parent, and of the worker in that moment.
 """
 
-import dataclasses
 import json
 import os
 import pathlib
@@ -12,10 +11,10 @@ import queue
 import sys
 import threading
 import traceback
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from train.grid import Replica
 from train.hosts.preemption import Notice, Preempted
 from train.workdir import Workdir, disk_is_full
 
@@ -46,13 +45,17 @@ class Report:
         self.send("end", cell, state, reason)
 
 
-def main(path: str, evaluation, stop: Notice) -> int:
-    """Serves the study at `path` until it is told to leave; does not return."""
+def main(path: str, jobs: Mapping[str, Callable], stop: Notice) -> int:
+    """Serves the study at `path` until it is told to leave; does not return.
+
+    Args:
+      jobs: as of train.study.launch.Study.
+    """
     report = Report(os.fdopen(os.dup(1), "w"))
     os.dup2(2, 1)  # whatever else prints must not garble the lines
-    jobs = _jobs()
+    lines = _lines()
     try:
-        _serve(Workdir(pathlib.Path(path)), evaluation, stop, jobs, report)
+        _serve(Workdir(pathlib.Path(path)), jobs, stop, lines, report)
     except Preempted:
         os._exit(RUN_AGAIN)  # a compile may still run in a thread, and would be waited for
     except Exception as error:
@@ -61,7 +64,7 @@ def main(path: str, evaluation, stop: Notice) -> int:
     os._exit(0)  # an orderly end would wait for the thread that reads
 
 
-def _jobs() -> queue.SimpleQueue:
+def _lines() -> queue.SimpleQueue:
     """The parent's lines as they come; ends this process with the parent."""
     score, lines = pathlib.Path("/proc/self/oom_score_adj"), queue.SimpleQueue()
     if score.exists():
@@ -76,32 +79,31 @@ def _jobs() -> queue.SimpleQueue:
     return lines
 
 
-def _serve(workdir: Workdir, evaluation, stop: Notice, jobs: queue.SimpleQueue, report: Report) -> None:
+def _serve(
+    workdir: Workdir, jobs: Mapping[str, Callable], stop: Notice, lines: queue.SimpleQueue, report: Report
+) -> None:
     with stop.at_once():
         import jax
 
         from train import grid
         from train.config import freeze
         from train.data import corpora, sources
-        from train.hosts import compile_cache, memory
+        from train.hosts import compile_cache, job, memory
         from train.study import launch
 
         config = freeze(workdir.record()["config"])
         jax.config.update("jax_enable_x64", config.model.dtype == "float64")
         compile_cache.use(lambda text: None)
-        corpus = corpora.open_corpus(workdir.data)
+        corpus = None if config.dose.relations else corpora.open_corpus(workdir.data)
     cells = {cell.name: cell for cell in grid.cells_of(config, sources.vocab_size(config.data))}
-    study = launch.Study(config, workdir, corpus, evaluation, stop, report)
+    study = launch.Study(config, workdir, corpus, jobs, stop, report)
     while True:
         with stop.at_once():
-            job = jobs.get()
-        if job["what"] == "leave":
+            line = lines.get()
+        if line["what"] == "leave":
             return
-        asked = tuple(
-            dataclasses.replace(cells[cell["name"]], replicas=tuple(Replica(**replica) for replica in cell["replicas"]))
-            for cell in job["cells"]
-        )
-        launch.Job(job["what"], asked, job["evaluate"], job["end"]).run(study)
+        asked = job.from_json(line, cells)
+        jobs[asked.what](study, asked)
         jax.clear_caches()  # traces of this job, which serve no other and take some 50 MB
         memory.give_back()
         report.send("finished")

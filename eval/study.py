@@ -1,0 +1,222 @@
+"""A study from its first check to its last table, top to bottom: tune, choose, train, measure, judge, show; then time,
+judge what that tells, and show again."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import shutil
+import sys
+
+import jax
+from rich.console import Console
+
+from eval import measurements, summary, tables
+from eval.judge import arms, claims, dose, dose_secondary, verdicts
+from eval.report import dose_page, page
+from train import grid
+from train.asked import Asked
+from train.config import InputError, StudyConfig, freeze, nearest
+from train.data import corpora, sources
+from train.data.corpora import Corpus
+from train.grid import Cell
+from train.hosts import compile_cache, placement
+from train.hosts.preemption import Notice, Preempted
+from train.hosts.workers import Workers
+from train.progress import StudyProgress
+from train.run import feed
+from train.study import launch, preview, prices, stages, timing, worker
+from train.study.launch import Study
+from train.workdir import Workdir, disk_is_full
+
+DONE, FAULT, SOME_CELL_FAILED, RUN_AGAIN = 0, 1, 3, 75
+TRAINING = ("study", "train")  # the modes that train
+JOBS = {
+    "train": launch.train,
+    "train_alone": stages.train_alone,
+    "measure": measurements.run,
+    "time": timing.time,
+}
+
+
+def work(workdir: str, stop: Notice) -> int:
+    """What a worker of the study in `workdir` does; does not return."""
+    return worker.main(workdir, JOBS, stop)
+
+
+def run(config: StudyConfig, path: pathlib.Path, asked: Asked, stop: Notice) -> int:
+    """Does what is asked in the workdir at `path`; returns the exit code.
+
+    Args:
+      config: of the study; modes eval, report and status read the workdir's own instead.
+
+    Raises:
+      InputError: bad input, before anything is trained.
+    """
+    console, workdir = Console(), Workdir(path)
+    if asked.mode == "data":
+        with stop.at_once():
+            preview.show(console, config)
+        return DONE
+    if asked.mode in ("eval", "report", "status"):
+        config = _recorded(workdir)
+    every_cell = grid.cells_of(config, sources.vocab_size(config.data))
+    cells = _chosen(every_cell, asked.names)
+    if asked.mode in TRAINING:
+        stages.check(config, cells)
+    if asked.mode == "status":
+        summary.show_status(console, workdir, [cell.name for cell in cells])
+        return DONE
+    names = measurements.asked(asked.measure, config, cells)
+    load = dose_secondary.load if config.dose.relations else arms.load
+    beside = load(list(asked.arms), json.loads(json.dumps(dataclasses.asdict(config))))
+    try:
+        workdir.make_writable()
+        with workdir.lock() as lock:
+            console.print(f"Headroom: {len(cells)} cells in {path}", highlight=False, markup=False)
+            if asked.mode in TRAINING and not config.dose.relations:
+                console.print(claims.prospect(config), highlight=False)
+            with stop.at_once():
+                workers = placement.workers_for(asked.launcher, config, workdir, every_cell)
+                corpus = _begin(config, asked.mode, workdir, every_cell, cells, workers)
+            for note in corpus.notes if corpus else ():
+                console.print(note, highlight=False, markup=False)
+            compile_cache.use(lambda text: console.print(text, highlight=False, markup=False))
+            with Workers(asked.launcher.command, workers, workdir, lock, stop) as pool:
+                with StudyProgress(console, config.train.steps) as progress:
+                    study = Study(config, workdir, corpus, JOBS, stop, progress, pool if workers else None)
+                    return _tell(study, asked.mode, every_cell, cells, names, beside)
+    except Preempted:
+        console.print("Stopped as asked; what is done is saved. Run the same command again to continue.")
+        sys.stdout.flush()
+        os._exit(RUN_AGAIN)  # a compile may still run in a thread, and would be waited for
+    except Exception as error:
+        if not disk_is_full(error):
+            raise
+        print(
+            f"Error: the disk of {path} is full; finished cells are whole, so free space and run the same command "
+            f"again to continue.",
+            file=sys.stderr,
+        )
+        return FAULT
+
+
+def _recorded(workdir: Workdir) -> StudyConfig:
+    record = workdir.record()
+    if record is None:
+        raise InputError(f"--workdir={workdir.path} holds no study (no config.json); run one there first.")
+    try:
+        return freeze(record["config"])
+    except (InputError, AttributeError, TypeError) as error:
+        raise InputError(f"{workdir.path / 'config.json'} is not of this version: {error}") from error
+
+
+def _chosen(cells: tuple[Cell, ...], names: tuple[str, ...]) -> tuple[Cell, ...]:
+    """The cells of these names; one without its dose means all doses."""
+    known = {name for cell in cells for name in (cell.name, cell.shape)}
+    for name in names:
+        if name not in known:
+            raise InputError(f"--cells names {name!r}, which is not in the grid; {nearest(name, known)}")
+    return tuple(cell for cell in cells if not names or {cell.name, cell.shape} & {*names})
+
+
+def _begin(
+    config: StudyConfig,
+    mode: str,
+    workdir: Workdir,
+    every_cell: tuple[Cell, ...],
+    cells: tuple[Cell, ...],
+    workers: int,
+) -> Corpus | None:
+    """The workdir's corpus, written first if no study has begun here and nothing speaks against it; None where every
+    seed speaks a language of its own."""
+    workdir.check_continues(config)
+    jax.config.update("jax_enable_x64", config.model.dtype == "float64")
+    if mode in TRAINING:
+        launch.check(config, workdir, every_cell, cells, workers, corpus_tokens=0)
+    record, corpus = workdir.record(), None
+    if record is None and not config.dose.relations:
+        shutil.rmtree(workdir.data, ignore_errors=True)
+        corpus = corpora.write_corpus(config.data, workdir.data)
+    elif not config.dose.relations:
+        corpus = corpora.open_corpus(workdir.data)
+    fingerprint = feed.fingerprint(config, corpus)
+    if record and fingerprint != record["data_fingerprint"]:
+        raise InputError(
+            f"{workdir.data} holds data {fingerprint[:12]}, and the study began with "
+            f"{record['data_fingerprint'][:12]}; restore the folder, or start again with a new --workdir."
+        )
+    if mode in TRAINING:
+        launch.check(config, workdir, every_cell, cells, workers, len(corpus.tokens) if corpus else 0)
+        workdir.write_record(config, jax.devices()[0].device_kind, fingerprint)
+    return corpus
+
+
+def _tell(
+    study: Study, mode: str, every_cell: tuple[Cell, ...], cells: tuple[Cell, ...], names: tuple[str, ...], beside: list
+) -> int:
+    """The story; returns the exit code."""
+    console = study.progress.console
+    if mode in TRAINING:
+        stages.train(study, every_cell, cells)
+    if mode in ("study", "eval"):
+        _measure(study, mode, every_cell, cells, names)
+    table, judged, written = _judge(study, every_cell, beside)
+    further = _further(study, cells, judged) if mode in TRAINING else []
+    if further:
+        launch.train_cells(study, further)
+        if mode == "study":
+            _measure(study, mode, every_cell, cells, names)
+        table, judged, written = _judge(study, every_cell, beside)
+    untimed, priced = [], True
+    if mode == "study" and study.corpus is not None:
+        summary.show_verdicts(console, judged, written)
+        untimed = timing.time_cells(study, cells)
+        if study.workers:
+            study.workers.leave()
+        table = tables.write_tables(study.workdir, every_cell, study.config, study.corpus)
+        priced = prices.measure(study, _to_price(study, table), study.config.claims.launches)
+        known = [verdict.sentence for verdict in judged]
+        table, judged, written = _judge(study, every_cell, beside)
+        judged = [verdict for verdict in judged if verdict.sentence not in known]
+    study.progress.close()
+    if study.corpus is not None:
+        summary.show_cells(console, study.workdir, every_cell, table)
+    summary.show_verdicts(console, judged, written)
+    failed = [cell.name for cell in cells if study.workdir.cell(cell.name).failed]
+    if failed:
+        console.print(f"Not done: {', '.join(failed)}. The same command tries them again.")
+    if untimed:
+        console.print(f"No step times: {', '.join(untimed)}. The same command measures them.")
+    if not priced:
+        console.print("No price: a launch failed. The same command tries it again.")
+    return DONE if priced and not (failed or untimed) else SOME_CELL_FAILED
+
+
+def _measure(study: Study, mode: str, every_cell, cells, names: tuple[str, ...]) -> None:
+    """Measures what is not; a cell whose checkpoint is lost is trained again, from the one before if there is one."""
+    lost = measurements.measure(study, cells, names)
+    if lost and mode == "study":
+        stages.train(study, every_cell, cells)
+        measurements.measure(study, cells, names)
+
+
+def _judge(study: Study, every_cell: tuple[Cell, ...], beside: list):
+    """The table of results, the verdicts, and the page's path, None before there is anything to show."""
+    study.progress.begin("results", "tables, verdicts and the report")
+    with study.stop.at_once():
+        table = tables.write_tables(study.workdir, every_cell, study.config, study.corpus)
+        if study.corpus is None:
+            judged = dose.write_verdicts(study.workdir, table, study.config, beside)
+            page_ = dose_page.write(study.workdir, every_cell, table, judged, study.config) if len(table) else None
+            return table, judged, page_
+        judged = verdicts.write(study.workdir, table, study.config, study.corpus, beside) if len(table) else []
+        return table, judged, page.write(study.workdir, table) if len(table) else None
+
+
+def _to_price(study, table):
+    return verdicts.cells_to_price(study.workdir, table, study.corpus)
+
+
+def _further(study: Study, cells: tuple[Cell, ...], judged: list) -> list[Cell]:
+    return []
