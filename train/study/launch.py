@@ -9,11 +9,12 @@ import jax
 import numpy as np
 
 from train import grid
-from train.config import InputError, StudyConfig
+from train.config import InputError, StudyConfig, freeze
+from train.data import corpora, sources
 from train.data.corpora import Corpus
 from train.files import write_text
 from train.grid import Cell
-from train.hosts import memory
+from train.hosts import compile_cache, memory
 from train.hosts.job import Job
 from train.hosts.preemption import Notice
 from train.losses.documents import document_losses
@@ -57,6 +58,16 @@ class Study:
         else:
             for job in jobs:
                 self.jobs[job.what](self, job)
+
+
+def reopened(workdir: Workdir) -> tuple[StudyConfig, Corpus | None, dict[str, Cell]]:
+    """Config, corpus and cells by name of the study that has begun in `workdir`, for a process beside its own, whose
+    JAX is set up alike."""
+    config = freeze(workdir.record()["config"])
+    jax.config.update("jax_enable_x64", config.model.dtype == "float64")
+    compile_cache.use(lambda text: None)
+    corpus = None if config.dose.relations else corpora.open_corpus(workdir.data)
+    return config, corpus, {cell.name: cell for cell in grid.cells_of(config, sources.vocab_size(config.data))}
 
 
 def check(

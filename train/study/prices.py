@@ -78,20 +78,13 @@ def main(workdir: Workdir, launch: int, names: list[str]) -> None:
     """One launch: for each cell and path the median step time of a replica, and the bytes of a program for it alone."""
     import jax
 
-    from train import grid
-    from train.config import freeze
-    from train.data import corpora, sources
-    from train.hosts import compile_cache, memory
+    from train.hosts import memory
     from train.run import feed, packs
-    from train.run.feed import STEPS_PER_DISPATCH
     from train.run.program import Program
+    from train.study.launch import reopened
     from train.study.timer import seconds_a_step
 
-    compile_cache.use(lambda text: None)
-    config = freeze(workdir.record()["config"])
-    jax.config.update("jax_enable_x64", config.model.dtype == "float64")
-    corpus = corpora.open_corpus(workdir.data)
-    cells = {cell.name: cell for cell in grid.cells_of(config, sources.vocab_size(config.data))}
+    config, corpus, cells = reopened(workdir)
     programs, states = {}, {}
     for name in names:
         cell = cells[name]
@@ -114,7 +107,7 @@ def main(workdir: Workdir, launch: int, names: list[str]) -> None:
     for key in programs:  # the first dispatch of a program is not like the others
         seconds(key, 1)
     # One number of steps for all, since each dispatch has a cost of its own.
-    count = max(MIN_STEPS, min(STEPS_PER_DISPATCH, round(SECONDS / min(seconds(key, 1) for key in programs))))
+    count = max(MIN_STEPS, min(feed.STEPS_PER_DISPATCH, round(SECONDS / min(seconds(key, 1) for key in programs))))
     taken, order, draw = {key: [] for key in programs}, list(programs), random.Random(launch)
     for _ in range(ROUNDS):
         draw.shuffle(order)

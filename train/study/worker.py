@@ -85,17 +85,10 @@ def _serve(
     with stop.at_once():
         import jax
 
-        from train import grid
-        from train.config import freeze
-        from train.data import corpora, sources
-        from train.hosts import compile_cache, job, memory
+        from train.hosts import job, memory
         from train.study import launch
 
-        config = freeze(workdir.record()["config"])
-        jax.config.update("jax_enable_x64", config.model.dtype == "float64")
-        compile_cache.use(lambda text: None)
-        corpus = None if config.dose.relations else corpora.open_corpus(workdir.data)
-    cells = {cell.name: cell for cell in grid.cells_of(config, sources.vocab_size(config.data))}
+        config, corpus, cells = launch.reopened(workdir)
     study = launch.Study(config, workdir, corpus, jobs, stop, report)
     while True:
         with stop.at_once():
