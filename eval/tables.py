@@ -11,7 +11,8 @@ from eval.measure import relations
 from mha import budget
 from mha.transformer import ModelConfig
 from train.config import StudyConfig
-from train.data.corpora import Corpus, bigram_loss, unigram_entropy
+from train.data.baselines import bigram_loss, unigram_entropy
+from train.data.corpora import Corpus
 from train.files import write_table
 from train.grid import Cell, Replica
 from train.losses import documents

@@ -17,11 +17,11 @@ from collections.abc import Iterable
 import pandas as pd
 
 from train import grid
-from train.config import LATER, InputError, StudyConfig, differences, freeze
+from train.config import InputError, StudyConfig, differences, freeze
 from train.data import sources
 from train.files import write_json
 
-FORMAT = 1  # raise when a workdir of today could not be read by yesterday's code
+FORMAT = 2  # raise when code of today could not go on with a workdir of yesterday, or code of yesterday with this one
 RECORDED = ("format", "config", "versions", "device", "data_fingerprint")  # what config.json holds
 CELL_FIELDS = ("d_model", "num_heads", "head_ratio", "d_k", "num_layers", "logit_scales")  # of the grid
 RUN_FIELDS = ("learning_rates", "init_seeds", "data_seeds")
@@ -50,10 +50,10 @@ def read_json(path: pathlib.Path):
 def read_measured(path: pathlib.Path, fields: Iterable[str]) -> dict:
     """The content of a JSON file that a study can measure again; empty if it is missing or lacks `fields`."""
     try:
-        found = read_json(path)
+        content = read_json(path)
     except InputError:
         return {}
-    return found if isinstance(found, dict) and found.keys() >= set(fields) else {}
+    return content if isinstance(content, dict) and content.keys() >= set(fields) else {}
 
 
 def read_table(path: pathlib.Path) -> pd.DataFrame:
@@ -155,27 +155,37 @@ class Workdir:
         """config.json: config, versions, device, data fingerprint; None before a study has begun here.
 
         Raises:
-          InputError: it was written by a newer version, or is not what a study writes.
+          InputError: it was written by a newer or an older version, or is not what a study writes.
         """
-        record = read_json(self.path / "config.json")
+        record = self._record_of_any_format()
         if record is None:
             return None
-        if not isinstance(record, dict) or not isinstance(record.get("format"), int):
-            raise InputError(f"{self.path / 'config.json'} is not a study's; restore it, or use another --workdir.")
-        if record["format"] > FORMAT:
+        if record["format"] != FORMAT:
+            newer = record["format"] > FORMAT
             raise InputError(
-                f"{self.path} was written by a newer version (format {record['format']}, this one reads {FORMAT}); "
-                f"update the code or use another --workdir."
+                f"{self.path} was written by {'a newer' if newer else 'an older'} version (format {record['format']}, "
+                f"this one reads {FORMAT}); {'update the code' if newer else 'run it with the version that wrote it,'} "
+                f"or use another --workdir."
             )
         lacking = [name for name in RECORDED if name not in record]
         if lacking:
             raise InputError(
                 f"{self.path / 'config.json'} lacks {', '.join(lacking)}; restore it, or use another --workdir."
             )
-        for section, fields in LATER.items():
-            if isinstance(record["config"], dict) and isinstance(record["config"].get(section), dict):
-                record["config"][section] = fields | record["config"][section]
         return record
+
+    def cells_of_older_format(self) -> list[str] | None:
+        """The names in cells/ where an older version wrote them; None where none has begun, or this one or a newer."""
+        record = self._record_of_any_format()
+        if record is None or record["format"] >= FORMAT:
+            return None
+        return sorted(path.name for path in (self.path / "cells").glob("*") if path.is_dir())
+
+    def _record_of_any_format(self) -> dict | None:
+        record = read_json(self.path / "config.json")
+        if record is None or (isinstance(record, dict) and isinstance(record.get("format"), int)):
+            return record
+        raise InputError(f"{self.path / 'config.json'} is not a study's; restore it, or use another --workdir.")
 
     def write_record(self, config: StudyConfig, device: str, fingerprint: str) -> None:
         values = json.loads(json.dumps(dataclasses.asdict(config)))

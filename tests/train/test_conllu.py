@@ -7,6 +7,7 @@ import conllu
 import numpy as np
 import pytest
 
+from tests.data import data_config
 from train.config import DataConfig, InputError
 from train.data import align, conllu_text, corpora, gold
 from train.data.bpe import Bpe
@@ -70,7 +71,7 @@ def read(tmp_path, content: str):
 def config(tmp_path, content: str, **fields) -> DataConfig:
     (tmp_path / "gold.conllu").write_text(content)
     fields = {"seq_len": 32, "tune_fraction": 0.2, "test_fraction": 0.2} | fields
-    return DataConfig(source=f"conllu:{tmp_path}/gold.conllu", **fields)
+    return data_config(source=f"conllu:{tmp_path}/gold.conllu", **fields)
 
 
 def test_text_words_heads_and_mentions(tmp_path):

@@ -6,7 +6,6 @@ split is one run of tokens.
 """
 
 import dataclasses
-import functools
 import hashlib
 import json
 import os
@@ -20,9 +19,6 @@ from train.data import gold, sources
 from train.data.gold import Gold
 from train.data.sources import BOS, VOCAB_SIZE
 from train.data.windows import EvalWindows
-
-# Add-alpha smoothing of the bigram model; on megabytes of English its loss moves by .3 % from .01 to 1.
-BIGRAM_ALPHA = 0.1
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -80,13 +76,6 @@ class Corpus:
     def num_windows(self, split: str, seq_len: int) -> int:
         """Packed windows of seq_len inputs, and one target more, that the split's tokens make."""
         return (len(self.tokens_of(split)) - 1) // seq_len
-
-
-def load_or_write(config: DataConfig, folder: str | os.PathLike) -> Corpus:
-    """The corpus in `folder`, written first if there is none. Once it stands the source is not consulted again."""
-    if not (Path(folder) / "corpus.json").exists():
-        write_corpus(config, folder)
-    return open_corpus(folder)
 
 
 def write_corpus(config: DataConfig, folder: str | os.PathLike) -> Corpus:
@@ -189,78 +178,6 @@ def _sha256(array: np.ndarray) -> str:
 
 def _fingerprint(recorded: dict) -> str:
     return hashlib.sha256(json.dumps(recorded, sort_keys=True).encode()).hexdigest()
-
-
-def unigram_entropy(corpus: Corpus) -> float:
-    """Entropy in nats/token of the tokens of the train split: what a model scores that knows their frequencies only."""
-    counts = np.bincount(corpus.tokens_of("train"))
-    counts[corpus.bos] = 0
-    shares = counts[counts > 0] / counts.sum()
-    return float(-np.sum(shares * np.log(shares)))
-
-
-def bigram_loss(corpus: Corpus, split: str) -> float:
-    """Loss in nats/token, on every token of every document of `split`, of a bigram model fitted to the train split."""
-    size = corpus.vocab_size
-
-    def pairs(split: str) -> tuple[np.ndarray, np.ndarray]:
-        """Each pair that occurs, as first * size + second, and how often."""
-        tokens = corpus.tokens_of(split).astype(np.int64)
-        inside = tokens[1:] != corpus.bos  # a BOS is never a target
-        return np.unique(tokens[:-1][inside] * size + tokens[1:][inside], return_counts=True)
-
-    known, counts = pairs("train")
-    observed, weights = pairs(split)
-    place = np.minimum(np.searchsorted(known, observed), len(known) - 1)
-    count = np.where(known[place] == observed, counts[place], 0)
-    after = np.bincount(known // size, counts, size)[observed // size]
-    smoothed = (count + BIGRAM_ALPHA) / (after + BIGRAM_ALPHA * (size - 1))
-    return float(-np.sum(weights * np.log(smoothed)) / weights.sum())
-
-
-@dataclasses.dataclass(frozen=True)
-class Batches:
-    """The order of the training windows: a pure function of (data seed, step), reshuffled every epoch.
-
-    Every cell and replica with the same data seed sees the same batches.
-    """
-
-    num_windows: int
-    batch_size: int  # windows of the whole batch, all processes together
-    seq_len: int  # window w begins at token w * seq_len and has seq_len + 1 tokens
-    data_seed: int  # 0 ... 2**32 - 1
-
-    def starts(self, first_step: int, num_steps: int, process_index: int = 0, process_count: int = 1) -> np.ndarray:
-        """First tokens of the windows of some steps: int32 (num_steps, batch_size / process_count).
-
-        A process gets its contiguous part of every batch, so the batches do not depend on the number of processes.
-
-        Raises:
-          ValueError: the batch does not divide over the processes.
-        """
-        rows, rest = divmod(self.batch_size, process_count)
-        if rest:
-            raise ValueError(f"batch_size={self.batch_size} does not divide over {process_count} processes.")
-        steps = np.arange(first_step, first_step + num_steps)[:, None]
-        elements = steps * self.batch_size + process_index * rows + np.arange(rows)
-        epochs, places = np.divmod(elements, self.num_windows)
-        windows = np.empty(elements.shape, np.int32)
-        for epoch in np.unique(epochs):
-            here = epochs == epoch
-            windows[here] = _epoch_order(self.num_windows, self.data_seed, int(epoch))[places[here]]
-        return windows * np.int32(self.seq_len)
-
-
-@functools.lru_cache(maxsize=8)  # the replicas of a cell, and the cells, ask for the same ones
-def _epoch_order(num_windows: int, data_seed: int, epoch: int) -> np.ndarray:
-    """The windows in the order of one epoch: int32 (num_windows,).
-
-    Grain draws an epoch at a time: a window at a time, through its shuffle, took 12 to 16 us each.
-    """
-    import grain  # slow, and `--help` needs no data
-
-    epochs = grain.MapDataset.range(2**31).seed(data_seed)
-    return epochs.random_map(lambda _, generator: generator.permutation(np.arange(num_windows, dtype=np.int32)))[epoch]
 
 
 def eval_windows(corpus: Corpus, split: str, seq_len: int, stride: int | None = None) -> EvalWindows:

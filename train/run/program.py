@@ -10,7 +10,8 @@ import numpy as np
 
 from train import grid
 from train.config import StudyConfig
-from train.data.corpora import Batches, Corpus
+from train.data.batches import Batches
+from train.data.corpora import Corpus
 from train.hosts import memory
 from train.run import sharding, step
 from train.run.packs import Pack

@@ -13,6 +13,7 @@ from rich.console import Console
 from train import grid
 from train.config import InputError, StudyConfig, freeze, nearest
 from train.data import corpora, sources
+from train.exit_codes import DONE, FAULT, RUN_AGAIN, SOME_CELL_FAILED
 from train.grid import Cell
 from train.hosts import placement
 from train.hosts.preemption import Notice, Preempted
@@ -21,7 +22,6 @@ from train.hosts.workers import Workers
 from train.study.progress import StudyProgress
 from train.workdir import Workdir, disk_is_full
 
-DONE, FAULT, SOME_CELL_FAILED, RUN_AGAIN = 0, 1, 3, 75
 TRAINING = ("study", "train")  # the modes that train
 
 
@@ -91,6 +91,10 @@ def run(
 
         with stop.at_once():
             preview.show(console, config)
+        return DONE
+    older = workdir.cells_of_older_format() if mode == "status" else None
+    if older is not None:
+        evaluation.show_status(console, workdir, [name for name in older if not names or name in names])
         return DONE
     if mode in ("eval", "report", "status"):
         config = _recorded(workdir)

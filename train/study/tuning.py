@@ -8,7 +8,8 @@ import dataclasses
 from collections.abc import Iterable
 
 from train.config import StudyConfig
-from train.data.corpora import Corpus, unigram_entropy
+from train.data.baselines import unigram_entropy
+from train.data.corpora import Corpus
 from train.grid import Cell, choosing_seeds
 from train.run import packs
 from train.workdir import CellFolder, Workdir
