@@ -34,7 +34,6 @@ from train.hosts.preemption import Notice, Preempted
 HERE = pathlib.Path(__file__).resolve().parent
 MODES = ("study", "train", "eval", "report", "status", "data")
 FROM_WORKDIR = ("eval", "report", "status")
-FIELD = ("--config.", "-config.")
 NAMES = ("config", "workdir", "mode", "cells", "arms", "launcher", "workers", "help")
 WORKER = (sys.executable, str(HERE / "main.py"), "worker")  # what starts one
 
@@ -60,7 +59,7 @@ def parse(argv: list[str]) -> tuple[dict, str, pathlib.Path, list[str], list[str
         argument.
     """
     name, argv = _config_flag(argv)
-    fields = [word.lstrip("-").partition("=")[0].removeprefix("config.") for word in argv if word.startswith(FIELD)]
+    fields = [word.partition("=")[0].partition(".")[2] for word in argv if word.startswith(("--config.", "-config."))]
     for field in fields:
         check_field(field)
     loaded, file = config_file.load("configs/default.py" if name is None else name, HERE)
@@ -92,20 +91,25 @@ def parse(argv: list[str]) -> tuple[dict, str, pathlib.Path, list[str], list[str
         close = difflib.get_close_matches(pathlib.Path(stray[0]).stem, known, n=1)
         hint = f"did you mean {known[close[0]]}?" if close else f"write --NAME=VALUE, with {', '.join(NAMES)}."
         raise InputError(f"{stray[0]!r} is a stray argument; {hint}")
-    if given.mode not in MODES:
-        raise InputError(f"--mode={given.mode} is no mode; {nearest(given.mode, MODES)}")
-    if given.mode in FROM_WORKDIR and (name is not None or fields):
-        raise InputError(f"--mode={given.mode} takes its config from the workdir; drop --config.")
-    if not given.workdir.strip():
-        raise InputError("--workdir= is empty; name a folder, such as --workdir=runs/mine, or leave the flag out.")
-    if given.cells is not None and not all(given.cells or [""]):
-        raise InputError(
-            "--cells= has an empty name; write names such as --cells=d064_h001,d064_h008, or leave it out."
-        )
-    if given["launcher"].present and given.launcher not in slots.LAUNCHERS:
-        raise InputError(f"--launcher={given.launcher} is no launcher; {nearest(given.launcher, slots.LAUNCHERS)}")
-    if given["workers"].present and given.workers < 1:
-        raise InputError(f"--workers={given.workers} must be at least 1; leave it out for one worker a core or GPU.")
+    refusals = (
+        given.mode not in MODES and f"--mode={given.mode} is no mode; {nearest(given.mode, MODES)}",
+        given.mode in FROM_WORKDIR
+        and (name is not None or fields)
+        and f"--mode={given.mode} takes its config from the workdir; drop --config.",
+        not given.workdir.strip()
+        and "--workdir= is empty; name a folder, such as --workdir=runs/mine, or leave the flag out.",
+        given.cells is not None
+        and not all(given.cells or [""])
+        and "--cells= has an empty name; write names such as --cells=d064_h001,d064_h008, or leave it out.",
+        given["launcher"].present
+        and given.launcher not in slots.LAUNCHERS
+        and f"--launcher={given.launcher} is no launcher; {nearest(given.launcher, slots.LAUNCHERS)}",
+        given["workers"].present
+        and given.workers < 1
+        and f"--workers={given.workers} must be at least 1; leave it out for one worker a core or GPU.",
+    )
+    for sentence in filter(None, refusals):
+        raise InputError(sentence)
     launcher = slots.Launcher(given.launcher, given.workers, WORKER)
     return given.config.to_dict(), given.mode, pathlib.Path(given.workdir), given.cells or [], given.arms, launcher
 

@@ -140,6 +140,11 @@ class StudyConfig:
     mesh: MeshConfig
 
 
+def in_a_line(error: BaseException) -> str:
+    """What `error` says, without its full stop; where it says nothing, its type."""
+    return " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """', did you mean ...?' for the names closest to `word`, or the list of all that are known."""
     known = sorted(known)

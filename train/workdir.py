@@ -72,6 +72,11 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in PACKAGES}}
 
 
+def _below(name: str) -> property:
+    """The path of `name` in a folder."""
+    return property(lambda folder: folder.path / name)
+
+
 @dataclasses.dataclass(frozen=True)
 class CellFolder:
     """`cells/<name>`: packs.json (what trains together and with which settings), status.json, metrics.jsonl,
@@ -79,6 +84,8 @@ class CellFolder:
     where the text has a known floor)."""
 
     path: pathlib.Path
+    metrics = _below("metrics.jsonl")
+    timing = _below("timing.json")
 
     def packs(self) -> list[dict]:
         return read_json(self.path / "packs.json") or []
@@ -110,40 +117,20 @@ class CellFolder:
 
     def evaluated(self, pack: int) -> bool:
         """Whether the losses of a pack are there, whole."""
-        written = [self.documents(pack), *(path for path in [self.relations(pack)] if path.exists())]
+        optional = self.relations(pack)
         try:
-            return all(len(read_table(path)) for path in written)
+            return all(len(read_table(path)) for path in [self.documents(pack), *[optional] * optional.exists()])
         except InputError:
             return False
-
-    @property
-    def metrics(self) -> pathlib.Path:
-        return self.path / "metrics.jsonl"
-
-    @property
-    def timing(self) -> pathlib.Path:
-        return self.path / "timing.json"
 
 
 @dataclasses.dataclass(frozen=True)
 class Workdir:
     path: pathlib.Path
-
-    @property
-    def data(self) -> pathlib.Path:
-        return self.path / "data"
-
-    @property
-    def results(self) -> pathlib.Path:
-        return self.path / "results"
-
-    @property
-    def report(self) -> pathlib.Path:
-        return self.path / "report"
-
-    @property
-    def looks(self) -> pathlib.Path:
-        return self.path / "looks.json"
+    data = _below("data")
+    results = _below("results")
+    report = _below("report")
+    looks = _below("looks.json")
 
     def price(self, launch: int) -> pathlib.Path:
         return self.path / "prices" / f"launch_{launch:02d}.json"
@@ -188,8 +175,8 @@ class Workdir:
         raise InputError(f"{self.path / 'config.json'} is not a study's; restore it, or use another --workdir.")
 
     def write_record(self, config: StudyConfig, device: str, fingerprint: str) -> None:
-        values = json.loads(json.dumps(dataclasses.asdict(config)))
-        value = {
+        values = _as_json(config)
+        record = {
             "format": FORMAT,
             "config": values,
             "config_sha256": hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest(),
@@ -197,7 +184,7 @@ class Workdir:
             "device": device,
             "data_fingerprint": fingerprint,
         }
-        write_json(self.path / "config.json", value)
+        write_json(self.path / "config.json", record)
 
     def check_continues(self, config: StudyConfig) -> None:
         """Raises InputError unless `config` is the workdir's own, grown at most by cells, rates and seeds."""
@@ -209,14 +196,11 @@ class Workdir:
                     f"{self.path / 'config.json'}, or use another --workdir."
                 )
             return
-        new = json.loads(json.dumps(dataclasses.asdict(config)))
-        old = record["config"]
-        may_grow = set(MAY_CHANGE)
+        old, new = record["config"], _as_json(config)
         # A study of doses trains the runs of a stage side by side and ends them together.
-        for field in RUN_FIELDS if not config.dose.relations else ():
-            before = old["grid"].get(field)
-            if before and set(before) <= set(new["grid"][field]):
-                may_grow.add(f"grid.{field}")
+        run_fields = () if config.dose.relations else RUN_FIELDS
+        grown = [field for field in run_fields if old["grid"][field] and {*old["grid"][field]} <= {*new["grid"][field]}]
+        may_grow = MAY_CHANGE | {f"grid.{field}" for field in grown}
         before = _cells(old)
         if before and before <= _cells(new):
             may_grow |= {f"grid.{field}" for field in CELL_FIELDS}
@@ -286,8 +270,13 @@ class Workdir:
         return None
 
 
+def _as_json(config: StudyConfig) -> dict:
+    """What config.json gives back of `config`: nested dicts, lists for tuples."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
 def _cells(config: dict) -> set[str]:
-    """The names of the cells of a recorded config; none where it is not of this version."""
+    """The names of the cells of a recorded config; none where it is no config."""
     try:
         frozen = freeze(config)
         return {cell.name for cell in grid.cells_of(frozen, sources.vocab_size(frozen.data))}

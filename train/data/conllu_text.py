@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from train.config import InputError
+from train.config import InputError, in_a_line
 from train.data import text_files, tfds_trees
 from train.data.documents import BLOCK_BYTES, FEW_RECORDS
 
@@ -166,7 +166,7 @@ def _sentence(block: str) -> _Sentence:
         try:
             conllu.parse(line)
         except conllu.exceptions.ParseException as error:
-            raise _Bad(" ".join(str(error).split()), number) from error
+            raise _Bad(in_a_line(error), number) from error
         word, form = line.split("\t")[:2]
         if not form.strip() and "." not in word:
             raise _Bad(f"word {word} has no form", number)

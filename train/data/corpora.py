@@ -9,29 +9,33 @@ import dataclasses
 import hashlib
 import json
 import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from train import files
 from train.config import DataConfig, InputError
-from train.data import gold, sources
+from train.data import gold
 from train.data.gold import Gold
-from train.data.sources import BOS, VOCAB_SIZE
 from train.data.windows import EvalWindows
+from train.files import replacing, write_json
+
+BOS = 256  # of text as bytes
+VOCAB_SIZE = 257
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Corpus:
     """All documents of a study. `first` and `last` are half-open everywhere."""
 
-    tokens: np.ndarray  # uint16 (tokens,), memory-mapped
+    tokens: np.ndarray  # uint16 (tokens,), memory-mapped once written
     offsets: np.ndarray  # int64 (documents + 1,): document d is tokens[offsets[d]:offsets[d + 1]]
     names: tuple[str, ...]  # of documents
     splits: dict[str, tuple[int, int]]  # train, tune, test -> (first, last) document
     source: str
     unit: str  # 'document': a record of the source; 'block': part of one, because the source has few records
-    fingerprint: str  # sha256 over tokens, offsets, names and splits
+    fingerprint: str = ""  # sha256 over tokens, offsets, names and splits, once written
     vocab_size: int = VOCAB_SIZE
     bos: int = BOS
     gold: Gold | None = None
@@ -85,33 +89,30 @@ def write_corpus(config: DataConfig, folder: str | os.PathLike) -> Corpus:
     Raises:
       InputError: the source is unknown, unreadable, too short, or has more tokens than an int32 can count.
     """
-    contents = sources.read(config)
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    recorded = {"names": contents.names, "splits": contents.splits}
+    from train.data import sources  # slow, and only the first run needs them
+
+    corpus, folder = sources.read(config), Path(folder)
+    recorded = {"names": corpus.names, "splits": corpus.splits}
     # Not through a memory map: on a full disk that ends the process without a word.
-    for name, array in (("tokens.npy", contents.tokens), ("offsets.npy", contents.offsets)):
-        with files.replacing(folder / name) as file:
+    for name, array in (("tokens.npy", corpus.tokens), ("offsets.npy", corpus.offsets)):
+        with replacing(folder / name) as file:
             np.save(file, array)
         recorded[name] = _sha256(array)
-    if (contents.vocab_size, contents.bos) != (VOCAB_SIZE, BOS):
-        recorded |= {"vocab_size": contents.vocab_size, "bos": contents.bos}
-    if contents.tokenizer:
-        recorded["bytes"] = contents.num_bytes.tolist()
-    if contents.notes:
-        recorded["notes"] = contents.notes
-    extra = {
-        "gold.npz": contents.gold.as_bytes() if contents.gold else None,
-        "tokenizer.json": contents.tokenizer.encode() if contents.tokenizer else None,
-    }
-    for name, content in extra.items():
-        if content is not None:
-            with files.replacing(folder / name) as file:
+    if (corpus.vocab_size, corpus.bos) != (VOCAB_SIZE, BOS):
+        recorded |= {"vocab_size": corpus.vocab_size, "bos": corpus.bos}
+    if corpus.bytes_of is not None:
+        recorded["bytes"] = corpus.bytes_of.tolist()
+    if corpus.notes:
+        recorded["notes"] = corpus.notes
+    optional = {"gold.npz": corpus.gold and corpus.gold.as_bytes()}
+    optional["tokenizer.json"] = corpus.tokenizer and corpus.tokenizer.encode()
+    for name, content in optional.items():
+        if content:
+            with replacing(folder / name) as file:
                 file.write(content)
-            recorded[name] = hashlib.sha256(content).hexdigest()
-    about = {"source": config.source, "unit": contents.unit, "fingerprint": _fingerprint(recorded), **recorded}
-    with files.replacing(folder / "corpus.json") as file:
-        file.write(json.dumps(about, indent=1).encode())
+            recorded[name] = _sha256(content)
+    about = {"source": corpus.source, "unit": corpus.unit, "fingerprint": _fingerprint(recorded), **recorded}
+    write_json(folder / "corpus.json", about)
     return open_corpus(folder)
 
 
@@ -130,38 +131,35 @@ def open_corpus(folder: str | os.PathLike) -> Corpus:
         raise _damaged(folder / "corpus.json") from error
     if not whole:
         raise _damaged(folder / "corpus.json")
-    arrays = []
-    for name in ("tokens.npy", "offsets.npy"):
+
+    def checked(name: str, read: Callable):
+        """What `read` makes of the file; None where none was written."""
+        if name not in recorded:
+            return None
         try:
-            arrays.append(np.load(folder / name, mmap_mode="r"))
+            content = read(folder / name)
         except (OSError, ValueError, EOFError) as error:
             raise _damaged(folder / name) from error
-        if _sha256(arrays[-1]) != recorded[name]:
+        if _sha256(content) != recorded[name]:
             raise _damaged(folder / name)
-    splits = {split: tuple(bounds) for split, bounds in recorded["splits"].items()}
-    names, offsets = tuple(recorded["names"]), np.array(arrays[1])
+        return content
+
+    labels, tokenizer = (checked(name, Path.read_bytes) for name in ("gold.npz", "tokenizer.json"))
     return Corpus(
-        arrays[0],
-        offsets,
-        names,
-        splits,
+        checked("tokens.npy", partial(np.load, mmap_mode="r")),
+        checked("offsets.npy", np.load),
+        tuple(recorded["names"]),
+        {split: tuple(bounds) for split, bounds in recorded["splits"].items()},
         source,
         unit,
         fingerprint,
         vocab_size=recorded.get("vocab_size", VOCAB_SIZE),
         bos=recorded.get("bos", BOS),
-        gold=gold.from_bytes(_open(folder / "gold.npz", recorded)) if "gold.npz" in recorded else None,
+        gold=gold.from_bytes(labels) if labels else None,
         bytes_of=np.array(recorded["bytes"], np.int64) if "bytes" in recorded else None,
-        tokenizer=_open(folder / "tokenizer.json", recorded).decode() if "tokenizer.json" in recorded else None,
+        tokenizer=tokenizer.decode() if tokenizer else None,
         notes=tuple(recorded.get("notes", ())),
     )
-
-
-def _open(path: Path, recorded: dict) -> bytes:
-    content = path.read_bytes() if path.exists() else b""
-    if hashlib.sha256(content).hexdigest() != recorded[path.name]:
-        raise _damaged(path)
-    return content
 
 
 def _damaged(path: Path) -> InputError:
@@ -172,8 +170,8 @@ def _damaged(path: Path) -> InputError:
     )
 
 
-def _sha256(array: np.ndarray) -> str:
-    return hashlib.sha256(np.ascontiguousarray(array)).hexdigest()
+def _sha256(content: bytes | np.ndarray) -> str:
+    return hashlib.sha256(np.ascontiguousarray(content) if isinstance(content, np.ndarray) else content).hexdigest()
 
 
 def _fingerprint(recorded: dict) -> str:

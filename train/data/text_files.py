@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from train.config import InputError
+from train.config import InputError, in_a_line
 
 
 def records(source: str) -> tuple[int, Iterator[tuple[str, bytes]]]:
@@ -56,7 +56,7 @@ def _bucket_paths(source: str) -> list:
             found = [path for path in epath.Path(folder).glob(name) if not path.is_dir()]
     except Exception as error:
         raise InputError(
-            f"{source} cannot be listed ({type(error).__name__}: {_line(error)}); check the address and that the "
+            f"{source} cannot be listed ({type(error).__name__}: {in_a_line(error)}); check the address and that the "
             "bucket's file system is installed (pip install gcsfs for gs://), or copy the files here."
         ) from error
     return _some_files(source, found)
@@ -72,7 +72,7 @@ def _read(path) -> bytes:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise InputError(f"The text file {path} cannot be read: {_line(error)}.") from error
+        raise InputError(f"The text file {path} cannot be read: {in_a_line(error)}.") from error
     if not content:
         raise InputError(f"The text file {path} is empty; leave it out of data.source or give it text.")
     try:
@@ -88,7 +88,3 @@ def _read(path) -> bytes:
             "(iconv -t UTF-8) or leave it out of data.source."
         )
     return content
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200].rstrip(".")

@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 BOS = 0
+MOST_WORDS = 2**16  # a token is a uint16
 BLOCK = 1024  # documents drawn at once: block b of a seed depends on (seed, b) alone
 
 
@@ -81,13 +82,13 @@ def block(language: Language, seed: int, index: int) -> Documents:
     return language.sample(np.random.default_rng([seed, index]), BLOCK)
 
 
-def documents(language: Language, seed: int, first: int, last: int) -> Documents:
-    """Documents `first` <= i < `last` of `seed`; links and questions count from `first`."""
+def documents(language: Language, seed: int, first: int, last: int, number: int = 0) -> Documents:
+    """Documents `first` <= i < `last` of `seed`; to links and questions the first is document `number`."""
     blocks = []
     for index in range(first // BLOCK, -(-last // BLOCK)):
         begin = index * BLOCK
         rows = slice(max(first - begin, 0), min(last - begin, BLOCK))
-        blocks.append(_cut(block(language, seed, index), rows, begin + rows.start - first))
+        blocks.append(_cut(block(language, seed, index), rows, number + begin + rows.start - first))
     if not blocks:
         blocks = [_cut(block(language, seed, first // BLOCK), slice(0, 0), 0)]
     return joined(blocks)

@@ -7,11 +7,10 @@ from train.config import DataConfig, InputError
 from train.data.relations import kinds
 from train.data.relations.dose import Dose, active
 from train.data.relations.kinds import Kinds
-from train.data.relations.language import Language
+from train.data.relations.language import MOST_WORDS, Language
 from train.data.relations.mixed import Mixed
 
 MOST_BITS = 10  # of an answer, which has 2 ** bits words
-MOST_WORDS = 2**16  # a token is a uint16
 KNOWN = ", ".join(f"{letter} ({name})" for letter, name in kinds.NAMES.items())
 
 
@@ -36,9 +35,9 @@ def language(config: DataConfig) -> Language:
     if letters:
         _check_lengths(config, kinds.DISTANCE, "the carrier of relation B", 3)
         families.append(Kinds(tuple(letter for letter in kinds.KINDS if letter in letters), **lengths))
-    found = Mixed(*families) if len(families) > 1 else families[0]
-    _check_vocabulary(config, found)
-    return found
+    spoken = Mixed(*families) if len(families) > 1 else families[0]
+    _check_vocabulary(config, spoken)
+    return spoken
 
 
 def spoken(config: DataConfig, dose: int, seed: int) -> Language:
@@ -148,8 +147,8 @@ def _check_lengths(config: DataConfig, distance: int, what: str, behind: int) ->
         )
 
 
-def _check_vocabulary(config: DataConfig, found: Language) -> None:
-    needed = len(found.vocabulary)
+def _check_vocabulary(config: DataConfig, spoken: Language) -> None:
+    needed = len(spoken.vocabulary)
     if config.vocab_size and config.vocab_size < needed:
         raise InputError(
             f"data.vocab_size={config.vocab_size} is too small: the language of data.relations={config.relations} has "
