@@ -1,6 +1,7 @@
 """From data.source to documents: read, cut where files are few, deduplicate, sample, split by hash."""
 
 import hashlib
+import itertools
 import math
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
@@ -111,13 +112,8 @@ def _blocks(document: Document) -> Iterator[tuple[str, bytes]]:
 
 def _below(documents: list[Document], limit: float) -> list[Document]:
     """The first documents whose texts fit `limit` bytes together."""
-    kept, size = [], 0
-    for document in documents:
-        size += len(document.text)
-        if size > limit:
-            break
-        kept.append(document)
-    return kept
+    sizes = itertools.accumulate(len(document.text) for document in documents)
+    return [document for document, size in zip(documents, sizes, strict=True) if size <= limit]
 
 
 def _checked(config: DataConfig, splits: dict[str, list[Document]], unit: str) -> dict[str, list[Document]]:

@@ -37,8 +37,8 @@ def _local_paths(source: str) -> list[Path]:
         return [path.absolute()]
     if not glob.has_magic(pattern):
         raise InputError(f"The text file {path} does not exist (looked from {Path.cwd()}); check data.source.")
-    found = [Path(name).absolute() for name in glob.glob(str(path), recursive=True)]
-    return _some_files(source, [path for path in found if path.is_file()])
+    paths = [Path(name).absolute() for name in glob.glob(str(path), recursive=True)]
+    return _some_files(source, [path for path in paths if path.is_file()])
 
 
 def _bucket_paths(source: str) -> list:
@@ -51,15 +51,15 @@ def _bucket_paths(source: str) -> list:
     try:
         path = epath.Path(pattern)
         if not glob.has_magic(name):
-            found = [path] if path.exists() else []
+            paths = [path] if path.exists() else []
         else:
-            found = [path for path in epath.Path(folder).glob(name) if not path.is_dir()]
+            paths = [path for path in epath.Path(folder).glob(name) if not path.is_dir()]
     except Exception as error:
         raise InputError(
             f"{source} cannot be listed ({type(error).__name__}: {in_a_line(error)}); check the address and that the "
             "bucket's file system is installed (pip install gcsfs for gs://), or copy the files here."
         ) from error
-    return _some_files(source, found)
+    return _some_files(source, paths)
 
 
 def _some_files(source: str, paths: list) -> list:

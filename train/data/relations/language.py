@@ -5,7 +5,6 @@ logarithm is recorded beside the token; so the mean of what was recorded is the 
 """
 
 import dataclasses
-import hashlib
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -116,13 +115,3 @@ def _cut(part: Documents, rows: slice, first: int) -> Documents:
     names = np.full(len(part.tokens), -1)
     names[rows] = first + np.arange(rows.stop - rows.start)
     return Documents(part.tokens[rows], part.log_p[rows], numbered(part.links, names), numbered(part.questions, names))
-
-
-def fingerprint(language: Language, seed: int) -> str:
-    """sha256 over the words, the relations and the first block: other dials, another seed or code that draws otherwise
-    give another one."""
-    first = block(language, seed, 0)
-    digest = hashlib.sha256(repr((language.vocabulary.words, language.relations, language.length)).encode())
-    for array in (first.tokens, first.log_p, *first.links, *first.questions):
-        digest.update(np.ascontiguousarray(array))
-    return digest.hexdigest()

@@ -62,11 +62,11 @@ class Mixed:
             part._replace(links=numbered(part.links, which), questions=numbered(part.questions, which))
             for part, which in zip((ours, theirs), numbers, strict=True)
         ]
-        found = joined(parts)
+        both = joined(parts)
         back = np.argsort(np.concatenate(numbers))
-        log_p = found.log_p[back]
+        log_p = both.log_p[back]
         log_p[:, 1] -= np.log(2)
-        return Documents(found.tokens[back], log_p, _in_order(found.links), _in_order(found.questions))
+        return Documents(both.tokens[back], log_p, _in_order(both.links), _in_order(both.questions))
 
 
 def _in_order(table):
