@@ -27,7 +27,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from train import config_file
-from train.config import InputError, check_field, freeze, nearest, wrong_type
+from train.config import InputError, check_field, freeze, nearest, refuse, wrong_type
 from train.hosts import slots, xla_flags
 from train.hosts.preemption import Notice, Preempted
 
@@ -108,8 +108,7 @@ def parse(argv: list[str]) -> tuple[dict, str, pathlib.Path, list[str], list[str
         and given.workers < 1
         and f"--workers={given.workers} must be at least 1; leave it out for one worker a core or GPU.",
     )
-    for sentence in filter(None, refusals):
-        raise InputError(sentence)
+    refuse(refusals)
     launcher = slots.Launcher(given.launcher, given.workers, WORKER)
     return given.config.to_dict(), given.mode, pathlib.Path(given.workdir), given.cells or [], given.arms, launcher
 

@@ -140,6 +140,12 @@ class StudyConfig:
     mesh: MeshConfig
 
 
+def refuse(sentences: Iterable) -> None:
+    """Raises InputError with the first of `sentences`, each of the form `what is wrong and f"the sentence for it"`."""
+    for sentence in filter(None, sentences):
+        raise InputError(sentence)
+
+
 def in_a_line(error: BaseException) -> str:
     """What `error` says, without its full stop; where it says nothing, its type."""
     return " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
@@ -169,8 +175,7 @@ def freeze(values: Mapping) -> StudyConfig:
     for name, field in _fields().items():
         section = getattr(config, name.partition(".")[0])
         _check_limits(name, field, getattr(section, field.name))
-    for sentence in config_rules.broken(config):
-        raise InputError(sentence)
+    refuse(config_rules.broken(config))
     return config
 
 

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 
 
 def broken(config) -> Iterator[str]:
-    """A sentence, with the numbers and the remedy, for every rule that a train.config.StudyConfig breaks."""
+    """A sentence, with the numbers and the remedy, for every rule that a train.config.StudyConfig breaks; what is empty
+    or false counts for nothing."""
     grid, train, data, mesh = config.grid, config.train, config.data, config.mesh
     judged = sorted({*grid.init_seeds, *grid.data_seeds} & {*grid.tuning_seeds})
     parts = train.accumulate * mesh.data
@@ -60,7 +61,7 @@ def broken(config) -> Iterator[str]:
         and f"train.batch_size={train.batch_size} does not divide into train.accumulate={train.accumulate} parts over "
         f"mesh.data={mesh.data} devices; make it a multiple of {parts}.",
     )
-    yield from filter(None, rules)
+    yield from rules
     if config.dose.relations:
         yield from _of_doses(config)
 

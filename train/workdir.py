@@ -199,8 +199,8 @@ class Workdir:
         old, new = record["config"], _as_json(config)
         # A study of doses trains the runs of a stage side by side and ends them together.
         run_fields = () if config.dose.relations else RUN_FIELDS
-        grown = [field for field in run_fields if old["grid"][field] and {*old["grid"][field]} <= {*new["grid"][field]}]
-        may_grow = MAY_CHANGE | {f"grid.{field}" for field in grown}
+        runs = {name: [{*(values["grid"].get(name) or ())} for values in (old, new)] for name in run_fields}
+        may_grow = MAY_CHANGE | {f"grid.{name}" for name, (before, after) in runs.items() if before and before <= after}
         before = _cells(old)
         if before and before <= _cells(new):
             may_grow |= {f"grid.{field}" for field in CELL_FIELDS}
