@@ -3,11 +3,11 @@
 import numpy as np
 
 from train.config import DataConfig, InputError
-from train.data import align, gold
+from train.data import align
 from train.data.bpe import DEFAULT_VOCAB_SIZE, LEAST_VOCAB_SIZE, Bpe, trained
 from train.data.corpora import BOS, VOCAB_SIZE, Corpus
 from train.data.gold import Gold
-from train.data.relations.language import MOST_WORDS
+from train.data.relations.language import MOST_WORDS, Links, Questions
 
 MOST_TOKENS = 2**31 - 1
 
@@ -96,9 +96,9 @@ def _labels(documents: list, ends: list[np.ndarray], config: DataConfig) -> tupl
     """The links of words as links of tokens (config.piece of each word), and what did not align."""
     relations = tuple(sorted({relation for document in documents for *_, relation in document.links}))
     index = {relation: number for number, relation in enumerate(relations)}
-    rows, aligned = [], align.Alignment()
+    rows, shared = [], 0
     for number, (document, its_ends) in enumerate(zip(documents, ends, strict=True)):
-        align.count(document.spans, its_ends, aligned)
+        shared += align.num_shared(document.spans, its_ends)
         words = [(query, key, index[relation]) for query, key, relation in document.links]
         first, last = align.pieces(document.spans, its_ends)
         # Behind BOS.
@@ -107,10 +107,12 @@ def _labels(documents: list, ends: list[np.ndarray], config: DataConfig) -> tupl
             for query, key, relation in align.links(words, first, last, config.piece)
         )
     notes = [f"{len(rows):,} links of {len(relations)} relations, from and to the {config.piece} token of a word."]
-    if aligned.shared:
-        notes.append(f"{aligned.shared:,} of {aligned.words:,} words share a token with another word.")
-    nothing = np.zeros((0, 0), np.int8)
-    return Gold(relations, 0, gold.of_rows(rows), gold.no_questions(), nothing, np.zeros(0)), notes
+    if shared:
+        num_words = sum(len(document.spans) for document in documents)
+        notes.append(f"{shared:,} of {num_words:,} words share a token with another word.")
+    links = Links(*np.array(rows, np.int32).reshape(-1, 4).T)
+    no_questions = Questions(*[np.zeros(0, np.int32)] * 4, np.zeros(0))
+    return Gold(relations, 0, links, no_questions, np.zeros((0, 0), np.int8), np.zeros(0)), notes
 
 
 def _language(config: DataConfig) -> Corpus:
