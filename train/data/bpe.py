@@ -8,7 +8,6 @@ from collections.abc import Iterable
 import numpy as np
 
 DEFAULT_VOCAB_SIZE = 1_024
-LEAST_VOCAB_SIZE = 257  # the bytes and BOS
 
 
 def trained(texts: Iterable[bytes], vocab_size: int) -> str:

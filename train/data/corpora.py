@@ -22,7 +22,7 @@ from train.data.windows import EvalWindows
 from train.files import replacing, write_json
 
 BOS = 256  # of text as bytes
-VOCAB_SIZE = 257
+VOCAB_SIZE = 257  # the bytes and BOS
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

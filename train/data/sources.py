@@ -4,7 +4,7 @@ import numpy as np
 
 from train.config import DataConfig, InputError
 from train.data import align
-from train.data.bpe import DEFAULT_VOCAB_SIZE, LEAST_VOCAB_SIZE, Bpe, trained
+from train.data.bpe import DEFAULT_VOCAB_SIZE, Bpe, trained
 from train.data.corpora import BOS, VOCAB_SIZE, Corpus
 from train.data.gold import Gold
 from train.data.relations.language import MOST_WORDS, Links, Questions
@@ -23,10 +23,10 @@ def vocab_size(config: DataConfig) -> int:
 
         needed = len(parse.language(config).vocabulary)
         return config.vocab_size or needed
-    if config.vocab_size and config.vocab_size < LEAST_VOCAB_SIZE:
+    if config.vocab_size and config.vocab_size < VOCAB_SIZE:
         raise InputError(
             f"data.vocab_size={config.vocab_size} is too small: text needs the 256 bytes and one token between "
-            f"documents, {LEAST_VOCAB_SIZE} in all; give at least that, or 0 for the tokenizer's default."
+            f"documents, {VOCAB_SIZE} in all; give at least that, or 0 for the tokenizer's default."
         )
     if config.vocab_size > MOST_WORDS:
         raise InputError(f"data.vocab_size={config.vocab_size:,} is too large; {MOST_WORDS:,} is the most.")

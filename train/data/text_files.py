@@ -19,6 +19,8 @@ def records(source: str) -> tuple[int, Iterator[tuple[str, bytes]]]:
       InputError: nothing matches, a folder, an empty list of files, or a file that cannot be read or is not text.
     """
     paths = _bucket_paths(source) if "://" in source else _local_paths(source)
+    if not paths:
+        raise InputError(f"No file matches {source}; check data.source (** goes through folders).")
     shared = os.path.commonpath([str(path.parent) for path in paths])
     named = [(os.path.relpath(str(path), shared), path) for path in paths]
     named.sort(key=lambda pair: hashlib.sha256(pair[0].encode()).digest())
@@ -38,7 +40,7 @@ def _local_paths(source: str) -> list[Path]:
     if not glob.has_magic(pattern):
         raise InputError(f"The text file {path} does not exist (looked from {Path.cwd()}); check data.source.")
     paths = [Path(name).absolute() for name in glob.glob(str(path), recursive=True)]
-    return _some_files(source, [path for path in paths if path.is_file()])
+    return [path for path in paths if path.is_file()]
 
 
 def _bucket_paths(source: str) -> list:
@@ -49,23 +51,14 @@ def _bucket_paths(source: str) -> list:
     if glob.has_magic(folder):
         raise InputError(f"{source} has a wildcard in its folder; in a bucket only the file name may have one.")
     try:
-        path = epath.Path(pattern)
         if not glob.has_magic(name):
-            paths = [path] if path.exists() else []
-        else:
-            paths = [path for path in epath.Path(folder).glob(name) if not path.is_dir()]
+            return [path for path in [epath.Path(pattern)] if path.exists()]
+        return [path for path in epath.Path(folder).glob(name) if not path.is_dir()]
     except Exception as error:
         raise InputError(
             f"{source} cannot be listed ({type(error).__name__}: {in_a_line(error)}); check the address and that the "
             "bucket's file system is installed (pip install gcsfs for gs://), or copy the files here."
         ) from error
-    return _some_files(source, paths)
-
-
-def _some_files(source: str, paths: list) -> list:
-    if not paths:
-        raise InputError(f"No file matches {source}; check data.source (** goes through folders).")
-    return paths
 
 
 def _read(path) -> bytes:

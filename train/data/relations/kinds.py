@@ -102,14 +102,8 @@ class Kinds:
             for own in (0, 1)
         ]
         by_kind["answer"] = ["=0", "=1"]
-        kinds = np.repeat(list(by_kind), [len(words) for words in by_kind.values()])
-        bits = np.full(len(kinds), -1, np.int8)
-        for word in WORDS:
-            if word != "key":
-                bits[kinds == word] = np.arange(2 * SIZES[word]) % 2
-        bits[kinds == "answer"] = 0, 1
-        answer_bits = np.where(kinds == "answer", bits, -1).astype(np.int8)[:, None]
-        return Vocabulary(tuple(word for words in by_kind.values() for word in words), kinds, bits, answer_bits)
+        bits = {word: np.arange(2 * SIZES[word]) % 2 for word in WORDS if word != "key"}
+        return Vocabulary.of(by_kind, bits | {"answer": np.arange(2)}, np.arange(2)[:, None])
 
     def sample(self, draw: np.random.Generator, count: int) -> Documents:
         text = _Text(self, draw, count)
@@ -137,8 +131,7 @@ class _Text:
 
     def __init__(self, language: Kinds, draw: np.random.Generator, count: int):
         self._language, self._draw, self._all = language, draw, np.arange(count)
-        kinds = language.vocabulary.kinds
-        self._first = {kind: int(np.argmax(kinds == kind)) for kind in dict.fromkeys(kinds.tolist())}
+        self._first = language.vocabulary.first
         self._tokens = np.full((count, language.length), BOS, np.int64)
         self._log_p = np.zeros((count, language.length))
         self._next = np.full(count, BODY)
