@@ -12,20 +12,23 @@ workdir. Exit codes: 0 done, 1 a fault, 2 bad input, 3 done but some cell failed
 import difflib
 import os
 import pathlib
-import re
 import signal
 import sys
+from collections.abc import Callable
+from functools import partial
 from typing import NoReturn
 
+from train.exit_codes import BAD_INPUT, DONE, RUN_AGAIN
+
 if __name__ == "__main__":  # what follows takes a second to import
-    signal.signal(signal.SIGTERM, lambda *_: os._exit(75))
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(RUN_AGAIN))
 
 from absl import flags
 from ml_collections import config_flags
 
 from train import config_file
 from train.asked import Asked
-from train.config import InputError, check_field, freeze, nearest, wrong_type
+from train.config import InputError, check_field, freeze, nearest, refuse, wrong_type
 from train.hosts import slots, xla_flags
 from train.hosts.preemption import Notice, Preempted
 
@@ -34,7 +37,19 @@ MODES = ("study", "train", "eval", "report", "status", "data")
 FROM_WORKDIR = ("eval", "report", "status")
 NAMES = ("config", "workdir", "mode", "cells", "arms", "measure", "launcher", "workers", "help")
 WORKER = (sys.executable, str(HERE / "main.py"), "worker")  # what starts one
-DONE, FAULT, BAD_INPUT, SOME_CELL_FAILED, RUN_AGAIN = 0, 1, 2, 3, 75
+
+
+class _Parser(flags.ArgumentParser):
+    """Parses as another one does, and refuses a text in a sentence of ours."""
+
+    def __init__(self, parser: flags.ArgumentParser, sentence: Callable[[str], str]):
+        self._parser, self._sentence = parser, sentence
+
+    def parse(self, argument: str):
+        try:
+            return self._parser.parse(argument)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise InputError(self._sentence(argument)) from error
 
 
 def parse(argv: list[str]) -> tuple[dict, pathlib.Path, Asked]:
@@ -45,27 +60,30 @@ def parse(argv: list[str]) -> tuple[dict, pathlib.Path, Asked]:
         argument.
     """
     name, argv = _config_flag(argv)
-    fields = [word.lstrip("-").split("=")[0].removeprefix("config.") for word in argv if re.match("--?config[.]", word)]
+    fields = [word.partition("=")[0].partition(".")[2] for word in argv if word.startswith(("--config.", "-config."))]
     for field in fields:
         check_field(field)
     loaded, file = config_file.load("configs/default.py" if name is None else name, HERE)
-    found = flags.FlagValues()
+    given = flags.FlagValues()
     argument = (name or "").partition(":")[2]
     study = f"{file.stem}_{argument}" if argument.isidentifier() else file.stem
-    flags.DEFINE_string("workdir", f"runs/{study}", "where the study lives", flag_values=found)
-    flags.DEFINE_string("mode", "study", "what to do; study = train, eval and report", flag_values=found)
-    flags.DEFINE_list("cells", None, "only these, such as d064_h001,d064_h008; default all", flag_values=found)
-    flags.DEFINE_list("arms", [], "workdirs of other studies that the verdicts cite", flag_values=found)
-    flags.DEFINE_list("measure", [], "only these measurements; default those of every study", flag_values=found)
-    flags.DEFINE_string("launcher", "", "here or processes; default as begun, or what is faster", flag_values=found)
-    flags.DEFINE_integer("workers", 0, "processes side by side; default one a slot", flag_values=found)
+    flags.DEFINE_string("workdir", f"runs/{study}", "where the study lives", flag_values=given)
+    flags.DEFINE_string("mode", "study", "what to do; study = train, eval and report", flag_values=given)
+    flags.DEFINE_list("cells", None, "only these, such as d064_h001,d064_h008; default all", flag_values=given)
+    flags.DEFINE_list("arms", [], "workdirs of other studies that the verdicts cite", flag_values=given)
+    flags.DEFINE_list("measure", [], "only these measurements; default those of every study", flag_values=given)
+    flags.DEFINE_string("launcher", "", "here or processes; default as begun, or what is faster", flag_values=given)
+    flags.DEFINE_integer("workers", 0, "processes side by side; default one a slot", flag_values=given)
+    said = {"workers": "--workers={} must be a whole number, such as --workers=2.".format}
     try:
-        config_flags.DEFINE_config_dict("config", loaded, "the study", flag_values=found, sys_argv=["main.py", *argv])
-        stray = found(["main.py", *argv])[1:]
+        config_flags.DEFINE_config_dict("config", loaded, "the study", flag_values=given, sys_argv=["main.py", *argv])
+        for flag, sentence in (said | {f"config.{field}": partial(wrong_type, field) for field in fields}).items():
+            given[flag].parser = _Parser(given[flag].parser, sentence)
+        stray = given(["main.py", *argv])[1:]
     except flags.UnrecognizedFlagError as error:
         raise InputError(f"--{error.flagname} is no flag; {nearest(error.flagname, NAMES)}") from error
     except flags.IllegalFlagValueError as error:
-        raise InputError(_illegal(str(error))) from error
+        raise error.__context__ from error  # what _Parser raised
     except flags.Error as error:
         raise InputError(f"{str(error).rstrip('.')}.") from error
     except (AttributeError, KeyError) as error:
@@ -75,45 +93,40 @@ def parse(argv: list[str]) -> tuple[dict, pathlib.Path, Asked]:
         close = difflib.get_close_matches(pathlib.Path(stray[0]).stem, known, n=1)
         hint = f"did you mean {known[close[0]]}?" if close else f"write --NAME=VALUE, with {', '.join(NAMES)}."
         raise InputError(f"{stray[0]!r} is a stray argument; {hint}")
-    if found.mode not in MODES:
-        raise InputError(f"--mode={found.mode} is no mode; {nearest(found.mode, MODES)}")
-    if found.mode in FROM_WORKDIR and (name is not None or fields):
-        raise InputError(f"--mode={found.mode} takes its config from the workdir; drop --config.")
-    if not found.workdir.strip():
-        raise InputError("--workdir= is empty; name a folder, such as --workdir=runs/mine, or leave the flag out.")
-    if found.cells is not None and not all(found.cells or [""]):
-        raise InputError(
-            "--cells= has an empty name; write names such as --cells=d064_h001,d064_h008, or leave it out."
-        )
-    if found["launcher"].present and found.launcher not in slots.LAUNCHERS:
-        raise InputError(f"--launcher={found.launcher} is no launcher; {nearest(found.launcher, slots.LAUNCHERS)}")
-    if found["workers"].present and found.workers < 1:
-        raise InputError(f"--workers={found.workers} must be at least 1; leave it out for one worker a core or GPU.")
-    launcher = slots.Launcher(found.launcher, found.workers, WORKER)
-    names, arms, measure = (tuple(words or ()) for words in (found.cells, found.arms, found.measure))
-    asked = Asked(found.mode, names, arms, measure, launcher)
-    return found.config.to_dict(), pathlib.Path(found.workdir), asked
+    refusals = (
+        given.mode not in MODES and f"--mode={given.mode} is no mode; {nearest(given.mode, MODES)}",
+        given.mode in FROM_WORKDIR
+        and (name is not None or fields)
+        and f"--mode={given.mode} takes its config from the workdir; drop --config.",
+        not given.workdir.strip()
+        and "--workdir= is empty; name a folder, such as --workdir=runs/mine, or leave the flag out.",
+        given.cells is not None
+        and not all(given.cells or [""])
+        and "--cells= has an empty name; write names such as --cells=d064_h001,d064_h008, or leave it out.",
+        given["launcher"].present
+        and given.launcher not in slots.LAUNCHERS
+        and f"--launcher={given.launcher} is no launcher; {nearest(given.launcher, slots.LAUNCHERS)}",
+        given["workers"].present
+        and given.workers < 1
+        and f"--workers={given.workers} must be at least 1; leave it out for one worker a core or GPU.",
+    )
+    refuse(refusals)
+    launcher = slots.Launcher(given.launcher, given.workers, WORKER)
+    names, arms, measure = (tuple(words or ()) for words in (given.cells, given.arms, given.measure))
+    asked = Asked(given.mode, names, arms, measure, launcher)
+    return given.config.to_dict(), pathlib.Path(given.workdir), asked
 
 
 def _config_flag(argv: list[str]) -> tuple[str | None, list[str]]:
     """The value of --config, None without one, and the other arguments."""
-    name, others, words = None, [], iter(argv)
-    for word in words:
-        flag, equals, value = word.partition("=")
-        if flag in ("--config", "-config"):
-            name = value if equals else next(words, "")
-        else:
-            others.append(word)
-    return name, others
-
-
-def _illegal(said: str) -> str:
-    """The sentence for what absl said of a value, 'flag --NAME=VALUE: why'."""
-    field = re.match(r"flag --config\.([\w.]+)=(.*?): ", said, re.DOTALL)
-    if field:
-        return wrong_type(*field.groups())
-    workers = re.match(r"flag --workers=(.*?): ", said, re.DOTALL)
-    return f"--workers={workers[1]} must be a whole number, such as --workers=2." if workers else f"{said.rstrip('.')}."
+    alone = flags.FlagValues()
+    flags.DEFINE_string("config", None, "a config file", flag_values=alone)
+    alone.set_gnu_getopt()  # other flags and their values do not end the search
+    try:
+        others = alone(["main.py", *argv], known_only=True)[1:]
+    except flags.Error:  # the last word, without a value
+        return "", argv[:-1]
+    return alone.config, others
 
 
 def _work(workdir: str, slot: str, platform: str) -> int:

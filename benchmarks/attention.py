@@ -117,8 +117,8 @@ def attention_cell(cell: dict, rounds: int, torch, limits: dict) -> dict:
     best = 3 * pairs / limits["exp_per_s"]  # one exponential a pair forward and two backward where they are not kept
     if cell["d_k"] > 1:  # two exponentials, and seven products of d_k multiply-adds
         best = 2 * pairs / limits["exp_per_s"] + 14 * cell["d_k"] * pairs / limits["matmul_flops"]
-    mask = dict(length=cell["length"], dtype=jnp.float32, causal=True, segments=False)
-    path = dispatch.choose("auto", backend=dispatch.backend(), d_k=cell["d_k"], **mask).path
+    shape = dict(d_k=cell["d_k"], length=cell["length"], dtype=jnp.float32)
+    path = dispatch.choose("auto", backend=dispatch.backend(), **shape).path
     return (
         cell
         | results

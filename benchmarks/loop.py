@@ -89,7 +89,7 @@ def bare(program, config, corpus):
     import jax.numpy as jnp
     import optax
 
-    from train.data.corpora import Batches
+    from train.data.batches import Batches
     from train.run import optimizer, step
 
     pack = program.pack

@@ -19,9 +19,9 @@ import threading
 import time
 
 from benchmarks import about, host_memory
+from train.exit_codes import DONE, RUN_AGAIN
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-DONE, RUN_AGAIN = 0, 75  # exit codes of main.py
 SECONDS = 30.0  # that a study runs on after its first step, so that its workers fill the compile cache
 TITLES = {
     "help": "`main.py --help`, s",

@@ -115,6 +115,7 @@ def write_task(args, folder: pathlib.Path) -> dict:
     from train import grid
     from train.config import freeze
     from train.data import corpora
+    from train.data.batches import Batches
 
     config = freeze(headroom.parse(fields(args))[0])
     corpus = corpora.write_corpus(config.data, folder / "data")
@@ -122,7 +123,7 @@ def write_task(args, folder: pathlib.Path) -> dict:
     for split in ("train", "test"):
         np.save(folder / f"{split}.npy", np.asarray(corpus.tokens_of(split)))
     for seed in args.seeds:
-        order = corpora.Batches(corpus.num_windows("train", length), train.batch_size, length, seed)
+        order = Batches(corpus.num_windows("train", length), train.batch_size, length, seed)
         np.save(folder / f"starts_{seed}.npy", order.starts(0, train.steps))
     task = {
         "flags": fields(args),

@@ -19,6 +19,7 @@ from train.asked import Asked
 from train.config import InputError, StudyConfig, freeze, nearest
 from train.data import corpora, sources
 from train.data.corpora import Corpus
+from train.exit_codes import DONE, FAULT, RUN_AGAIN, SOME_CELL_FAILED
 from train.grid import Cell
 from train.hosts import compile_cache, placement
 from train.hosts.preemption import Notice, Preempted
@@ -29,7 +30,6 @@ from train.study import launch, preview, prices, stages, timing, worker
 from train.study.launch import Study
 from train.workdir import Workdir, disk_is_full
 
-DONE, FAULT, SOME_CELL_FAILED, RUN_AGAIN = 0, 1, 3, 75
 TRAINING = ("study", "train")  # the modes that train
 JOBS = {
     "train": launch.train,

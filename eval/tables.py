@@ -12,7 +12,8 @@ from mha import budget
 from mha.transformer import ModelConfig
 from train import files, grid
 from train.config import StudyConfig
-from train.data.corpora import Corpus, bigram_loss, unigram_entropy
+from train.data.baselines import bigram_loss, unigram_entropy
+from train.data.corpora import Corpus
 from train.grid import Cell, Replica
 from train.run import packs
 from train.run.metrics import read

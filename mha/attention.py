@@ -11,8 +11,6 @@ import jax.numpy as jnp
 
 from mha.kernels import dispatch, reference
 
-LOGIT_SCALES = ("sqrt", "inverse", "learned", "qk_norm")
-
 
 class MultiHeadAttention(nn.Module):
     """Multi-head attention (Vaswani et al. 2017, section 3.2.2), without biases and with an explicit head axis.

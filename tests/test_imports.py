@@ -22,7 +22,7 @@ MAY_NOT_IMPORT = {  # by folder, the deepest that holds a file decides
 }
 IN_ONE_FILE = {
     "orbax": "train/run/checkpoint.py",
-    "grain": "train/data/corpora.py",
+    "grain": "train/data/batches.py",
     "tensorflow_datasets": "train/data/tfds_text.py",
     "absl": "main.py",
 }

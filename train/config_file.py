@@ -6,7 +6,7 @@ import pathlib
 
 from ml_collections import ConfigDict
 
-from train.config import InputError
+from train.config import InputError, in_a_line
 
 
 def load(name: str, home: pathlib.Path) -> tuple[ConfigDict, pathlib.Path]:
@@ -34,10 +34,10 @@ def load(name: str, home: pathlib.Path) -> tuple[ConfigDict, pathlib.Path]:
     except SyntaxError as error:
         raise InputError(f"--config={path} is no valid Python: {error.msg} in line {error.lineno}.") from error
     except (Exception, SystemExit) as error:
-        said = " ".join(str(error).split()).rstrip(".")
         if type(error) is ValueError:  # so does a config, which imports nothing of ours, refuse its argument
-            raise InputError(f"--config={name}: {said}.") from error
-        raise InputError(f"--config={path} does not load, correct it: {type(error).__name__}: {said}.") from error
+            raise InputError(f"--config={name}: {in_a_line(error)}.") from error
+        said = f"{type(error).__name__}: {in_a_line(error)}"
+        raise InputError(f"--config={path} does not load, correct it: {said}.") from error
     if not isinstance(config, ConfigDict):
         raise InputError(f"get_config() of --config={path} returns {type(config).__name__}, and must a ConfigDict.")
     return config, file

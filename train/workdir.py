@@ -17,11 +17,11 @@ from collections.abc import Iterable
 import pandas as pd
 
 from train import grid
-from train.config import LATER, InputError, StudyConfig, differences, freeze
+from train.config import InputError, StudyConfig, differences, freeze
 from train.data import sources
 from train.files import write_json
 
-FORMAT = 1  # raise when a workdir of today could not be read by yesterday's code
+FORMAT = 2  # raise when code of today could not go on with a workdir of yesterday, or code of yesterday with this one
 RECORDED = ("format", "config", "versions", "device", "data_fingerprint")  # what config.json holds
 CELL_FIELDS = ("d_model", "num_heads", "head_ratio", "d_k", "num_layers", "logit_scales")  # of the grid
 RUN_FIELDS = ("learning_rates", "init_seeds", "data_seeds")
@@ -50,10 +50,10 @@ def read_json(path: pathlib.Path):
 def read_measured(path: pathlib.Path, fields: Iterable[str]) -> dict:
     """The content of a JSON file that a study can measure again; empty if it is missing or lacks `fields`."""
     try:
-        found = read_json(path)
+        content = read_json(path)
     except InputError:
         return {}
-    return found if isinstance(found, dict) and found.keys() >= set(fields) else {}
+    return content if isinstance(content, dict) and content.keys() >= set(fields) else {}
 
 
 def read_table(path: pathlib.Path) -> pd.DataFrame:
@@ -72,12 +72,20 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in PACKAGES}}
 
 
+def _below(name: str) -> property:
+    """The path of `name` in a folder."""
+    return property(lambda folder: folder.path / name)
+
+
 @dataclasses.dataclass(frozen=True)
 class CellFolder:
     """`cells/<name>`: packs.json (what trains together and with which settings), status.json, metrics.jsonl,
     looks.jsonl, timing.json, checkpoints/pack_<i>/ and <table>_<i>.parquet of each measurement."""
 
     path: pathlib.Path
+    metrics = _below("metrics.jsonl")
+    looks = _below("looks.jsonl")
+    timing = _below("timing.json")
 
     def packs(self) -> list[dict]:
         return read_json(self.path / "packs.json") or []
@@ -109,38 +117,14 @@ class CellFolder:
     def profile(self, pack: int) -> pathlib.Path:
         return self.path / "profile" / f"pack_{pack}"
 
-    @property
-    def metrics(self) -> pathlib.Path:
-        return self.path / "metrics.jsonl"
-
-    @property
-    def looks(self) -> pathlib.Path:
-        return self.path / "looks.jsonl"
-
-    @property
-    def timing(self) -> pathlib.Path:
-        return self.path / "timing.json"
-
 
 @dataclasses.dataclass(frozen=True)
 class Workdir:
     path: pathlib.Path
-
-    @property
-    def data(self) -> pathlib.Path:
-        return self.path / "data"
-
-    @property
-    def results(self) -> pathlib.Path:
-        return self.path / "results"
-
-    @property
-    def report(self) -> pathlib.Path:
-        return self.path / "report"
-
-    @property
-    def looks(self) -> pathlib.Path:
-        return self.path / "looks.json"
+    data = _below("data")
+    results = _below("results")
+    report = _below("report")
+    looks = _below("looks.json")
 
     def price(self, launch: int) -> pathlib.Path:
         return self.path / "prices" / f"launch_{launch:02d}.json"
@@ -152,31 +136,41 @@ class Workdir:
         """config.json: config, versions, device, data fingerprint; None before a study has begun here.
 
         Raises:
-          InputError: it was written by a newer version, or is not what a study writes.
+          InputError: it was written by a newer or an older version, or is not what a study writes.
         """
-        record = read_json(self.path / "config.json")
+        record = self._record_of_any_format()
         if record is None:
             return None
-        if not isinstance(record, dict) or not isinstance(record.get("format"), int):
-            raise InputError(f"{self.path / 'config.json'} is not a study's; restore it, or use another --workdir.")
-        if record["format"] > FORMAT:
+        if record["format"] != FORMAT:
+            newer = record["format"] > FORMAT
             raise InputError(
-                f"{self.path} was written by a newer version (format {record['format']}, this one reads {FORMAT}); "
-                f"update the code or use another --workdir."
+                f"{self.path} was written by {'a newer' if newer else 'an older'} version (format {record['format']}, "
+                f"this one reads {FORMAT}); {'update the code' if newer else 'run it with the version that wrote it,'} "
+                f"or use another --workdir."
             )
         lacking = [name for name in RECORDED if name not in record]
         if lacking:
             raise InputError(
                 f"{self.path / 'config.json'} lacks {', '.join(lacking)}; restore it, or use another --workdir."
             )
-        for section, fields in LATER.items():
-            if isinstance(record["config"], dict) and isinstance(record["config"].get(section), dict):
-                record["config"][section] = fields | record["config"][section]
         return record
 
+    def cells_of_older_format(self) -> list[str] | None:
+        """The names in cells/ where an older version wrote them; None where none has begun, or this one or a newer."""
+        record = self._record_of_any_format()
+        if record is None or record["format"] >= FORMAT:
+            return None
+        return sorted(path.name for path in (self.path / "cells").glob("*") if path.is_dir())
+
+    def _record_of_any_format(self) -> dict | None:
+        record = read_json(self.path / "config.json")
+        if record is None or (isinstance(record, dict) and isinstance(record.get("format"), int)):
+            return record
+        raise InputError(f"{self.path / 'config.json'} is not a study's; restore it, or use another --workdir.")
+
     def write_record(self, config: StudyConfig, device: str, fingerprint: str) -> None:
-        values = json.loads(json.dumps(dataclasses.asdict(config)))
-        value = {
+        values = _as_json(config)
+        record = {
             "format": FORMAT,
             "config": values,
             "config_sha256": hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest(),
@@ -184,7 +178,7 @@ class Workdir:
             "device": device,
             "data_fingerprint": fingerprint,
         }
-        write_json(self.path / "config.json", value)
+        write_json(self.path / "config.json", record)
 
     def check_continues(self, config: StudyConfig) -> None:
         """Raises InputError unless `config` is the workdir's own, grown at most by cells, rates and seeds."""
@@ -196,14 +190,11 @@ class Workdir:
                     f"{self.path / 'config.json'}, or use another --workdir."
                 )
             return
-        new = json.loads(json.dumps(dataclasses.asdict(config)))
-        old = record["config"]
-        may_grow = set(MAY_CHANGE)
+        old, new = record["config"], _as_json(config)
         # A study of doses trains the runs of a stage side by side and ends them together.
-        for field in RUN_FIELDS if not config.dose.relations else ():
-            before = old["grid"].get(field)
-            if before and set(before) <= set(new["grid"][field]):
-                may_grow.add(f"grid.{field}")
+        run_fields = () if config.dose.relations else RUN_FIELDS
+        runs = {name: [{*(values["grid"].get(name) or ())} for values in (old, new)] for name in run_fields}
+        may_grow = MAY_CHANGE | {f"grid.{name}" for name, (before, after) in runs.items() if before and before <= after}
         before = _cells(old)
         if before and before <= _cells(new):
             may_grow |= {f"grid.{field}" for field in CELL_FIELDS}
@@ -273,8 +264,13 @@ class Workdir:
         return None
 
 
+def _as_json(config: StudyConfig) -> dict:
+    """What config.json gives back of `config`: nested dicts, lists for tuples."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
 def _cells(config: dict) -> set[str]:
-    """The names of the cells of a recorded config; none where it is not of this version."""
+    """The names of the cells of a recorded config; none where it is no config."""
     try:
         frozen = freeze(config)
         return {cell.name for cell in grid.cells_of(frozen, sources.vocab_size(frozen.data))}

@@ -5,7 +5,8 @@ import dataclasses
 import numpy as np
 import pandas as pd
 
-from train.data.corpora import Corpus, unigram_entropy
+from train.data.baselines import unigram_entropy
+from train.data.corpora import Corpus
 from train.workdir import Workdir
 
 SEED = ["init_seed", "data_seed"]

@@ -11,7 +11,7 @@ from eval.judge.comparison import CLAIMS
 from eval.judge.evidence import SEED, Evidence
 from train import grid
 from train.config import freeze
-from train.data import corpora, sources
+from train.data import baselines, corpora, sources
 from train.run import metrics
 from train.workdir import Workdir, read_json
 
@@ -86,7 +86,7 @@ def load(workdir: Workdir, table: pd.DataFrame) -> Facts:
     config = freeze(record["config"])
     planned = grid.cells_of(config, sources.vocab_size(config.data))
     verdicts = (read_json(workdir.results / "claims.json") or []) if len(table) else []
-    return Facts(workdir, found, planned, verdicts, record, corpus, corpora.unigram_entropy(corpus))
+    return Facts(workdir, found, planned, verdicts, record, corpus, baselines.unigram_entropy(corpus))
 
 
 def signed(value: float) -> str:

@@ -19,8 +19,8 @@ class Choice(NamedTuple):
     reason: str
 
 
-def choose(requested: str, *, backend: str, d_k: int, length: int, dtype, causal: bool, segments: bool) -> Choice:
-    """The path that serves this shape; the table behind `auto` is measured by benchmarks/attention.py.
+def choose(requested: str, *, backend: str, d_k: int, length: int, dtype) -> Choice:
+    """The path that serves this shape, under any mask; the table behind `auto` is measured by benchmarks/attention.py.
 
     Args:
       requested: `auto`, or the name of a path in PATHS.
@@ -28,13 +28,10 @@ def choose(requested: str, *, backend: str, d_k: int, length: int, dtype, causal
       d_k: head width.
       length: sequence length T.
       dtype: dtype of query, key and value.
-      causal: whether later keys are hidden.
-      segments: whether segment ids (packed documents, padding) mask as well.
 
     Raises:
       ValueError: `requested` is no path, or cannot serve this shape (the message names those that can).
     """
-    del causal, segments  # every path serves every mask
     if jnp.dtype(dtype) == jnp.float16:
         raise ValueError(
             "float16 attention is refused: its largest number is 65504 and its smallest normal 6e-5, so logits "
@@ -117,15 +114,7 @@ def attend(q_BTHK, k_BSHK, v_BSHK, *, scale: float, causal: bool, segments_BT=No
             )
         if not jnp.issubdtype(segments_BT.dtype, jnp.integer):
             raise ValueError(f"segment ids must be integers (0 for padding); got {segments_BT.dtype}.")
-    choice = choose(
-        path,
-        backend=backend(),
-        d_k=d_k,
-        length=length,
-        dtype=q_BTHK.dtype,
-        causal=causal,
-        segments=segments_BT is not None,
-    )
+    choice = choose(path, backend=backend(), d_k=d_k, length=length, dtype=q_BTHK.dtype)
     with jax.named_scope(f"attend_{choice.path}"):
         if choice.path == "reference":
             return reference.attend(q_BTHK, k_BSHK, v_BSHK, scale=scale, causal=causal, segments_BT=segments_BT)

@@ -9,7 +9,8 @@ import pytest
 
 from configs import default
 from mha.transformer import ModelConfig, Transformer
-from train.config import DataConfig, freeze
+from tests.data import data_config
+from train.config import freeze
 from train.data.relations import language, parse
 from train.losses import answers
 from train.run import step
@@ -20,7 +21,7 @@ def runs():
     """Three texts of two relations each, other ones in each, and the weights of five rows."""
     texts, spoken = [], []
     for seed in (0, 1, 4):
-        spoken.append(parse.language(DataConfig(source="relations", relations="2", language_seed=seed, noise=0.1)))
+        spoken.append(parse.language(data_config(source="relations", relations="2", language_seed=seed, noise=0.1)))
         texts.append(language.documents(spoken[-1], seed, 0, 6))
     model = ModelConfig(162, 64, 16, 2, 8, (16,), attention="reference")
     train = dataclasses.replace(freeze(default.get_config().to_dict()).train)

@@ -12,8 +12,9 @@ from eval import doses
 from eval.judge import dose
 from eval.report import dose_page
 from main import main
+from tests.data import data_config
 from tests.eval.workdirs import CAP, dose_workdir
-from train.config import DataConfig, InputError, freeze
+from train.config import InputError, freeze
 from train.data.relations import parse
 from train.files import write_json
 from train.grid import Replica
@@ -123,7 +124,7 @@ def test_an_older_workdir_lacks_the_starts_and_continues(tmp_path):
 def test_what_attention_off_leaves_at_best():
     """The rule that sees the query alone is at ln 2 for every relation, the floor of noise apart."""
     for which in ("1", "A", "E", "G"):
-        spoken = parse.language(DataConfig(source="relations", relations=which))
+        spoken = parse.language(data_config(source="relations", relations=which))
         assert dose._query_alone(spoken) == pytest.approx(np.log(2), abs=0.01)
 
 
@@ -136,7 +137,7 @@ def test_the_best_shortcut(noise, relations):
         p = np.clip(p, 1e-12, 1 - 1e-12)
         return -(p * np.log(p) + (1 - p) * np.log(1 - p))
 
-    found = dose._shortcut(parse.language(DataConfig(source="relations", relations=relations, noise=noise)))
+    found = dose._shortcut(parse.language(data_config(source="relations", relations=relations, noise=noise)))
     if relations == "D":
         assert 0.2 < found < np.log(2)
     else:

@@ -19,7 +19,7 @@ from eval.report import facts, figures, outcome, page, style
 from eval.report import verdicts as report_verdicts
 from tests.eval.workdirs import build
 from train.config import freeze
-from train.data import corpora
+from train.data import baselines, corpora
 from train.workdir import Workdir
 
 
@@ -158,7 +158,7 @@ def judged(tmp_path_factory):
 def test_the_verdict_is_the_paired_difference(judged):
     workdir, table, parsed = judged
     runs = pd.read_parquet(workdir.results / "replicas.parquet")
-    unigram = corpora.unigram_entropy(corpora.open_corpus(workdir.data))
+    unigram = baselines.unigram_entropy(corpora.open_corpus(workdir.data))
     runs["loss"] = runs.loss.where(runs.status == "done", unigram)
     differences = []
     for _, cells in table.groupby("d_model"):
@@ -297,7 +297,7 @@ def test_a_small_number_is_not_shown_as_zero():
 
 def test_a_diverged_run_is_named_and_counted(study):
     workdir, table, _, parsed = study
-    unigram = corpora.unigram_entropy(corpora.open_corpus(workdir.data))
+    unigram = baselines.unigram_entropy(corpora.open_corpus(workdir.data))
     found = facts.load(workdir, table)
     lost = found.seeds[(found.seeds.cell == "d032_h004") & (found.seeds.init_seed == 1)]
     assert lost.status.tolist() == ["diverged"] and lost.counted.tolist() == [unigram]

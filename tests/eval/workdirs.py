@@ -62,7 +62,7 @@ def build(folder, only=None, claims=(), **changes):
     (folder / "text.txt").write_text(TEXT)
     values["data"]["source"] = f"file:{folder / 'text.txt'}"
     config, workdir = freeze(values), Workdir(folder / "run")
-    corpus = corpora.load_or_write(config.data, workdir.data)
+    corpus = corpora.write_corpus(config.data, workdir.data)
     workdir.write_record(config, "cpu", corpus.fingerprint)
     cells = grid.cells_of(config, corpora.VOCAB_SIZE)
     random = np.random.default_rng(0)

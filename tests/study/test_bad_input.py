@@ -1,6 +1,7 @@
 """Bad input: exit code 2, one sentence with the numbers and the remedy, no traceback, before any training."""
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -10,7 +11,6 @@ import pytest
 import main
 from tests.study.tiny import HERE
 from train.hosts import slots
-from train.study import order as train_study
 
 SECONDS = 10
 
@@ -238,10 +238,10 @@ def test_a_file_where_a_folder_belongs(folder, study, capsys):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda record: {**record, "format": 99}, "newer version (format 99, this one reads 1)"),
+        (lambda record: {**record, "format": 99}, "newer version (format 99, this one reads 2)"),
         (lambda record: {}, "is not a study's"),
         (lambda record: [1], "is not a study's"),
-        (lambda record: {"format": 1}, "lacks config, versions"),
+        (lambda record: {"format": 2}, "lacks config, versions"),
         (lambda record: {**record, "config": {**record["config"], "new": {"field": 1}}}, "new"),
     ],
 )
@@ -250,6 +250,24 @@ def test_records_of_other_versions(change, said, done, capsys):
     path.write_text(json.dumps(change(json.loads(path.read_text()))))
     assert said in refused(capsys, *done.arguments())
     assert said in refused(capsys, *done.arguments("--mode=status"))
+
+
+def test_workdirs_of_older_versions(done, capsys):
+    """Refused by every mode but status, which lists what is there, whatever the config says."""
+    path = done.workdir / "config.json"
+    path.write_text(json.dumps({"format": 1, "config": {"grid": {}}}))
+    shutil.copytree(done.cell("d016_h001"), done.cell("d016_h001_old"))
+    before = sorted(done.workdir.rglob("*"))
+    for mode in ("study", "train", "eval", "report"):
+        said = refused(capsys, *done.arguments(f"--mode={mode}"))
+        assert "written by an older version (format 1, this one reads 2); run it with the version that wrote it" in said
+        assert "or use another --workdir" in said
+    assert sorted(done.workdir.rglob("*")) == before
+    assert done.run("--mode=status") == 0
+    said = capsys.readouterr().out
+    assert all(f"{name} " in said for name in ("d016_h001", "d016_h001_old", "d016_h016")) and said.count("done") == 3
+    assert done.run("--mode=status", "--cells=d016_h001_old") == 0
+    assert capsys.readouterr().out.count("done") == 1
 
 
 @pytest.mark.parametrize("content", ["", "{", "\0\0\0"])
@@ -290,4 +308,3 @@ def test_the_exit_code_of_the_process(study, tmp_path):
 def test_the_guard_of_these_tests_is_on(study):
     with pytest.raises(AssertionError, match="must not come this far"):
         study.run()
-    assert train_study.SOME_CELL_FAILED == main.SOME_CELL_FAILED == 3

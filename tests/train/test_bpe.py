@@ -6,10 +6,12 @@ import math
 import numpy as np
 import pytest
 
+from tests.data import data_config
 from tests.train.test_conllu import many
-from train.config import DataConfig, InputError
+from train.config import InputError
 from train.data import bpe
-from train.data.corpora import bigram_loss, eval_windows, open_corpus, write_corpus
+from train.data.baselines import bigram_loss
+from train.data.corpora import eval_windows, open_corpus, write_corpus
 
 TEXTS = [b"the cat sat on the mat. the cat sat.", "naïve déjà-vu über 東京 🙂 the cat".encode(), b"\n\t  tabs\n"]
 
@@ -27,7 +29,7 @@ def corpora(tmp_path_factory):
         (folder / f"{seed}.txt").write_text(words(seed))
     shared = {"source": f"file:{folder}/*.txt", "seq_len": 32, "tune_fraction": 0.2, "test_fraction": 0.2}
     return [
-        write_corpus(DataConfig(**shared, **fields), folder / "data" / fields["tokenizer"])
+        write_corpus(data_config(**shared, **fields), folder / "data" / fields["tokenizer"])
         for fields in ({"tokenizer": "bytes"}, {"tokenizer": "bpe", "vocab_size": 320})
     ], folder
 
@@ -96,6 +98,6 @@ def test_gold_labels_lie_on_pieces(tmp_path):
     """As tests/train/test_conllu.py, here with the vocabulary's default size."""
     (tmp_path / "gold.conllu").write_text(many())
     fields = {"seq_len": 16, "tune_fraction": 0.2, "test_fraction": 0.2, "tokenizer": "bpe"}
-    corpus = write_corpus(DataConfig(source=f"conllu:{tmp_path}/gold.conllu", **fields), tmp_path / "data")
+    corpus = write_corpus(data_config(source=f"conllu:{tmp_path}/gold.conllu", **fields), tmp_path / "data")
     assert corpus.vocab_size == bpe.DEFAULT_VOCAB_SIZE and corpus.gold.links.key.min() >= 1
     assert (corpus.gold.links.query <= corpus.num_tokens[corpus.gold.links.document]).all()

@@ -7,6 +7,7 @@ import conllu
 import numpy as np
 import pytest
 
+from tests.data import data_config
 from train.config import DataConfig, InputError
 from train.data import align, conllu_text, corpora, gold
 from train.data.bpe import Bpe
@@ -70,7 +71,7 @@ def read(tmp_path, content: str):
 def config(tmp_path, content: str, **fields) -> DataConfig:
     (tmp_path / "gold.conllu").write_text(content)
     fields = {"seq_len": 32, "tune_fraction": 0.2, "test_fraction": 0.2} | fields
-    return DataConfig(source=f"conllu:{tmp_path}/gold.conllu", **fields)
+    return data_config(source=f"conllu:{tmp_path}/gold.conllu", **fields)
 
 
 def test_text_words_heads_and_mentions(tmp_path):
@@ -189,11 +190,8 @@ def test_links_of_tokens_are_those_of_their_words(tokenizer, piece, tmp_path):
 
 def test_what_does_not_align_is_counted():
     spans = np.array([(0, 3), (4, 7), (7, 8), (9, 12), (9, 12)])
-    aligned = align.Alignment()
-    align.count(spans, np.array([3, 7, 8, 12]), aligned)
-    assert (aligned.words, aligned.shared) == (5, 0), "a space before a word, and a contraction's parts, are no fault"
-    align.count(spans, np.array([3, 8, 12]), aligned)
-    assert (aligned.words, aligned.shared) == (10, 2), "`7-8` is in the token of `4-7`"
+    assert align.num_shared(spans, np.array([3, 7, 8, 12])) == 0, "nor are a space before a word, a contraction's parts"
+    assert align.num_shared(spans, np.array([3, 8, 12])) == 2, "`7-8` is in the token of `4-7`"
     first, last = align.pieces(spans, np.array([2, 3, 5, 7, 8, 12]))
     assert first.tolist() == [0, 2, 4, 5, 5] and last.tolist() == [1, 3, 4, 5, 5]
 

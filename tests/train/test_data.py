@@ -7,8 +7,10 @@ import sys
 import numpy as np
 import pytest
 
+from tests.data import data_config
 from train.config import DataConfig, InputError
-from train.data import corpora
+from train.data import baselines, corpora
+from train.data.batches import Batches
 
 WORDS = "the of and a to in is was that for it with as his on be at by had not are but from or have an they".split()
 
@@ -26,7 +28,7 @@ def write_stories(folder, sizes) -> None:
 
 def config(source: str, **fields) -> DataConfig:
     fields = {"seq_len": 16, "max_bytes": 0, "tune_fraction": 0.2, "test_fraction": 0.2} | fields
-    return DataConfig(source=source, **fields)
+    return data_config(source=source, **fields)
 
 
 @pytest.fixture
@@ -74,10 +76,10 @@ def test_the_fingerprint_follows_content_alone(tmp_path):
 
 def test_a_written_corpus_is_not_read_from_its_source_again(tmp_path):
     write_stories(tmp_path / "text", [100] * 40)
-    first = corpora.load_or_write(config(f"file:{tmp_path}/text/*.txt"), tmp_path / "data")
+    first = corpora.write_corpus(config(f"file:{tmp_path}/text/*.txt"), tmp_path / "data")
     for path in (tmp_path / "text").iterdir():
         path.unlink()
-    again = corpora.load_or_write(config(f"file:{tmp_path}/text/*.txt"), tmp_path / "data")
+    again = corpora.open_corpus(tmp_path / "data")
     assert again.fingerprint == first.fingerprint and again.splits == first.splits and again.names == first.names
 
 
@@ -88,7 +90,7 @@ def test_an_interrupted_write_is_done_again(tmp_path, monkeypatch):
         corpora.write_corpus(config(f"file:{tmp_path}/text/*.txt"), tmp_path / "data")
     monkeypatch.undo()
     assert not (tmp_path / "data" / "corpus.json").exists()
-    corpora.load_or_write(config(f"file:{tmp_path}/text/*.txt"), tmp_path / "data")
+    corpora.write_corpus(config(f"file:{tmp_path}/text/*.txt"), tmp_path / "data")
     assert sorted(path.name for path in (tmp_path / "data").iterdir()) == ["corpus.json", "offsets.npy", "tokens.npy"]
 
 
@@ -126,8 +128,8 @@ def test_unigram_and_bigram_by_hand(corpus):
     train, test = texts_of(corpus, "train"), texts_of(corpus, "test")
     letters = b"".join(train)
     shares = [letters.count(byte) / len(letters) for byte in set(letters)]
-    assert corpora.unigram_entropy(corpus) == pytest.approx(-sum(share * math.log(share) for share in shares))
-    counts = np.full((257, 256), corpora.BIGRAM_ALPHA)
+    assert baselines.unigram_entropy(corpus) == pytest.approx(-sum(share * math.log(share) for share in shares))
+    counts = np.full((257, 256), baselines.BIGRAM_ALPHA)
     for text in train:
         for before, after in itertools.pairwise([256, *text]):
             counts[before, after] += 1
@@ -137,44 +139,32 @@ def test_unigram_and_bigram_by_hand(corpus):
         for before, after in itertools.pairwise([256, *text])
     ]
     assert len(losses) == sum(map(len, test))
-    assert corpora.bigram_loss(corpus, "test") == pytest.approx(np.mean(losses))
+    assert baselines.bigram_loss(corpus, "test") == pytest.approx(np.mean(losses))
 
 
 def test_a_batch_is_a_pure_function_of_seed_and_step():
-    batches = corpora.Batches(num_windows=100, batch_size=8, seq_len=16, data_seed=3)
+    batches = Batches(num_windows=100, batch_size=8, seq_len=16, data_seed=3)
     whole = batches.starts(0, 60)
     assert whole.shape == (60, 8) and whole.dtype == np.int32
     assert (batches.starts(37, 5) == whole[37:42]).all()
-    assert (corpora.Batches(100, 8, 16, 3).starts(59, 1) == whole[59]).all()
-    assert (corpora.Batches(100, 8, 16, 4).starts(0, 60) != whole).mean() > 0.9
+    assert (Batches(100, 8, 16, 3).starts(59, 1) == whole[59]).all()
+    assert (Batches(100, 8, 16, 4).starts(0, 60) != whole).mean() > 0.9
 
 
 def test_every_epoch_has_every_window_once_in_another_order():
-    order = corpora.Batches(num_windows=100, batch_size=8, seq_len=16, data_seed=0).starts(0, 25).reshape(2, 100)
+    order = Batches(num_windows=100, batch_size=8, seq_len=16, data_seed=0).starts(0, 25).reshape(2, 100)
     assert (np.sort(order) == 16 * np.arange(100)).all()
     assert (order[0] != order[1]).mean() > 0.9
 
 
 def test_a_batch_larger_than_the_corpus():
-    starts = corpora.Batches(num_windows=3, batch_size=8, seq_len=16, data_seed=0).starts(6, 3)
+    starts = Batches(num_windows=3, batch_size=8, seq_len=16, data_seed=0).starts(6, 3)
     assert (np.bincount(starts.ravel() // 16, minlength=3) == 8).all()
-
-
-@pytest.mark.parametrize("process_count", [1, 2, 4])
-def test_the_batch_does_not_depend_on_the_number_of_processes(process_count):
-    batches = corpora.Batches(num_windows=50, batch_size=8, seq_len=16, data_seed=1)
-    parts = [batches.starts(3, 9, process, process_count) for process in range(process_count)]
-    assert (np.concatenate(parts, axis=1) == batches.starts(3, 9)).all()
-
-
-def test_a_batch_that_does_not_divide_over_processes():
-    with pytest.raises(ValueError, match="batch_size=8 does not divide over 3"):
-        corpora.Batches(50, 8, 16, 1).starts(0, 1, 0, 3)
 
 
 def test_training_windows_fit_the_train_split(corpus):
     num_windows = corpus.num_windows("train", 16)
-    starts = corpora.Batches(num_windows, num_windows, 16, 0).starts(0, 1)
+    starts = Batches(num_windows, num_windows, 16, 0).starts(0, 1)
     assert starts.max() + 17 <= len(corpus.tokens_of("train")) < starts.max() + 17 + 16
 
 
@@ -214,5 +204,5 @@ def test_importing_data_is_quick():
 
 def test_a_failed_write_leaves_no_corpus(tmp_path):
     with pytest.raises(InputError, match="does not exist"):
-        corpora.load_or_write(config(f"file:{tmp_path}/none.txt"), tmp_path / "data")
+        corpora.write_corpus(config(f"file:{tmp_path}/none.txt"), tmp_path / "data")
     assert not (tmp_path / "data").exists()

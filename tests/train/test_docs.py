@@ -1,9 +1,8 @@
-import dataclasses
 import time
 
 import pytest
 
-from train.config import DataConfig
+from tests.data import data_config
 from train.data import corpora, docs, documents
 
 MODULE = '''"""
@@ -85,7 +84,7 @@ def test_a_document_ends_after_its_full_length(package, monkeypatch):
 def corpus(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
     began = time.process_time()
-    corpus = corpora.load_or_write(DataConfig(), folder)
+    corpus = corpora.write_corpus(data_config(), folder)
     return corpus, time.process_time() - began, folder
 
 
@@ -116,5 +115,5 @@ def test_a_written_corpus_outlives_the_packages(corpus, monkeypatch):
         raise AssertionError("the source was read again")
 
     monkeypatch.setattr(documents, "read", no_source)
-    again = corpora.load_or_write(dataclasses.replace(DataConfig(), source="docs"), folder)
+    again = corpora.open_corpus(folder)
     assert again.fingerprint == corpus.fingerprint

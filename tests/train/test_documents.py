@@ -3,6 +3,7 @@ import hashlib
 import numpy as np
 import pytest
 
+from tests.data import data_config
 from train.config import DataConfig, InputError
 from train.data import documents, text_files
 
@@ -21,7 +22,7 @@ def write_stories(folder, sizes) -> None:
 
 def config(source: str, **fields) -> DataConfig:
     fields = {"seq_len": 16, "max_bytes": 0, "tune_fraction": 0.2, "test_fraction": 0.2} | fields
-    return DataConfig(source=source, **fields)
+    return data_config(source=source, **fields)
 
 
 def read(source, **fields) -> tuple[list[documents.Document], str]:

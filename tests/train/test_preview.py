@@ -10,6 +10,7 @@ from rich.console import Console
 
 import main
 from configs import default, relations, relations_sanity
+from tests.data import data_config
 from tests.train.test_conllu import many
 from train.config import DataConfig, StudyConfig, freeze
 from train.data import corpora
@@ -30,7 +31,7 @@ def shown(config: StudyConfig, width: int = 100) -> str:
 
 @pytest.fixture(scope="module")
 def language(tmp_path_factory):
-    config = DataConfig(source="relations", relations="4", max_bytes=64 * 300)
+    config = data_config(source="relations", relations="4", max_bytes=64 * 300)
     return config, corpora.write_corpus(config, tmp_path_factory.mktemp("data"))
 
 
@@ -98,8 +99,8 @@ def test_a_study_of_doses_shows_the_languages_that_its_runs_read(family):
 
 def test_text_sources(tmp_path):
     (tmp_path / "text.txt").write_text("A sentence that is shown. " * 4000)
-    text = printed(DataConfig(source=f"file:{tmp_path}/text.txt"))
-    corpus = corpora.write_corpus(DataConfig(source=f"file:{tmp_path}/text.txt"), tmp_path / "data")
+    text = printed(data_config(source=f"file:{tmp_path}/text.txt"))
+    corpus = corpora.write_corpus(data_config(source=f"file:{tmp_path}/text.txt"), tmp_path / "data")
     assert "A sentence that is shown. A sentence" in text and "a token is a byte" in text and corpus.fingerprint in text
 
 
@@ -107,7 +108,7 @@ def test_text_sources(tmp_path):
 def test_gold_text(tokenizer, tmp_path):
     """The arcs of a document's first words, what the source said, and how many links the windows cut."""
     (tmp_path / "gold.conllu").write_text(many() + "1\tbroken\n\n")
-    config = DataConfig(source=f"conllu:{tmp_path}/gold.conllu", tokenizer=tokenizer, seq_len=48, vocab_size=300)
+    config = data_config(source=f"conllu:{tmp_path}/gold.conllu", tokenizer=tokenizer, seq_len=48, vocab_size=300)
     corpus, text = corpora.write_corpus(config, tmp_path / "data"), printed(config)
     assert all(note in " ".join(text.split()) for note in corpus.notes)
     # 40 words are five sentences of eight, each with seven heads; the fifth and sixth words stand without a space.
@@ -132,7 +133,7 @@ def test_the_mode_writes_nothing(tmp_path, capsys, monkeypatch):
 def test_a_bag_and_a_position_are_judged_exactly():
     """Family P, one relation at offset 1: the bag of the last 4 words holds c ones with probability C(4, c) / 16 and
     then says c / 4; the word at offset 1 says all."""
-    config = DataConfig(source="relations", relations="1", noise=0.1)
+    config = data_config(source="relations", relations="1", noise=0.1)
     (relation,) = shortcuts.table(parse.language(config), 0, 500_000)
     rules = {rule.rule: rule for rule in relation.shortcuts}
 
@@ -152,7 +153,7 @@ def test_a_bag_and_a_position_are_judged_exactly():
 
 def test_the_shortcuts_of_the_kinds():
     """The latest rare word is D itself; the latest name is of the wrong gender, the latest opener an attractor."""
-    found = shortcuts.table(parse.language(DataConfig(source="relations", relations="A,C,D,E")), 0, 500_000)
+    found = shortcuts.table(parse.language(data_config(source="relations", relations="A,C,D,E")), 0, 500_000)
     by_name = {relation.name: {rule.rule: rule for rule in relation.shortcuts} for relation in found}
     assert by_name["D"]["latest of the type"].is_relation and by_name["D"]["latest of the type"].loss < 0.01
     for name in "AC":

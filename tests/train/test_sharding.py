@@ -32,7 +32,7 @@ def test_two_devices_train_as_one(tmp_path):
         for devices in (1, 2):
             values["mesh"]["data"] = devices
             config = freeze(values)
-            corpus = corpora.load_or_write(config.data, f"{sys.argv[1]}/data")
+            corpus = corpora.write_corpus(config.data, f"{sys.argv[1]}/data")
             cell = grid.cells_of(config, corpora.VOCAB_SIZE)[0]
             model, replica_map = packs.resolve(cell, config)
             pack = packs.Pack(0, model, cell.replicas, replica_map, packs.environment(config))
@@ -85,7 +85,7 @@ def test_replicas_over_two_devices_train_as_on_one(replica_map, replicas, tmp_pa
         for devices in (1, 2):
             values["mesh"]["replicas"] = devices
             config = freeze(values)
-            corpus = corpora.load_or_write(config.data, folder / "data")
+            corpus = corpora.write_corpus(config.data, folder / "data")
             cell = grid.cells_of(config, corpora.VOCAB_SIZE)[0]
             model, replica_map = packs.resolve(cell, config)
             pack = packs.Pack(0, model, cell.replicas, replica_map, packs.environment(config))

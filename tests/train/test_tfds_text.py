@@ -31,9 +31,10 @@ class TinyStories(tfds.core.GeneratorBasedBuilder):
 READ = """
 import json, sys
 from train.data import corpora
-from train.config import DataConfig, InputError
+from tests.data import data_config
+from train.config import InputError
 try:
-    corpus = corpora.write_corpus(DataConfig(source={source!r}, seq_len=16, max_bytes={max_bytes}), {folder!r})
+    corpus = corpora.write_corpus(data_config(source={source!r}, seq_len=16, max_bytes={max_bytes}), {folder!r})
     result = [corpus.unit, list(corpus.names), int(corpus.num_bytes.sum()), corpus.fingerprint]
 except InputError as error:
     result = str(error)

@@ -1,21 +1,6 @@
 """Labels of words as labels of tokens: bytes or subwords."""
 
-import dataclasses
-
 import numpy as np
-
-
-@dataclasses.dataclass
-class Alignment:
-    """How the words of a corpus lie on its tokens.
-
-    Attributes:
-      words: how many there are.
-      shared: words of which a token also holds a part of another word, so that the label is not the word's alone.
-    """
-
-    words: int = 0
-    shared: int = 0
 
 
 def pieces(spans: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -30,13 +15,13 @@ def pieces(spans: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     return first, last
 
 
-def count(spans: np.ndarray, ends: np.ndarray, alignment: Alignment) -> None:
-    """Adds the words of a document to `alignment`; words of one span (parts of a contraction) count as one word."""
+def num_shared(spans: np.ndarray, ends: np.ndarray) -> int:
+    """Words of which a token also holds a part of another word, so that the label is not the word's alone; words of one
+    span (parts of a contraction) count as one word."""
     own, index = np.unique(spans, axis=0, return_inverse=True)
     first, last = pieces(own, ends)
     touches = np.concatenate([[False], last[:-1] >= first[1:], [False]])
-    alignment.words += len(spans)
-    alignment.shared += int((touches[:-1] | touches[1:])[index.ravel()].sum())
+    return int((touches[:-1] | touches[1:])[index.ravel()].sum())
 
 
 def links(words: list[tuple[int, int, int]], first: np.ndarray, last: np.ndarray, piece: str) -> list[tuple]:

@@ -8,7 +8,6 @@ from collections.abc import Iterable
 import numpy as np
 
 DEFAULT_VOCAB_SIZE = 1_024
-LEAST_VOCAB_SIZE = 257  # the bytes and BOS
 
 
 def trained(texts: Iterable[bytes], vocab_size: int) -> str:
@@ -43,8 +42,8 @@ class Bpe:
 
     def encode(self, texts: list[bytes]) -> list[np.ndarray]:
         """Token ids of each text, uint16."""
-        found = self._tokenizer.encode_batch([text.decode() for text in texts])
-        return [np.array(each.ids, np.uint16) for each in found]
+        encodings = self._tokenizer.encode_batch([text.decode() for text in texts])
+        return [np.array(each.ids, np.uint16) for each in encodings]
 
     def decode(self, ids: np.ndarray) -> str:
         return self._tokenizer.decode(ids.tolist())

@@ -6,14 +6,13 @@ ends into blocks. Its text is the surface forms with the spaces that SpaceAfter 
 """
 
 import dataclasses
-import hashlib
 import itertools
 import re
 from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from train.config import InputError
+from train.config import InputError, in_a_line
 from train.data import text_files, tfds_trees
 from train.data.documents import BLOCK_BYTES, FEW_RECORDS
 
@@ -38,10 +37,6 @@ class Annotated:
     spans: np.ndarray
     links: list[tuple[int, int, str]]
 
-    @property
-    def digest(self) -> bytes:
-        return hashlib.sha256(self.text).digest()
-
 
 @dataclasses.dataclass
 class Report:
@@ -54,14 +49,17 @@ class Report:
     bad: list[str] = dataclasses.field(default_factory=list)
 
     def notes(self) -> list[str]:
-        found = [f"{self.sentences:,} sentences with {self.words:,} words."]
-        if self.bad:
-            found.append(f"{len(self.bad)} bad sentences were skipped: {'; '.join(self.bad[:3])}{_more(self.bad)}.")
-        if self.inexact:
-            found.append(f"{self.inexact:,} words stand for a part of a contraction that does not show them.")
-        if self.cut:
-            found.append(f"{self.cut:,} coreference links were dropped since a block's end cuts them.")
-        return found
+        notes = (
+            f"{self.sentences:,} sentences with {self.words:,} words.",
+            self.bad and f"{len(self.bad)} bad sentences were skipped: {self.first_bad()}.",
+            self.inexact and f"{self.inexact:,} words stand for a part of a contraction that does not show them.",
+            self.cut and f"{self.cut:,} coreference links were dropped since a block's end cuts them.",
+        )
+        return list(filter(None, notes))
+
+    def first_bad(self) -> str:
+        more = f"; and {len(self.bad) - 3} more" if len(self.bad) > 3 else ""
+        return "; ".join(self.bad[:3]) + more
 
 
 def read(source: str) -> tuple[list[Annotated], str, Report]:
@@ -80,7 +78,7 @@ def read(source: str) -> tuple[list[Annotated], str, Report]:
     if len(report.bad) > MOST_BAD * total:
         raise InputError(
             f"{source} has {len(report.bad)} bad sentences of {total}, and {MOST_BAD:.0%} is the most that is "
-            f"skipped: {'; '.join(report.bad[:3])}{_more(report.bad)}; correct them."
+            f"skipped: {report.first_bad()}; correct them."
         )
     if len(documents) >= FEW_RECORDS:
         return [_annotated(name, sentences, report) for name, sentences in documents], "document", report
@@ -103,10 +101,6 @@ def _records(source: str) -> Iterator[tuple[str, str]]:
         return tfds_trees.records(name)
     # A byte order mark would stand before the first sentence's ID.
     return ((file, content.decode("utf-8-sig")) for file, content in text_files.records(source)[1])
-
-
-def _more(found: list) -> str:
-    return f"; and {len(found) - 3} more" if len(found) > 3 else ""
 
 
 def _num_coreference(document: Annotated) -> int:
@@ -142,81 +136,69 @@ def _documents(file: str, content: str, report: Report) -> Iterator[tuple[str, l
             report.words += len(sentences[-1].heads)
             report.inexact += sentences[-1].inexact
         except _Bad as error:
-            report.bad.append(f"{file} line {line + error.line}: {error}")
+            reason, below = error.args
+            report.bad.append(f"{file} line {line + below}: {reason}")
     if sentences:
         yield name, sentences
 
 
 def _sentence_blocks(content: str) -> Iterator[tuple[int, str]]:
     """(number of its first line, text) of each run of lines between blank ones."""
-    lines = content.split("\n")
-    begin = None
-    for number, line in enumerate([*lines, ""], 1):
-        if line.strip():
-            begin = begin or number
-        elif begin:
-            yield begin, "\n".join(lines[begin - 1 : number - 1])
-            begin = None
+    numbered = enumerate(content.split("\n"), 1)
+    for blank, run in itertools.groupby(numbered, lambda pair: not pair[1].strip()):
+        numbers, lines = zip(*run, strict=True)
+        if not blank:
+            yield numbers[0], "\n".join(lines)
 
 
 class _Bad(Exception):
-    """A sentence that cannot be used, `line` lines below its first."""
-
-    def __init__(self, reason: str, line: int = 0):
-        super().__init__(reason)
-        self.line = line
+    """A sentence that cannot be used: the reason, and how many lines below its first."""
 
 
 def _sentence(block: str) -> _Sentence:
     import conllu
 
-    numbers = [number for number, line in enumerate(block.split("\n")) if not line.startswith("#")]
-    lines = [block.split("\n")[number] for number in numbers]
-    for number, line in zip(numbers, lines, strict=True):
+    rows = [(number, line) for number, line in enumerate(block.split("\n")) if not line.startswith("#")]
+    for number, line in rows:
         columns = line.count("\t") + 1
         if columns != _COLUMNS:
             raise _Bad(f"{columns} columns, not {_COLUMNS}", number)
         try:
             conllu.parse(line)
         except conllu.exceptions.ParseException as error:
-            raise _Bad(" ".join(str(error).split()), number) from error
+            raise _Bad(in_a_line(error), number) from error
         word, form = line.split("\t")[:2]
         if not form.strip() and "." not in word:
             raise _Bad(f"word {word} has no form", number)
-    (tokens,) = conllu.parse("\n".join(lines))
-    at = dict(zip(map(id, tokens), numbers, strict=True))
+    (tokens,) = conllu.parse("\n".join(line for _, line in rows))
+    at = [number for (number, _), token in zip(rows, tokens, strict=True) if isinstance(token["id"], int)]
     words = [token for token in tokens if isinstance(token["id"], int)]
-    for place, word in enumerate(words, 1):
-        if word["id"] != place:
-            raise _Bad(f"word {word['id']} where {place} is due", at[id(word)])
-        if word["head"] is None:
-            raise _Bad(f"word {place} ({word['form']}) has no head", at[id(word)])
-        if not 0 <= word["head"] <= len(words):
-            raise _Bad(f"word {place} ({word['form']}) has head {word['head']} of {len(words)} words", at[id(word)])
     if not words:
-        raise _Bad("no word")
+        raise _Bad("no word", 0)
+    for place, (word, number) in enumerate(zip(words, at, strict=True), 1):
+        named = f"word {place} ({word['form']})"
+        if word["id"] != place:
+            raise _Bad(f"word {word['id']} where {place} is due", number)
+        if word["head"] is None:
+            raise _Bad(f"{named} has no head", number)
+        if not 0 <= word["head"] <= len(words):
+            raise _Bad(f"{named} has head {word['head']} of {len(words)} words", number)
     heads = [word["head"] - 1 for word in words]
-    circle = _cycle(heads)
-    if circle is not None:
-        raise _Bad(f"word {circle + 1} ({words[circle]['form']}) is its own ancestor, a cycle", at[id(words[circle])])
+    for place, number in enumerate(at):
+        if _is_on_a_cycle(heads, place):
+            raise _Bad(f"word {place + 1} ({words[place]['form']}) is its own ancestor, a cycle", number)
     text, spans, inexact = _surface(tokens)
     entities = [(word["misc"] or {}).get("Entity") or "" for word in words]
     return _Sentence(text, spans, heads, [word["deprel"] or "_" for word in words], entities, inexact)
 
 
-def _cycle(heads: list[int]) -> int | None:
-    """The first word that is on a cycle of heads, None where there is none."""
-    for begin in range(len(heads)):
-        word, steps = begin, 0
-        while word >= 0 and steps <= len(heads):
-            word, steps = heads[word], steps + 1
-        if word >= 0:
-            circle = {word}
-            while heads[word] not in circle:
-                word = heads[word]
-                circle.add(word)
-            return min(circle)
-    return None
+def _is_on_a_cycle(heads: list[int], word: int) -> bool:
+    above = heads[word]
+    for _ in heads:
+        if above in (-1, word):
+            break
+        above = heads[above]
+    return above == word
 
 
 def _surface(tokens) -> tuple[str, list[tuple[int, int]], int]:

@@ -6,36 +6,36 @@ split is one run of tokens.
 """
 
 import dataclasses
-import functools
 import hashlib
 import json
 import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from train import files
 from train.config import DataConfig, InputError
-from train.data import gold, sources
+from train.data import gold
 from train.data.gold import Gold
-from train.data.sources import BOS, VOCAB_SIZE
 from train.data.windows import EvalWindows
+from train.files import replacing, write_json
 
-# Add-alpha smoothing of the bigram model; on megabytes of English its loss moves by .3 % from .01 to 1.
-BIGRAM_ALPHA = 0.1
+BOS = 256  # of text as bytes
+VOCAB_SIZE = 257  # the bytes and BOS
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Corpus:
     """All documents of a study. `first` and `last` are half-open everywhere."""
 
-    tokens: np.ndarray  # uint16 (tokens,), memory-mapped
+    tokens: np.ndarray  # uint16 (tokens,), memory-mapped once written
     offsets: np.ndarray  # int64 (documents + 1,): document d is tokens[offsets[d]:offsets[d + 1]]
     names: tuple[str, ...]  # of documents
     splits: dict[str, tuple[int, int]]  # train, tune, test -> (first, last) document
     source: str
     unit: str  # 'document': a record of the source; 'block': part of one, because the source has few records
-    fingerprint: str  # sha256 over tokens, offsets, names and splits
+    fingerprint: str = ""  # sha256 over tokens, offsets, names and splits, once written
     vocab_size: int = VOCAB_SIZE
     bos: int = BOS
     gold: Gold | None = None
@@ -82,13 +82,6 @@ class Corpus:
         return (len(self.tokens_of(split)) - 1) // seq_len
 
 
-def load_or_write(config: DataConfig, folder: str | os.PathLike) -> Corpus:
-    """The corpus in `folder`, written first if there is none. Once it stands the source is not consulted again."""
-    if not (Path(folder) / "corpus.json").exists():
-        write_corpus(config, folder)
-    return open_corpus(folder)
-
-
 def write_corpus(config: DataConfig, folder: str | os.PathLike) -> Corpus:
     """Reads config.source and writes tokens.npy, offsets.npy, gold.npz where there are labels, tokenizer.json where one
     was trained, and corpus.json last.
@@ -96,33 +89,30 @@ def write_corpus(config: DataConfig, folder: str | os.PathLike) -> Corpus:
     Raises:
       InputError: the source is unknown, unreadable, too short, or has more tokens than an int32 can count.
     """
-    contents = sources.read(config)
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    recorded = {"names": contents.names, "splits": contents.splits}
+    from train.data import sources  # slow, and only the first run needs them
+
+    corpus, folder = sources.read(config), Path(folder)
+    recorded = {"names": corpus.names, "splits": corpus.splits}
     # Not through a memory map: on a full disk that ends the process without a word.
-    for name, array in (("tokens.npy", contents.tokens), ("offsets.npy", contents.offsets)):
-        with files.replacing(folder / name) as file:
+    for name, array in (("tokens.npy", corpus.tokens), ("offsets.npy", corpus.offsets)):
+        with replacing(folder / name) as file:
             np.save(file, array)
         recorded[name] = _sha256(array)
-    if (contents.vocab_size, contents.bos) != (VOCAB_SIZE, BOS):
-        recorded |= {"vocab_size": contents.vocab_size, "bos": contents.bos}
-    if contents.tokenizer:
-        recorded["bytes"] = contents.num_bytes.tolist()
-    if contents.notes:
-        recorded["notes"] = contents.notes
-    extra = {
-        "gold.npz": contents.gold.as_bytes() if contents.gold else None,
-        "tokenizer.json": contents.tokenizer.encode() if contents.tokenizer else None,
-    }
-    for name, content in extra.items():
-        if content is not None:
-            with files.replacing(folder / name) as file:
+    if (corpus.vocab_size, corpus.bos) != (VOCAB_SIZE, BOS):
+        recorded |= {"vocab_size": corpus.vocab_size, "bos": corpus.bos}
+    if corpus.bytes_of is not None:
+        recorded["bytes"] = corpus.bytes_of.tolist()
+    if corpus.notes:
+        recorded["notes"] = corpus.notes
+    optional = {"gold.npz": corpus.gold and corpus.gold.as_bytes()}
+    optional["tokenizer.json"] = corpus.tokenizer and corpus.tokenizer.encode()
+    for name, content in optional.items():
+        if content:
+            with replacing(folder / name) as file:
                 file.write(content)
-            recorded[name] = hashlib.sha256(content).hexdigest()
-    about = {"source": config.source, "unit": contents.unit, "fingerprint": _fingerprint(recorded), **recorded}
-    with files.replacing(folder / "corpus.json") as file:
-        file.write(json.dumps(about, indent=1).encode())
+            recorded[name] = _sha256(content)
+    about = {"source": corpus.source, "unit": corpus.unit, "fingerprint": _fingerprint(recorded), **recorded}
+    write_json(folder / "corpus.json", about)
     return open_corpus(folder)
 
 
@@ -141,38 +131,35 @@ def open_corpus(folder: str | os.PathLike) -> Corpus:
         raise _damaged(folder / "corpus.json") from error
     if not whole:
         raise _damaged(folder / "corpus.json")
-    arrays = []
-    for name in ("tokens.npy", "offsets.npy"):
+
+    def checked(name: str, read: Callable):
+        """What `read` makes of the file; None where none was written."""
+        if name not in recorded:
+            return None
         try:
-            arrays.append(np.load(folder / name, mmap_mode="r"))
+            content = read(folder / name)
         except (OSError, ValueError, EOFError) as error:
             raise _damaged(folder / name) from error
-        if _sha256(arrays[-1]) != recorded[name]:
+        if _sha256(content) != recorded[name]:
             raise _damaged(folder / name)
-    splits = {split: tuple(bounds) for split, bounds in recorded["splits"].items()}
-    names, offsets = tuple(recorded["names"]), np.array(arrays[1])
+        return content
+
+    labels, tokenizer = (checked(name, Path.read_bytes) for name in ("gold.npz", "tokenizer.json"))
     return Corpus(
-        arrays[0],
-        offsets,
-        names,
-        splits,
+        checked("tokens.npy", partial(np.load, mmap_mode="r")),
+        checked("offsets.npy", np.load),
+        tuple(recorded["names"]),
+        {split: tuple(bounds) for split, bounds in recorded["splits"].items()},
         source,
         unit,
         fingerprint,
         vocab_size=recorded.get("vocab_size", VOCAB_SIZE),
         bos=recorded.get("bos", BOS),
-        gold=gold.from_bytes(_open(folder / "gold.npz", recorded)) if "gold.npz" in recorded else None,
+        gold=gold.from_bytes(labels) if labels else None,
         bytes_of=np.array(recorded["bytes"], np.int64) if "bytes" in recorded else None,
-        tokenizer=_open(folder / "tokenizer.json", recorded).decode() if "tokenizer.json" in recorded else None,
+        tokenizer=tokenizer.decode() if tokenizer else None,
         notes=tuple(recorded.get("notes", ())),
     )
-
-
-def _open(path: Path, recorded: dict) -> bytes:
-    content = path.read_bytes() if path.exists() else b""
-    if hashlib.sha256(content).hexdigest() != recorded[path.name]:
-        raise _damaged(path)
-    return content
 
 
 def _damaged(path: Path) -> InputError:
@@ -183,84 +170,12 @@ def _damaged(path: Path) -> InputError:
     )
 
 
-def _sha256(array: np.ndarray) -> str:
-    return hashlib.sha256(np.ascontiguousarray(array)).hexdigest()
+def _sha256(content: bytes | np.ndarray) -> str:
+    return hashlib.sha256(np.ascontiguousarray(content) if isinstance(content, np.ndarray) else content).hexdigest()
 
 
 def _fingerprint(recorded: dict) -> str:
     return hashlib.sha256(json.dumps(recorded, sort_keys=True).encode()).hexdigest()
-
-
-def unigram_entropy(corpus: Corpus) -> float:
-    """Entropy in nats/token of the tokens of the train split: what a model scores that knows their frequencies only."""
-    counts = np.bincount(corpus.tokens_of("train"))
-    counts[corpus.bos] = 0
-    shares = counts[counts > 0] / counts.sum()
-    return float(-np.sum(shares * np.log(shares)))
-
-
-def bigram_loss(corpus: Corpus, split: str) -> float:
-    """Loss in nats/token, on every token of every document of `split`, of a bigram model fitted to the train split."""
-    size = corpus.vocab_size
-
-    def pairs(split: str) -> tuple[np.ndarray, np.ndarray]:
-        """Each pair that occurs, as first * size + second, and how often."""
-        tokens = corpus.tokens_of(split).astype(np.int64)
-        inside = tokens[1:] != corpus.bos  # a BOS is never a target
-        return np.unique(tokens[:-1][inside] * size + tokens[1:][inside], return_counts=True)
-
-    known, counts = pairs("train")
-    observed, weights = pairs(split)
-    place = np.minimum(np.searchsorted(known, observed), len(known) - 1)
-    count = np.where(known[place] == observed, counts[place], 0)
-    after = np.bincount(known // size, counts, size)[observed // size]
-    smoothed = (count + BIGRAM_ALPHA) / (after + BIGRAM_ALPHA * (size - 1))
-    return float(-np.sum(weights * np.log(smoothed)) / weights.sum())
-
-
-@dataclasses.dataclass(frozen=True)
-class Batches:
-    """The order of the training windows: a pure function of (data seed, step), reshuffled every epoch.
-
-    Every cell and replica with the same data seed sees the same batches.
-    """
-
-    num_windows: int
-    batch_size: int  # windows of the whole batch, all processes together
-    seq_len: int  # window w begins at token w * seq_len and has seq_len + 1 tokens
-    data_seed: int  # 0 ... 2**32 - 1
-
-    def starts(self, first_step: int, num_steps: int, process_index: int = 0, process_count: int = 1) -> np.ndarray:
-        """First tokens of the windows of some steps: int32 (num_steps, batch_size / process_count).
-
-        A process gets its contiguous part of every batch, so the batches do not depend on the number of processes.
-
-        Raises:
-          ValueError: the batch does not divide over the processes.
-        """
-        rows, rest = divmod(self.batch_size, process_count)
-        if rest:
-            raise ValueError(f"batch_size={self.batch_size} does not divide over {process_count} processes.")
-        steps = np.arange(first_step, first_step + num_steps)[:, None]
-        elements = steps * self.batch_size + process_index * rows + np.arange(rows)
-        epochs, places = np.divmod(elements, self.num_windows)
-        windows = np.empty(elements.shape, np.int32)
-        for epoch in np.unique(epochs):
-            here = epochs == epoch
-            windows[here] = _epoch_order(self.num_windows, self.data_seed, int(epoch))[places[here]]
-        return windows * np.int32(self.seq_len)
-
-
-@functools.lru_cache(maxsize=8)  # the replicas of a cell, and the cells, ask for the same ones
-def _epoch_order(num_windows: int, data_seed: int, epoch: int) -> np.ndarray:
-    """The windows in the order of one epoch: int32 (num_windows,).
-
-    Grain draws an epoch at a time: a window at a time, through its shuffle, took 12 to 16 us each.
-    """
-    import grain  # slow, and `--help` needs no data
-
-    epochs = grain.MapDataset.range(2**31).seed(data_seed)
-    return epochs.random_map(lambda _, generator: generator.permutation(np.arange(num_windows, dtype=np.int32)))[epoch]
 
 
 def eval_windows(corpus: Corpus, split: str, seq_len: int, stride: int | None = None) -> EvalWindows:

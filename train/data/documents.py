@@ -1,6 +1,7 @@
 """From data.source to documents: read, cut where files are few, deduplicate, sample, split by hash."""
 
 import hashlib
+import itertools
 import math
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
@@ -34,19 +35,18 @@ def read(config: DataConfig) -> tuple[dict[str, list[Document]], str]:
       InputError: the source is unknown, unreadable or too short.
     """
     count, records = _records(config.source)
-    limit = config.max_bytes or math.inf
     documents, size = [], 0
     for document in _distinct(records):
         documents.append(document)
         size += len(document.text)
-        if count >= FEW_RECORDS and size >= limit:
+        if count >= FEW_RECORDS and size >= (config.max_bytes or math.inf):
             break
     unit = "document"
     if len(documents) < FEW_RECORDS:
         unit = "block"
         blocks = _distinct(block for document in documents for block in _blocks(document))
         documents = sorted(blocks, key=lambda block: block.digest[8:])
-    return _checked(config, split(_below(documents, limit), config), unit), unit
+    return _splits(documents, config, unit), unit
 
 
 def of_labelled(records: list[tuple[str, bytes]], config: DataConfig, unit: str) -> dict[str, list[Document]]:
@@ -56,7 +56,7 @@ def of_labelled(records: list[tuple[str, bytes]], config: DataConfig, unit: str)
       InputError: they are too short.
     """
     documents = sorted(_distinct(records), key=lambda document: document.digest[8:])
-    return _checked(config, split(_below(documents, config.max_bytes or math.inf), config), unit)
+    return _splits(documents, config, unit)
 
 
 def split(documents: list[Document], config: DataConfig) -> dict[str, list[Document]]:
@@ -109,19 +109,11 @@ def _blocks(document: Document) -> Iterator[tuple[str, bytes]]:
         first = last
 
 
-def _below(documents: list[Document], limit: float) -> list[Document]:
-    """The first documents whose texts fit `limit` bytes together."""
-    kept, size = [], 0
-    for document in documents:
-        size += len(document.text)
-        if size > limit:
-            break
-        kept.append(document)
-    return kept
-
-
-def _checked(config: DataConfig, splits: dict[str, list[Document]], unit: str) -> dict[str, list[Document]]:
-    """`splits`, if each is long enough to be of use."""
+def _splits(documents: list[Document], config: DataConfig, unit: str) -> dict[str, list[Document]]:
+    """The first documents whose texts fit config.max_bytes together, by split, if each is long enough to be of use."""
+    ends = itertools.accumulate(len(document.text) for document in documents)
+    limit = config.max_bytes or math.inf
+    splits = split([document for document, end in zip(documents, ends, strict=True) if end <= limit], config)
     window = config.seq_len + 1
     needed = {"train": TRAIN_WINDOWS * window, "tune": window, "test": window}
     sizes = {name: sum(len(document.text) for document in splits[name]) for name in SPLITS}

@@ -3,7 +3,6 @@ choices cost."""
 
 import dataclasses
 import io
-from collections.abc import Iterable
 
 import numpy as np
 
@@ -63,14 +62,3 @@ def in_windows(links: Links, windows: EvalWindows) -> tuple[np.ndarray, Links]:
     begin = begin[kept]
     document, query, key, relation = (column[kept] for column in links)
     return window[kept], Links(document, query - begin, key - begin, relation)
-
-
-def no_questions() -> Questions:
-    empty = np.zeros(0, np.int32)
-    return Questions(empty, empty, empty, empty, np.zeros(0))
-
-
-def of_rows(rows: Iterable[tuple[int, int, int, int]]) -> Links:
-    """Links from (document, query, key, relation)."""
-    columns = np.array(list(rows), np.int32).reshape(-1, 4).T
-    return Links(*columns)

@@ -1,35 +1,15 @@
 """From data.source to tokens: text as bytes or BPE pieces, or the words of a relations language."""
 
-import dataclasses
-
 import numpy as np
 
 from train.config import DataConfig, InputError
-from train.data import align, gold
-from train.data.bpe import DEFAULT_VOCAB_SIZE, LEAST_VOCAB_SIZE, Bpe, trained
+from train.data import align
+from train.data.bpe import DEFAULT_VOCAB_SIZE, Bpe, trained
+from train.data.corpora import BOS, VOCAB_SIZE, Corpus
 from train.data.gold import Gold
+from train.data.relations.language import MOST_WORDS, Links, Questions
 
-BOS = 256  # of text as bytes
-VOCAB_SIZE = 257
 MOST_TOKENS = 2**31 - 1
-MOST_WORDS = 2**16  # a token is a uint16
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Contents:
-    """What a corpus is written from: its fields are those of train.data.corpora.Corpus."""
-
-    tokens: np.ndarray  # uint16 (tokens,)
-    offsets: np.ndarray  # int64 (documents + 1,)
-    num_bytes: np.ndarray  # int64 (documents,)
-    names: list[str]
-    splits: dict[str, tuple[int, int]]
-    unit: str
-    vocab_size: int
-    bos: int
-    gold: Gold | None = None
-    tokenizer: str | None = None
-    notes: tuple[str, ...] = ()
 
 
 def vocab_size(config: DataConfig) -> int:
@@ -43,18 +23,18 @@ def vocab_size(config: DataConfig) -> int:
 
         needed = len(parse.language(config).vocabulary)
         return config.vocab_size or needed
-    if config.vocab_size and config.vocab_size < LEAST_VOCAB_SIZE:
+    if config.vocab_size and config.vocab_size < VOCAB_SIZE:
         raise InputError(
             f"data.vocab_size={config.vocab_size} is too small: text needs the 256 bytes and one token between "
-            f"documents, {LEAST_VOCAB_SIZE} in all; give at least that, or 0 for the tokenizer's default."
+            f"documents, {VOCAB_SIZE} in all; give at least that, or 0 for the tokenizer's default."
         )
     if config.vocab_size > MOST_WORDS:
         raise InputError(f"data.vocab_size={config.vocab_size:,} is too large; {MOST_WORDS:,} is the most.")
     return config.vocab_size or (VOCAB_SIZE if config.tokenizer == "bytes" else DEFAULT_VOCAB_SIZE)
 
 
-def read(config: DataConfig) -> Contents:
-    """Everything that config.source has.
+def read(config: DataConfig) -> Corpus:
+    """Everything that config.source has, not written yet.
 
     Raises:
       InputError: the source is unknown, unreadable, too short, or has more tokens than an int32 can count.
@@ -62,18 +42,15 @@ def read(config: DataConfig) -> Contents:
     return _language(config) if config.source == "relations" else _text(config)
 
 
-def _text(config: DataConfig) -> Contents:
-    from train.data import (
-        conllu_text,
-        documents,  # slow, and only the first run needs the sources
-    )
+def _text(config: DataConfig) -> Corpus:
+    from train.data import conllu_text, documents  # slow, and only the first run needs them
 
     labelled, notes = {}, []
     if conllu_text.is_source(config.source):
-        found, unit, report = conllu_text.read(config.source)
-        labelled = {document.name: document for document in found}
+        annotated, unit, report = conllu_text.read(config.source)
+        labelled = {document.name: document for document in annotated}
         notes = report.notes()
-        splits = documents.of_labelled([(document.name, document.text) for document in found], config, unit)
+        splits = documents.of_labelled([(document.name, document.text) for document in annotated], config, unit)
     else:
         splits, unit = documents.read(config)
     chosen = [document for split in documents.SPLITS for document in splits[split]]
@@ -94,23 +71,34 @@ def _text(config: DataConfig) -> Contents:
     for each, first, last in zip(pieces, offsets[:-1], offsets[1:], strict=True):
         tokens[first] = bos
         tokens[first + 1 : last] = each
-    bounds = _bounds({split: len(splits[split]) for split in documents.SPLITS})
-    names, num_bytes = [document.name for document in chosen], np.array([len(text) for text in texts], np.int64)
-    labels = None
+    names, labels = tuple(document.name for document in chosen), None
     if labelled:
         ends = Bpe(tokenizer).ends if tokenizer else lambda ids: np.arange(1, len(ids) + 1)
         labels, more = _labels([labelled[name] for name in names], [ends(each) for each in pieces], config)
         notes.extend(more)
-    return Contents(tokens, offsets, num_bytes, names, bounds, unit, size, bos, labels, tokenizer, tuple(notes))
+    return Corpus(
+        tokens,
+        offsets,
+        names,
+        _bounds({split: len(splits[split]) for split in documents.SPLITS}),
+        config.source,
+        unit,
+        vocab_size=size,
+        bos=bos,
+        gold=labels,
+        bytes_of=np.array([len(text) for text in texts], np.int64) if tokenizer else None,
+        tokenizer=tokenizer,
+        notes=tuple(notes),
+    )
 
 
 def _labels(documents: list, ends: list[np.ndarray], config: DataConfig) -> tuple[Gold, list[str]]:
     """The links of words as links of tokens (config.piece of each word), and what did not align."""
     relations = tuple(sorted({relation for document in documents for *_, relation in document.links}))
     index = {relation: number for number, relation in enumerate(relations)}
-    rows, aligned = [], align.Alignment()
+    rows, shared = [], 0
     for number, (document, its_ends) in enumerate(zip(documents, ends, strict=True)):
-        align.count(document.spans, its_ends, aligned)
+        shared += align.num_shared(document.spans, its_ends)
         words = [(query, key, index[relation]) for query, key, relation in document.links]
         first, last = align.pieces(document.spans, its_ends)
         # Behind BOS.
@@ -119,21 +107,22 @@ def _labels(documents: list, ends: list[np.ndarray], config: DataConfig) -> tupl
             for query, key, relation in align.links(words, first, last, config.piece)
         )
     notes = [f"{len(rows):,} links of {len(relations)} relations, from and to the {config.piece} token of a word."]
-    if aligned.shared:
-        notes.append(f"{aligned.shared:,} of {aligned.words:,} words share a token with another word.")
-    nothing = np.zeros((0, 0), np.int8)
-    return Gold(relations, 0, gold.of_rows(rows), gold.no_questions(), nothing, np.zeros(0)), notes
+    if shared:
+        num_words = sum(len(document.spans) for document in documents)
+        notes.append(f"{shared:,} of {num_words:,} words share a token with another word.")
+    links = Links(*np.array(rows, np.int32).reshape(-1, 4).T)
+    no_questions = Questions(*[np.zeros(0, np.int32)] * 4, np.zeros(0))
+    return Gold(relations, 0, links, no_questions, np.zeros((0, 0), np.int8), np.zeros(0)), notes
 
 
-def _language(config: DataConfig) -> Contents:
+def _language(config: DataConfig) -> Corpus:
     from train.data.relations import corpus, language
 
     tokens, counts, labels = corpus.read(config)
     offsets = np.arange(len(tokens) + 1, dtype=np.int64) * tokens.shape[1]
-    names = [f"{split}/{index}" for split, count in counts.items() for index in range(count)]
-    num_bytes = np.diff(offsets) - 1  # a word counts as a byte
-    size = vocab_size(config)
-    return Contents(tokens.ravel(), offsets, num_bytes, names, _bounds(counts), "document", size, language.BOS, labels)
+    names = tuple(f"{split}/{index}" for split, count in counts.items() for index in range(count))
+    more = dict(vocab_size=vocab_size(config), bos=language.BOS, gold=labels)
+    return Corpus(tokens.ravel(), offsets, names, _bounds(counts), config.source, "document", **more)
 
 
 def _bounds(counts: dict[str, int]) -> dict[str, tuple[int, int]]:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from train.config import InputError
+from train.config import InputError, in_a_line
 
 
 def records(source: str) -> tuple[int, Iterator[tuple[str, bytes]]]:
@@ -19,6 +19,8 @@ def records(source: str) -> tuple[int, Iterator[tuple[str, bytes]]]:
       InputError: nothing matches, a folder, an empty list of files, or a file that cannot be read or is not text.
     """
     paths = _bucket_paths(source) if "://" in source else _local_paths(source)
+    if not paths:
+        raise InputError(f"No file matches {source}; check data.source (** goes through folders).")
     shared = os.path.commonpath([str(path.parent) for path in paths])
     named = [(os.path.relpath(str(path), shared), path) for path in paths]
     named.sort(key=lambda pair: hashlib.sha256(pair[0].encode()).digest())
@@ -37,8 +39,8 @@ def _local_paths(source: str) -> list[Path]:
         return [path.absolute()]
     if not glob.has_magic(pattern):
         raise InputError(f"The text file {path} does not exist (looked from {Path.cwd()}); check data.source.")
-    found = [Path(name).absolute() for name in glob.glob(str(path), recursive=True)]
-    return _some_files(source, [path for path in found if path.is_file()])
+    paths = [Path(name).absolute() for name in glob.glob(str(path), recursive=True)]
+    return [path for path in paths if path.is_file()]
 
 
 def _bucket_paths(source: str) -> list:
@@ -49,30 +51,21 @@ def _bucket_paths(source: str) -> list:
     if glob.has_magic(folder):
         raise InputError(f"{source} has a wildcard in its folder; in a bucket only the file name may have one.")
     try:
-        path = epath.Path(pattern)
         if not glob.has_magic(name):
-            found = [path] if path.exists() else []
-        else:
-            found = [path for path in epath.Path(folder).glob(name) if not path.is_dir()]
+            return [path for path in [epath.Path(pattern)] if path.exists()]
+        return [path for path in epath.Path(folder).glob(name) if not path.is_dir()]
     except Exception as error:
         raise InputError(
-            f"{source} cannot be listed ({type(error).__name__}: {_line(error)}); check the address and that the "
+            f"{source} cannot be listed ({type(error).__name__}: {in_a_line(error)}); check the address and that the "
             "bucket's file system is installed (pip install gcsfs for gs://), or copy the files here."
         ) from error
-    return _some_files(source, found)
-
-
-def _some_files(source: str, paths: list) -> list:
-    if not paths:
-        raise InputError(f"No file matches {source}; check data.source (** goes through folders).")
-    return paths
 
 
 def _read(path) -> bytes:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise InputError(f"The text file {path} cannot be read: {_line(error)}.") from error
+        raise InputError(f"The text file {path} cannot be read: {in_a_line(error)}.") from error
     if not content:
         raise InputError(f"The text file {path} is empty; leave it out of data.source or give it text.")
     try:
@@ -88,7 +81,3 @@ def _read(path) -> bytes:
             "(iconv -t UTF-8) or leave it out of data.source."
         )
     return content
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200].rstrip(".")

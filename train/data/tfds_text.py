@@ -10,11 +10,12 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from train.config import InputError
+from train.config import InputError, in_a_line
 
 READ_AHEAD = 256  # examples; one at a time takes three times as long
 # Of what goes wrong tensorflow-datasets logs a line of its own, and raises it as well.
 logging.getLogger("absl").addFilter(lambda record: "tensorflow_datasets" not in record.pathname)
+BRING_FILES = "bring the text as --config.data.source=file:PATH-or-glob"
 REACH_SECONDS = 6  # a server that has not answered by then is taken as out of reach
 
 
@@ -79,15 +80,14 @@ def builder_of(name: str):
             raise InputError(
                 f"tfds:{name} is not prepared here, and its builder needs TensorFlow; {_elsewhere(name)}"
             ) from error
-        near = difflib.get_close_matches(base, tfds.list_builders(with_community_datasets=False), n=3)
+        near = ", ".join(difflib.get_close_matches(base, tfds.list_builders(with_community_datasets=False), n=3))
         raise InputError(
-            f"tensorflow-datasets knows no data set {name!r}{_nearest(near)}, and none is prepared in "
-            f"{_data_dir()}; check the name, or bring the text as --config.data.source=file:PATH-or-glob."
+            f"tensorflow-datasets knows no data set {name!r}" + f" (nearest: {near})" * bool(near) + ", and none is "
+            f"prepared in {_data_dir()}; check the name, or {BRING_FILES}."
         ) from error
     except Exception as error:  # a malformed name, an unknown config or version
         raise InputError(
-            f"tfds:{name} cannot be opened ({_line(error)}); check the name, or bring the text as "
-            "--config.data.source=file:PATH-or-glob."
+            f"tfds:{name} cannot be opened ({in_a_line(error)}); check the name, or {BRING_FILES}."
         ) from error
 
 
@@ -103,8 +103,7 @@ def _prepared(name: str):
     if silent:
         raise InputError(
             f"tfds:{name} is not prepared in {_data_dir()} and cannot be downloaded: no answer from "
-            f"{', '.join(silent)}. Bring the text as "
-            f"--config.data.source=file:PATH-or-glob; or {_elsewhere(name)}"
+            f"{', '.join(silent)}; {BRING_FILES}; or {_elsewhere(name)}"
         )
     try:
         builder.download_and_prepare()
@@ -115,8 +114,8 @@ def _prepared(name: str):
         ) from error
     except Exception as error:
         raise InputError(
-            f"tfds:{name} could not be downloaded and prepared ({_line(error)}). Bring the text as "
-            "--config.data.source=file:PATH-or-glob; or " + _elsewhere(name)
+            f"tfds:{name} could not be downloaded and prepared ({in_a_line(error)}); {BRING_FILES}; or "
+            + _elsewhere(name)
         ) from error
 
 
@@ -171,11 +170,3 @@ def _data_dir() -> str:
     import tensorflow_datasets as tfds
 
     return str(tfds.core.constants.DATA_DIR)
-
-
-def _nearest(names: list[str]) -> str:
-    return f" (nearest: {', '.join(names)})" if names else ""
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__

@@ -40,11 +40,8 @@ def _document_lines(examples: list[dict], parts: list[str]) -> str:
     for example in examples:
         document, number = re.fullmatch(r"(.*?)(\d*)", _text(example["idx"]), re.DOTALL).groups()
         by_document.setdefault(document, []).append((int(number or 0), _sentence_lines(example, parts)))
-    found = []
-    for document, sentences in sorted(by_document.items()):
-        name = document.strip("-_. \n") or "all"
-        found.append(f"# newdoc id = {name}\n" + "\n".join(lines for _, lines in sorted(sentences)))
-    return "\n".join(found)
+    named = [(name.strip("-_. \n") or "all", sorted(sentences)) for name, sentences in sorted(by_document.items())]
+    return "\n".join(f"# newdoc id = {name}\n" + "\n".join(lines for _, lines in rows) for name, rows in named)
 
 
 def _sentence_lines(example: dict, parts: list[str]) -> str:
@@ -71,36 +68,36 @@ def _text(value) -> str:
 def _misc(written: str) -> str:
     """`{'SpaceAfter': 'No'}` as SpaceAfter=No; '_' for what is no dict."""
     try:
-        found = ast.literal_eval(written)
+        values = ast.literal_eval(written)
     except (SyntaxError, ValueError):
         return "_"
-    if not isinstance(found, dict):
+    if not isinstance(values, dict):
         return "_"
-    return "|".join(name if value is None else f"{name}={value}" for name, value in found.items()) or "_"
+    return "|".join(name if value is None else f"{name}={value}" for name, value in values.items()) or "_"
 
 
 def _numbers(rows: list[list[str]], text: str) -> list[str]:
     """The column ID of each row: 2 of a word, 2-3 of a contraction, 2.1 of an empty node."""
     form, head, part = (FIELDS.index(name) for name in ("tokens", "head", "upos"))
-    found, word, empty, at, covered = [], 0, 0, 0, 0
+    numbers, word, empty, at, covered = [], 0, 0, 0, 0
     for place, row in enumerate(rows):
         if row[head] != "None":
             word, empty = word + 1, 0
-            found.append(str(word))
+            numbers.append(str(word))
             shown = word > covered
         elif row[part] != "_":
             empty += 1
-            found.append(f"{word}.{empty}")
+            numbers.append(f"{word}.{empty}")
             shown = False
         else:
             after = [later for later in rows[place + 1 :] if later[head] != "None" or later[part] == "_"]
             rest = text[text.find(row[form], at) + len(row[form]) :].lstrip()
             covered = word + _num_parts(row[form], [later[form] for later in after], rest)
-            found.append(f"{word + 1}-{covered}")
+            numbers.append(f"{word + 1}-{covered}")
             shown = True
         if shown:
             at = max(at, text.find(row[form], at) + len(row[form]))
-    return found
+    return numbers
 
 
 def _num_parts(form: str, after: list[str], rest: str) -> int:

@@ -21,7 +21,7 @@ class EvalWindows:
         document, which has no target, and documents of other splits."""
         span = int(max(position.max(initial=0), (self.begin + self.length).max(initial=0))) + 1
         counted = self.document.astype(np.int64) * span + self.begin + self.first
-        found = np.searchsorted(counted, document.astype(np.int64) * span + position, side="right") - 1
-        place = position - self.begin[found]
-        inside = (self.document[found] == document) & (place >= self.first[found]) & (place < self.last[found])
-        return np.where(inside & (found >= 0), found, -1)
+        window = np.searchsorted(counted, document.astype(np.int64) * span + position, side="right") - 1
+        place = position - self.begin[window]
+        inside = (self.document[window] == document) & (place >= self.first[window]) & (place < self.last[window])
+        return np.where(inside & (window >= 0), window, -1)

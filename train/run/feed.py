@@ -11,7 +11,8 @@ import numpy as np
 
 from train import grid
 from train.config import StudyConfig
-from train.data.corpora import Batches, Corpus
+from train.data.batches import Batches
+from train.data.corpora import Corpus
 from train.data.relations import doses, language
 from train.data.relations.language import Language
 from train.grid import Replica

@@ -98,8 +98,6 @@ def resolve(cell: Cell, config: StudyConfig) -> tuple[ModelConfig, str]:
             d_k=model.d_k,
             length=model.seq_len,
             dtype=jnp.dtype(model.dtype),
-            causal=model.causal,
-            segments=True,
         )
     except ValueError as error:
         raise InputError(f"{cell.name}: {error}") from error

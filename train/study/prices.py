@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 
+from train.exit_codes import FAULT
 from train.files import write_json
 from train.hosts import xla_flags
 from train.workdir import PRICES, Workdir, read_measured
@@ -69,7 +70,7 @@ def _end_with_parent() -> None:
     def read():
         while os.read(0, 1):
             pass
-        os._exit(1)
+        os._exit(FAULT)
 
     threading.Thread(target=read, daemon=True).start()
 

@@ -14,7 +14,8 @@ import numpy as np
 
 from train import grid
 from train.config import StudyConfig
-from train.data.corpora import Corpus, unigram_entropy
+from train.data.baselines import unigram_entropy
+from train.data.corpora import Corpus
 from train.grid import Cell, Replica, choosing_seeds
 from train.run import metrics, packs
 from train.workdir import CellFolder, Workdir

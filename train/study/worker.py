@@ -15,10 +15,10 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from train.exit_codes import DONE, FAULT, RUN_AGAIN
 from train.hosts.preemption import Notice, Preempted
 from train.workdir import Workdir, disk_is_full
 
-FAULT, RUN_AGAIN = 1, 75
 SCORE = 500  # added to the kernel's, so that it kills a worker before the parent when memory runs out
 
 
@@ -61,7 +61,7 @@ def main(path: str, jobs: Mapping[str, Callable], stop: Notice) -> int:
     except Exception as error:
         report.send("fault", "disk is full" if disk_is_full(error) else "", traceback.format_exc())
         os._exit(FAULT)
-    os._exit(0)  # an orderly end would wait for the thread that reads
+    os._exit(DONE)  # an orderly end would wait for the thread that reads
 
 
 def _lines() -> queue.SimpleQueue:

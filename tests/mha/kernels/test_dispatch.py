@@ -8,7 +8,7 @@ import pytest
 
 from mha.kernels import dispatch
 
-CPU = dict(backend="cpu", length=256, dtype=jnp.float32, causal=True, segments=True)
+CPU = dict(backend="cpu", length=256, dtype=jnp.float32)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,8 @@
 
 import pytest
 
-from train.config import DataConfig, InputError
+from tests.data import data_config
+from train.config import InputError
 from train.data.relations import parse
 from train.data.relations.dose import Dose
 from train.data.relations.kinds import Kinds
@@ -38,19 +39,19 @@ from train.data.relations.kinds import Kinds
 )
 def test_refused(fields, said):
     with pytest.raises(InputError) as error:
-        parse.language(DataConfig(source="relations", **fields))
+        parse.language(data_config(source="relations", **fields))
     assert said in str(error.value) and str(error.value).endswith((".", "?"))
 
 
 def test_the_least_that_is_accepted():
-    assert parse.language(DataConfig(frame_tokens=11, document_tokens=17)).sample
-    assert parse.language(DataConfig(relations="B", frame_tokens=8, document_tokens=15)).sample
-    assert len(parse.language(DataConfig(vocab_size=162)).vocabulary) == 162
+    assert parse.language(data_config(frame_tokens=11, document_tokens=17)).sample
+    assert parse.language(data_config(relations="B", frame_tokens=8, document_tokens=15)).sample
+    assert len(parse.language(data_config(vocab_size=162)).vocabulary) == 162
 
 
 def test_fields_become_dials():
-    found = parse.language(DataConfig(relations="2", demand="switch", sources="tagged", language_seed=7, noise=0.1))
+    found = parse.language(data_config(relations="2", demand="switch", sources="tagged", language_seed=7, noise=0.1))
     assert found == Dose((1, 2), demand="switch", tagged=True, noise=0.1)
-    assert parse.language(DataConfig(relations="G, A")) == Kinds(("A", "G"))
-    both = parse.language(DataConfig(relations="4,C"))
+    assert parse.language(data_config(relations="G, A")) == Kinds(("A", "G"))
+    both = parse.language(data_config(relations="4,C"))
     assert both.dose == Dose((0, 1, 5, 2)) and both.kinds == Kinds(("C",))

@@ -127,20 +127,20 @@ class _Layout:
 def _words(spoken: Dose, layout: _Layout) -> np.ndarray:
     """(V, width)."""
     vocabulary = spoken.vocabulary
-    found = np.zeros((len(vocabulary), layout.width))
-    found[:, layout.one] = 1
-    found[:, layout.bit[0]] = np.where(vocabulary.kinds == "content", 2.0 * vocabulary.bits - 1, 0)
+    table = np.zeros((len(vocabulary), layout.width))
+    table[:, layout.one] = 1
+    table[:, layout.bit[0]] = np.where(vocabulary.kinds == "content", 2.0 * vocabulary.bits - 1, 0)
     queries = np.flatnonzero(vocabulary.kinds == "query")
     name, own = np.divmod(np.arange(len(queries)), spoken.num_own)
     own_bits = spoken.num_own.bit_length() - 1
     bits = 2.0 * (own[:, None] >> np.arange(own_bits)[::-1] & 1) - 1
-    found[queries[:, None], layout.bits[:own_bits]] = bits
+    table[queries[:, None], layout.bits[:own_bits]] = bits
     read = list(spoken.on) if spoken.demand == "joint" else [-1]
-    found[queries[:, None], layout.bits[read]] = -1  # the lowest level's
-    found[queries, layout.queries[name % len(layout.queries)]] = 1
-    lengths = (found**2).sum(axis=1)
-    found[:, layout.rest[0]] = np.sqrt(lengths.max() - lengths)
-    return found
+    table[queries[:, None], layout.bits[read]] = -1  # the lowest level's
+    table[queries, layout.queries[name % len(layout.queries)]] = 1
+    lengths = (table**2).sum(axis=1)
+    table[:, layout.rest[0]] = np.sqrt(lengths.max() - lengths)
+    return table
 
 
 def _frequencies(layout: _Layout) -> np.ndarray:
@@ -153,9 +153,9 @@ def _places(layout: _Layout, length: int) -> np.ndarray:
     at = np.arange(length)[:, None]
     angles, slow = at * _frequencies(layout), at * np.pi / length
     waves = [np.cos(angles), np.sin(angles), np.cos(np.pi * at), np.cos(slow), np.sin(slow)]
-    found = np.zeros((length, layout.width))
-    found[:, layout.position] = np.concatenate(waves, axis=1)
-    return found
+    table = np.zeros((length, layout.width))
+    table[:, layout.position] = np.concatenate(waves, axis=1)
+    return table
 
 
 def _attention(model: ModelConfig, spoken: Dose, layout: _Layout, gain: float, reach: float) -> dict:
@@ -224,24 +224,22 @@ def _readout(model: ModelConfig, spoken: Dose, layout: _Layout, gain: float) -> 
     blanks = (1 - spoken.distractors) * (spoken.frame_tokens - spoken.num_bits)
     a_frame = {"bos": 1e-6, "blank": blanks + 1e-6, "filler": spoken.most_fillers / 2 + 1e-6}
     a_frame |= {"content": spoken.frame_tokens - blanks, "query": 1.0, "answer": 1.0}
-    found = np.zeros((layout.width, len(vocabulary)))
+    readout = np.zeros((layout.width, len(vocabulary)))
     for kind, number in a_frame.items():
         mine = vocabulary.kinds == kind
-        found[layout.one, mine] = np.log(number / sum(a_frame.values()) / mine.sum()) / gain
+        readout[layout.one, mine] = np.log(number / sum(a_frame.values()) / mine.sum()) / gain
     answers = vocabulary.kinds == "answer"
-    found[layout.one, answers], found[layout.queries[:, None], answers] = NEVER / gain, -NEVER / gain
-    found[layout.bits[:, None], answers] = MARGIN / (2 * MIDDLE * gain) * (2 * vocabulary.answer_bits[answers].T - 1)
-    return _padded(found, (model.d_model, model.vocab_size))
+    readout[layout.one, answers], readout[layout.queries[:, None], answers] = NEVER / gain, -NEVER / gain
+    readout[layout.bits[:, None], answers] = MARGIN / (2 * MIDDLE * gain) * (2 * vocabulary.answer_bits[answers].T - 1)
+    return _padded(readout, (model.d_model, model.vocab_size))
 
 
 def _padded(matrix: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     return np.pad(matrix, [(0, size - own) for size, own in zip(shape, matrix.shape, strict=True)])
 
 
-def _over(drawn: dict, ours: dict) -> dict:
+def _over(drawn, ours):
     """`drawn` with the leaves of `ours` in their places, float32."""
-    found = dict(drawn)
-    for name, value in ours.items():
-        inner = isinstance(value, dict)
-        found[name] = _over(drawn[name], value) if inner else np.full(drawn[name].shape, value, drawn[name].dtype)
-    return found
+    if not isinstance(ours, dict):
+        return np.full(drawn.shape, ours, drawn.dtype)
+    return drawn | {name: _over(drawn[name], value) for name, value in ours.items()}

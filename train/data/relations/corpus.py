@@ -1,5 +1,7 @@
 """The documents of a language as a study's corpus: tokens, splits, and the gold labels of tune and test."""
 
+import itertools
+
 import numpy as np
 
 from train.config import DataConfig, InputError
@@ -22,12 +24,11 @@ def read(config: DataConfig) -> tuple[np.ndarray, dict[str, int], Gold]:
     spoken = parse.language(config)
     counts = _counts(config, spoken.length)
     seed, first, parts = config.language_seed, 0, {}
+    begins = dict(zip(SPLITS, itertools.accumulate(counts.values(), initial=0), strict=False))  # in the corpus
     for split in reversed(SPLITS):
-        parts[split] = language.documents(spoken, seed, first, first + counts[split])
+        parts[split] = language.documents(spoken, seed, first, first + counts[split], begins[split])
         first += counts[split]
-    judged = [_renumbered(parts["tune"], counts["train"])]
-    judged.append(_renumbered(parts["test"], counts["train"] + counts["tune"]))
-    labels = language.joined(judged)
+    labels = language.joined([parts["tune"], parts["test"]])
     gold = Gold(
         spoken.relations,
         counts["train"],
@@ -54,10 +55,3 @@ def _counts(config: DataConfig, length: int) -> dict[str, int]:
             f"language has no end, so say how much, at least --config.data.max_bytes={int(enough * length)}."
         )
     return counts
-
-
-def _renumbered(part: language.Documents, first: int) -> language.Documents:
-    numbers = first + np.arange(len(part.tokens))
-    return part._replace(
-        links=language.numbered(part.links, numbers), questions=language.numbered(part.questions, numbers)
-    )

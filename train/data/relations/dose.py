@@ -86,7 +86,6 @@ class Dose:
             for bit in (0, 1)
             for synonym in range(self.synonyms)
         ]
-        answers = _bits_of(np.arange(2**self.num_bits), self.num_bits)
         by_kind = {
             "bos": ["<s>"],
             "blank": ["_"],
@@ -99,16 +98,11 @@ class Dose:
             ],
             "answer": ["=" + _written(answer, self.num_bits) for answer in range(2**self.num_bits)],
         }
-        kinds = np.repeat(list(by_kind), [len(words) for words in by_kind.values()])
-        bits = np.full(len(kinds), -1, np.int8)
-        bits[kinds == "content"] = np.arange(len(content)) // self.synonyms % 2
-        answer_bits = np.full((len(kinds), self.num_bits), -1, np.int8)
-        answer_bits[kinds == "answer"] = answers
-        return Vocabulary(tuple(word for words in by_kind.values() for word in words), kinds, bits, answer_bits)
+        bits = {"content": np.arange(len(content)) // self.synonyms % 2}
+        return Vocabulary.of(by_kind, bits, _bits_of(np.arange(2**self.num_bits), self.num_bits))
 
     def sample(self, draw: np.random.Generator, count: int) -> Documents:
-        first = {kind: int(np.argmax(self.vocabulary.kinds == kind)) for kind in self.vocabulary.kinds}
-        shape, num_bits = (count, self.length), self.num_bits
+        first, shape, num_bits = self.vocabulary.first, (count, self.length), self.num_bits
         gaps, place = self._frames(draw, count)
         filler, content = place < 0, (place >= 0) & (place < self.frame_tokens)
         query, answer = place == self.frame_tokens, place == self.frame_tokens + 1

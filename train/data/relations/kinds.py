@@ -102,14 +102,8 @@ class Kinds:
             for own in (0, 1)
         ]
         by_kind["answer"] = ["=0", "=1"]
-        kinds = np.repeat(list(by_kind), [len(words) for words in by_kind.values()])
-        bits = np.full(len(kinds), -1, np.int8)
-        for word in WORDS:
-            if word != "key":
-                bits[kinds == word] = np.arange(2 * SIZES[word]) % 2
-        bits[kinds == "answer"] = 0, 1
-        answer_bits = np.where(kinds == "answer", bits, -1).astype(np.int8)[:, None]
-        return Vocabulary(tuple(word for words in by_kind.values() for word in words), kinds, bits, answer_bits)
+        bits = {word: np.arange(2 * SIZES[word]) % 2 for word in WORDS if word != "key"}
+        return Vocabulary.of(by_kind, bits | {"answer": np.arange(2)}, np.arange(2)[:, None])
 
     def sample(self, draw: np.random.Generator, count: int) -> Documents:
         text = _Text(self, draw, count)
@@ -137,8 +131,7 @@ class _Text:
 
     def __init__(self, language: Kinds, draw: np.random.Generator, count: int):
         self._language, self._draw, self._all = language, draw, np.arange(count)
-        kinds = language.vocabulary.kinds
-        self._first = {kind: int(np.argmax(kinds == kind)) for kind in dict.fromkeys(kinds.tolist())}
+        self._first = language.vocabulary.first
         self._tokens = np.full((count, language.length), BOS, np.int64)
         self._log_p = np.zeros((count, language.length))
         self._next = np.full(count, BODY)
@@ -149,7 +142,8 @@ class _Text:
         self._class_bits = np.full((count, CLASSES), -1)
         self._kind, self._own, self._argument = (np.zeros(count, int) for _ in range(3))
         self._key_before = np.full(count, -1)  # of the key that is asked for, the copy before the query
-        self._links, self._questions = [], []
+        none = np.zeros(0, int)
+        self._links, self._questions = [(none,) * 4], [(*(none,) * 4, np.zeros(0))]
 
     def write(self, position: int) -> None:
         """Draws the token at `position` of every document."""
@@ -228,8 +222,8 @@ class _Text:
     def _pick(self, may: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
         """A column of each row, as likely as its share of `may`, whole numbers; 0 for rows outside `rows`."""
         order = (self._draw.random(len(may)) * may.sum(axis=1)).astype(int)
-        found = np.argmax(np.cumsum(may, axis=1) > order[:, None], axis=1)
-        return found if rows is None else np.where(rows, found, 0)
+        column = np.argmax(np.cumsum(may, axis=1) > order[:, None], axis=1)
+        return column if rows is None else np.where(rows, column, 0)
 
     def _write_key(self, rows, position: int) -> None:
         may = self._askable_keys(rows)
@@ -247,7 +241,7 @@ class _Text:
         for relation, letter in enumerate(language.on):
             these = kind == KINDS.index(letter)
             documents = rows[these]
-            owner, key = self._found(letter, documents, query)
+            owner, key = self._looked_at(letter, documents, query)
             read = bits[self._tokens[documents[owner], key]]
             ones = np.bincount(owner, read, len(documents))
             truth[these] = 2 * ones > np.bincount(owner, minlength=len(documents))
@@ -258,7 +252,7 @@ class _Text:
         self._fillers[rows] = self._words[rows] = 0
         self._next[rows] = BODY
 
-    def _found(self, letter: str, rows, query: int) -> tuple[np.ndarray, np.ndarray]:
+    def _looked_at(self, letter: str, rows, query: int) -> tuple[np.ndarray, np.ndarray]:
         """What the relation looks at in the documents `rows`: (which of the rows, position), one entry a link."""
         each = np.arange(len(rows))
         if letter == "E":
@@ -277,22 +271,14 @@ class _Text:
         return each, at[letter]
 
     def documents(self) -> Documents:
-        tables = [[np.concatenate(column) for column in zip(*rows, strict=True)] for rows in self._tables()]
-        for table in tables:
+        def table(kind: type, rows: list):
+            columns = [np.concatenate(column) for column in zip(*rows, strict=True)]
             # By document and then by query; the sort is stable, so each question keeps the order of its links.
-            order = np.lexsort((table[1], table[0]))
-            table[:] = [column[order] for column in table]
-        links, questions = tables
-        return Documents(
-            self._tokens.astype(np.uint16),
-            self._log_p,
-            Links(*(column.astype(np.int32) for column in links)),
-            Questions(*(column.astype(np.int32) for column in questions[:4]), questions[4]),
-        )
+            order = np.lexsort((columns[1], columns[0]))
+            return kind(*(column[order].astype(np.int32) for column in columns[:4]), *(c[order] for c in columns[4:]))
 
-    def _tables(self) -> tuple[list, list]:
-        empty = np.zeros(0, int)
-        return [(empty,) * 4, *self._links], [(*(empty,) * 4, np.zeros(0)), *self._questions]
+        links, questions = table(Links, self._links), table(Questions, self._questions)
+        return Documents(self._tokens.astype(np.uint16), self._log_p, links, questions)
 
 
 @functools.cache

@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 BOS = 0
+MOST_WORDS = 2**16  # a token is a uint16
 BLOCK = 1024  # documents drawn at once: block b of a seed depends on (seed, b) alone
 
 
@@ -29,6 +30,21 @@ class Vocabulary:
     kinds: np.ndarray
     bits: np.ndarray
     answer_bits: np.ndarray
+
+    @classmethod
+    def of(cls, by_kind: dict[str, list[str]], bits: dict[str, np.ndarray], answer_bits: np.ndarray) -> "Vocabulary":
+        """The words kind by kind; `bits` of the kinds that carry one, `answer_bits` of the kind 'answer' alone."""
+        kinds = np.repeat(list(by_kind), [len(words) for words in by_kind.values()])
+        own, of_answers = (np.full(shape, -1, np.int8) for shape in (len(kinds), (len(kinds), answer_bits.shape[1])))
+        for kind, values in bits.items():
+            own[kinds == kind] = values
+        of_answers[kinds == "answer"] = answer_bits
+        return cls(tuple(word for words in by_kind.values() for word in words), kinds, own, of_answers)
+
+    @property
+    def first(self) -> dict[str, int]:
+        """The first word of each kind."""
+        return {kind: int(np.argmax(self.kinds == kind)) for kind in dict.fromkeys(self.kinds.tolist())}
 
     def __len__(self) -> int:
         return len(self.words)
@@ -81,13 +97,13 @@ def block(language: Language, seed: int, index: int) -> Documents:
     return language.sample(np.random.default_rng([seed, index]), BLOCK)
 
 
-def documents(language: Language, seed: int, first: int, last: int) -> Documents:
-    """Documents `first` <= i < `last` of `seed`; links and questions count from `first`."""
+def documents(language: Language, seed: int, first: int, last: int, number: int = 0) -> Documents:
+    """Documents `first` <= i < `last` of `seed`; to links and questions the first is document `number`."""
     blocks = []
     for index in range(first // BLOCK, -(-last // BLOCK)):
         begin = index * BLOCK
         rows = slice(max(first - begin, 0), min(last - begin, BLOCK))
-        blocks.append(_cut(block(language, seed, index), rows, begin + rows.start - first))
+        blocks.append(_cut(block(language, seed, index), rows, number + begin + rows.start - first))
     if not blocks:
         blocks = [_cut(block(language, seed, first // BLOCK), slice(0, 0), 0)]
     return joined(blocks)
@@ -110,11 +126,15 @@ def numbered(table, documents: np.ndarray):
     return type(table)(documents[table.document[kept]].astype(np.int32), *(column[kept] for column in table[1:]))
 
 
+def renumbered(part: Documents, documents: np.ndarray) -> Documents:
+    return part._replace(links=numbered(part.links, documents), questions=numbered(part.questions, documents))
+
+
 def _cut(part: Documents, rows: slice, first: int) -> Documents:
     """The documents `rows`, numbered from `first`."""
     names = np.full(len(part.tokens), -1)
     names[rows] = first + np.arange(rows.stop - rows.start)
-    return Documents(part.tokens[rows], part.log_p[rows], numbered(part.links, names), numbered(part.questions, names))
+    return renumbered(part, names)._replace(tokens=part.tokens[rows], log_p=part.log_p[rows])
 
 
 def fingerprint(language: Language, seed: int) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 
 from train.data.relations.dose import Dose
 from train.data.relations.kinds import Kinds
-from train.data.relations.language import Documents, Vocabulary, joined, numbered
+from train.data.relations.language import Documents, Vocabulary, joined, renumbered
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,9 +47,7 @@ class Mixed:
     def sample(self, draw: np.random.Generator, count: int) -> Documents:
         of_kinds = draw.integers(0, 2, count) == 1
         numbers = [np.flatnonzero(~of_kinds), np.flatnonzero(of_kinds)]
-        ours, theirs = (
-            family.sample(draw, len(which)) for family, which in zip((self.dose, self.kinds), numbers, strict=True)
-        )
+        ours, theirs = self.dose.sample(draw, len(numbers[0])), self.kinds.sample(draw, len(numbers[1]))
         own = theirs.tokens != 0
         shifted = np.where(own, theirs.tokens + np.uint16(len(self.dose.vocabulary) - 1), theirs.tokens)
         shift = len(self.dose.relations)
@@ -58,15 +56,11 @@ class Mixed:
             links=theirs.links._replace(relation=theirs.links.relation + np.int32(shift)),
             questions=theirs.questions._replace(relation=theirs.questions.relation + np.int32(shift)),
         )
-        parts = [
-            part._replace(links=numbered(part.links, which), questions=numbered(part.questions, which))
-            for part, which in zip((ours, theirs), numbers, strict=True)
-        ]
-        found = joined(parts)
+        both = joined([renumbered(ours, numbers[0]), renumbered(theirs, numbers[1])])
         back = np.argsort(np.concatenate(numbers))
-        log_p = found.log_p[back]
+        log_p = both.log_p[back]
         log_p[:, 1] -= np.log(2)
-        return Documents(found.tokens[back], log_p, _in_order(found.links), _in_order(found.questions))
+        return Documents(both.tokens[back], log_p, _in_order(both.links), _in_order(both.questions))
 
 
 def _in_order(table):

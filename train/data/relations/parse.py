@@ -3,15 +3,14 @@
 import dataclasses
 import re
 
-from train.config import DataConfig, InputError
+from train.config import DataConfig, InputError, refuse
 from train.data.relations import kinds
 from train.data.relations.dose import Dose, active
 from train.data.relations.kinds import Kinds
-from train.data.relations.language import Language
+from train.data.relations.language import MOST_WORDS, Language
 from train.data.relations.mixed import Mixed
 
 MOST_BITS = 10  # of an answer, which has 2 ** bits words
-MOST_WORDS = 2**16  # a token is a uint16
 KNOWN = ", ".join(f"{letter} ({name})" for letter, name in kinds.NAMES.items())
 
 
@@ -23,7 +22,12 @@ def language(config: DataConfig) -> Language:
         short for a distance; noise or distractors out of range; a vocabulary too small.
     """
     dose, letters = _relations(config)
-    _check_numbers(config)
+    rules = (
+        not 0 <= config.noise < 0.5
+        and f"data.noise={config.noise} must be at least 0 and below .5, where an answer says nothing any more.",
+        not 0 <= config.distractors <= 1 and f"data.distractors={config.distractors} is a probability; give 0 to 1.",
+    )
+    refuse(rules)
     lengths = dict(
         noise=config.noise,
         frame_tokens=config.frame_tokens,
@@ -36,9 +40,9 @@ def language(config: DataConfig) -> Language:
     if letters:
         _check_lengths(config, kinds.DISTANCE, "the carrier of relation B", 3)
         families.append(Kinds(tuple(letter for letter in kinds.KINDS if letter in letters), **lengths))
-    found = Mixed(*families) if len(families) > 1 else families[0]
-    _check_vocabulary(config, found)
-    return found
+    spoken = Mixed(*families) if len(families) > 1 else families[0]
+    _check_vocabulary(config, spoken)
+    return spoken
 
 
 def spoken(config: DataConfig, dose: int, seed: int) -> Language:
@@ -54,12 +58,8 @@ def at_dose(config: DataConfig, dose: int, seed: int) -> str:
       InputError: more than there are bits, or letters beside a number, or fewer than the dose.
     """
     number, letters = _relations(config)
-    if not letters and dose > rows(config):
-        raise InputError(
-            f"dose.relations asks for {dose} relations and an answer has {len(config.offsets)} bits, one for each of "
-            f"data.offsets; give at most {len(config.offsets)}, or more offsets."
-        )
     if not letters:
+        _check_bits("dose.relations", dose, config)
         return str(dose)
     if number or dose > len(letters):
         raise InputError(
@@ -86,47 +86,42 @@ def _relations(config: DataConfig) -> tuple[int, list[str]]:
     letters = [name for name in names if not re.fullmatch(r"\d+", name)]
     bits = len(config.offsets)
     known = f"known: {KNOWN}, and a number from 1 to {bits} for the dose"
-    for letter in letters:
-        if letter not in kinds.KINDS:
-            raise InputError(f"data.relations={text!r} names {letter!r}, which is no relation; {known}.")
-    if not letters and not any(numbers):
-        raise InputError(
-            f"data.relations={text!r} switches no relation on; {known}, such as --config.data.relations=6."
-        )
+    unknown = [letter for letter in letters if letter not in kinds.KINDS]
     twice = sorted({name for name in names if names.count(name) > 1})
-    if twice or len(numbers) > 1:
-        raise InputError(f"data.relations={text!r} names {', '.join(twice) or 'two doses'}; give each relation once.")
-    dose = numbers[0] if numbers else 0
-    if dose > bits:
-        raise InputError(
-            f"data.relations={text!r} asks for {dose} relations and an answer has {bits} bits, one for each of "
-            f"data.offsets; give at most {bits}, or more offsets."
-        )
+    named = f"data.relations={text!r}"
+    rules = (
+        unknown and f"{named} names {unknown[0]!r}, which is no relation; {known}.",
+        not (letters or any(numbers))
+        and f"{named} switches no relation on; {known}, such as --config.data.relations=6.",
+        (twice or len(numbers) > 1) and f"{named} names {', '.join(twice) or 'two doses'}; give each relation once.",
+    )
+    refuse(rules)
+    dose = sum(numbers)
+    _check_bits(named, dose, config)
     return dose, letters
 
 
-def _check_numbers(config: DataConfig) -> None:
-    if not 0 <= config.noise < 0.5:
+def _check_bits(what: str, dose: int, config: DataConfig) -> None:
+    bits = len(config.offsets)
+    if dose > bits:
         raise InputError(
-            f"data.noise={config.noise} must be at least 0 and below .5, where an answer says nothing any more."
+            f"{what} asks for {dose} relations and an answer has {bits} bits, one for each of data.offsets; give at "
+            f"most {bits}, or more offsets."
         )
-    if not 0 <= config.distractors <= 1:
-        raise InputError(f"data.distractors={config.distractors} is a probability; give 0 to 1.")
 
 
 def _dose(config: DataConfig, dose: int, lengths: dict) -> Dose:
     offsets = config.offsets
     twice = sorted({offset for offset in offsets if offsets.count(offset) > 1})
-    if twice:
-        raise InputError(
-            f"data.offsets={offsets} uses {', '.join(map(str, twice))} twice; two relations would read one token, so "
-            f"give every relation an offset of its own."
-        )
-    if len(offsets) > MOST_BITS:
-        raise InputError(
-            f"data.offsets={offsets} asks for answers of {len(offsets)} bits, 2^{len(offsets)} words; give at most "
-            f"{MOST_BITS} offsets."
-        )
+    rules = (
+        twice
+        and f"data.offsets={offsets} uses {', '.join(map(str, twice))} twice; two relations would read one token, so "
+        "give every relation an offset of its own.",
+        len(offsets) > MOST_BITS
+        and f"data.offsets={offsets} asks for answers of {len(offsets)} bits, 2^{len(offsets)} words; give at most "
+        f"{MOST_BITS} offsets.",
+    )
+    refuse(rules)
     _check_lengths(config, max(offsets), f"the source at offset {max(offsets)}", 2)
     on = active(config.language_seed % len(offsets), len(offsets), dose)
     return Dose(on, offsets, config.demand, config.sources == "tagged", distractors=config.distractors, **lengths)
@@ -135,25 +130,25 @@ def _dose(config: DataConfig, dose: int, lengths: dict) -> Dose:
 def _check_lengths(config: DataConfig, distance: int, what: str, behind: int) -> None:
     """Raises InputError unless a frame reaches `distance` back, and a document holds a frame with `behind` tokens (the
     query and its answer) after it."""
-    if config.frame_tokens < distance:
-        raise InputError(
-            f"data.frame_tokens={config.frame_tokens} is too short for {what}, {distance} tokens before the query; "
-            f"give at least {distance}."
-        )
     least = 1 + config.most_fillers + config.frame_tokens + behind
-    if config.document_tokens < least:
-        raise InputError(
-            f"data.document_tokens={config.document_tokens} is too short for a frame of up to {config.most_fillers} "
-            f"fillers and {config.frame_tokens} tokens with its query and answer; give at least {least}."
-        )
+    rules = (
+        config.frame_tokens < distance
+        and f"data.frame_tokens={config.frame_tokens} is too short for {what}, {distance} tokens before the query; "
+        f"give at least {distance}.",
+        config.document_tokens < least
+        and f"data.document_tokens={config.document_tokens} is too short for a frame of up to {config.most_fillers} "
+        f"fillers and {config.frame_tokens} tokens with its query and answer; give at least {least}.",
+    )
+    refuse(rules)
 
 
-def _check_vocabulary(config: DataConfig, found: Language) -> None:
-    needed = len(found.vocabulary)
-    if config.vocab_size and config.vocab_size < needed:
-        raise InputError(
-            f"data.vocab_size={config.vocab_size} is too small: the language of data.relations={config.relations} has "
-            f"{needed} words; give at least that, or 0 for as many as it has."
-        )
-    if max(needed, config.vocab_size) > MOST_WORDS:
-        raise InputError(f"The language has {max(needed, config.vocab_size):,} words and {MOST_WORDS:,} is the most.")
+def _check_vocabulary(config: DataConfig, spoken: Language) -> None:
+    needed = len(spoken.vocabulary)
+    most = max(needed, config.vocab_size)
+    rules = (
+        0 < config.vocab_size < needed
+        and f"data.vocab_size={config.vocab_size} is too small: the language of data.relations={config.relations} has "
+        f"{needed} words; give at least that, or 0 for as many as it has.",
+        most > MOST_WORDS and f"The language has {most:,} words and {MOST_WORDS:,} is the most.",
+    )
+    refuse(rules)

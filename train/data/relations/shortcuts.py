@@ -65,22 +65,22 @@ class Relation:
 
 def table(spoken: Language, seed: int, num_tokens: int = TOKENS) -> list[Relation]:
     """Every relation that is switched on, from the first `num_tokens` tokens of `seed`."""
-    found = language.documents(spoken, seed, 0, -(-num_tokens // spoken.length))
-    return [_of_relation(spoken, found, index) for index in range(len(spoken.relations))]
+    sample = language.documents(spoken, seed, 0, -(-num_tokens // spoken.length))
+    return [_of_relation(spoken, sample, index) for index in range(len(spoken.relations))]
 
 
-def _of_relation(spoken: Language, found: Documents, index: int) -> Relation:
-    name, vocabulary, questions = spoken.relations[index], spoken.vocabulary, found.questions
+def _of_relation(spoken: Language, sample: Documents, index: int) -> Relation:
+    name, vocabulary, questions = spoken.relations[index], spoken.vocabulary, sample.questions
     mine = questions.relation == index
     document, query, bit = (
         column[mine].astype(np.int64) for column in (questions.document, questions.query, questions.bit)
     )
-    text = found.tokens[document].astype(np.int64)
+    text = sample.tokens[document].astype(np.int64)
     rows, columns = np.arange(len(document)), np.arange(spoken.length)
     truth = vocabulary.answer_bits[text[rows, query + 1], bit]
     before = columns[None] < query[:, None]
     source = before & np.isin(vocabulary.kinds, spoken.sources[name])[text]
-    linked = _linked(found, index, document, query, spoken.length)
+    linked = _linked(sample, index, document, query, spoken.length)
     asks = text[rows, query]
     fold = document % 2
 
@@ -117,9 +117,9 @@ def _best(rules: list[Shortcut]) -> Shortcut:
     return min(rules, key=lambda rule: rule.loss)
 
 
-def _linked(found: Documents, index: int, document, query, length: int) -> np.ndarray:
+def _linked(sample: Documents, index: int, document, query, length: int) -> np.ndarray:
     """bool (questions, T): where the links of each question point."""
-    links = found.links
+    links = sample.links
     mine = links.relation == index
     names = document * length + query
     row = np.searchsorted(names, links.document[mine].astype(np.int64) * length + links.query[mine])

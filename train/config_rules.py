@@ -1,0 +1,93 @@
+"""What the fields of a config must be to each other; what each may be alone stands beside it in train/config.py."""
+
+import dataclasses
+from collections.abc import Iterator
+
+
+def broken(config) -> Iterator[str]:
+    """A sentence, with the numbers and the remedy, for every rule that a train.config.StudyConfig breaks; what is empty
+    or false counts for nothing."""
+    grid, train, data, mesh = config.grid, config.train, config.data, config.mesh
+    judged = sorted({*grid.init_seeds, *grid.data_seeds} & {*grid.tuning_seeds})
+    parts = train.accumulate * mesh.data
+    for name, values in dataclasses.asdict(grid).items():
+        if isinstance(values, tuple) and len(set(values)) < len(values):
+            yield f"config.grid.{name}={values} names a value twice; name each once."
+    rules = (  # each: what is wrong, and then the sentence that says so
+        grid.head_ratio < 2
+        and f"grid.head_ratio={grid.head_ratio} must be at least 2, the ratio of successive num_heads.",
+        grid.seeds == "paired"
+        and grid.data_seeds not in ((), grid.init_seeds)
+        and f"grid.seeds=paired gives seed i to init and data order together, but grid.data_seeds={grid.data_seeds} "
+        f"differs from grid.init_seeds={grid.init_seeds}; leave data_seeds empty, or set grid.seeds=crossed.",
+        grid.seeds == "crossed"
+        and not grid.data_seeds
+        and "grid.seeds=crossed needs grid.data_seeds, such as --config.grid.data_seeds=0,1.",
+        grid.flops_per_exp
+        and grid.match != "flops"
+        and f"grid.flops_per_exp={grid.flops_per_exp:g} counts under grid.match=flops alone, and grid.match="
+        f"{grid.match}; set the one or drop the other.",
+        judged
+        and f"grid.tuning_seeds={grid.tuning_seeds} and the seeds that are judged share {judged}; a choice made on a "
+        "seed flatters its result, so give grid.tuning_seeds other numbers.",
+        grid.extensions
+        and not grid.tuning_seeds
+        and f"grid.extensions={grid.extensions} extends the rates of the tuning stage, and grid.tuning_seeds is empty; "
+        "give tuning seeds, such as --config.grid.tuning_seeds=100,101, or set grid.extensions=0.",
+        data.tune_fraction + data.test_fraction >= 1
+        and f"data.tune_fraction={data.tune_fraction} and data.test_fraction={data.test_fraction} leave nothing to "
+        "train on; their sum must be below 1.",
+        train.mask_fraction > 0.5
+        and f"train.mask_fraction={train.mask_fraction} hides more than it shows; give a number from above 0 to .5.",
+        train.objective == "masked"
+        and data.seq_len < 2
+        and "train.objective=masked with data.seq_len=1 shows a model nothing; give at least 2.",
+        train.warmup_steps >= train.steps
+        and f"train.warmup_steps={train.warmup_steps} must be below train.steps={train.steps}.",
+        train.profile_steps
+        and not (len(train.profile_steps) == 2 and max(train.profile_steps) < train.steps)
+        and f"train.profile_steps={train.profile_steps} must be the first and the last step to trace, both below "
+        f"train.steps={train.steps}, such as --config.train.profile_steps=10,15.",
+        config.eval.stride > data.seq_len
+        and f"eval.stride={config.eval.stride} exceeds data.seq_len={data.seq_len}, so tokens would go uncounted; "
+        f"choose 1 to {data.seq_len}, or 0 for seq_len.",
+        train.batch_size % mesh.data
+        and f"train.batch_size={train.batch_size} does not divide over mesh.data={mesh.data} devices; make it a "
+        f"multiple of {mesh.data}.",
+        mesh.data > 1
+        and mesh.replicas > 1
+        and f"mesh.data={mesh.data} and mesh.replicas={mesh.replicas} both share out a program; set one of them to 1.",
+        train.batch_size % parts
+        and f"train.batch_size={train.batch_size} does not divide into train.accumulate={train.accumulate} parts over "
+        f"mesh.data={mesh.data} devices; make it a multiple of {parts}.",
+    )
+    yield from rules
+    if config.dose.relations:
+        yield from _of_doses(config)
+
+
+def _of_doses(config) -> Iterator[str]:
+    """What a study of T against the dose (claim C4) must be."""
+    dose, data, train, grid = config.dose, config.data, config.train, config.grid
+    wanted = {
+        "data.source=relations": data.source == "relations",
+        "train.objective=causal": train.objective == "causal",
+        "grid.seeds=paired": grid.seeds == "paired",
+        "mesh.data=1": config.mesh.data == 1,
+        f"data.seq_len={data.document_tokens}, a document": data.seq_len == data.document_tokens,
+        "grid.tuning_seeds, or a single rate": bool(grid.tuning_seeds) or len(grid.learning_rates) == 1,
+        f"train.steps, the cap, a multiple of dose.look_every={dose.look_every}": train.steps % dose.look_every == 0,
+        "a single d_model": len(grid.d_model) == 1,
+        "grid.num_layers=()": not grid.num_layers,
+        "grid.logit_scales=('sqrt',)": grid.logit_scales == ("sqrt",),
+    }
+    lacking = [what for what, holds in wanted.items() if not holds]
+    if lacking:
+        yield (
+            f"dose.relations={dose.relations} asks how many steps each dose needs; that takes {', '.join(lacking)}. "
+            f"configs/relations.py sets them all; dose.relations=() is a study of losses."
+        )
+    if len(set(dose.relations)) < len(dose.relations):
+        yield f"config.dose.relations={dose.relations} names a dose twice; name each once."
+    if len(set(dose.starts)) < len(dose.starts):
+        yield f"config.dose.starts={dose.starts} names a start twice; name each once."
