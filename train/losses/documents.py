@@ -11,8 +11,7 @@ import numpy as np
 
 from mha.transformer import ModelConfig
 from train.config import EvalConfig
-from train.data.corpora import Corpus
-from train.data.windows import eval_windows
+from train.data.corpora import Corpus, eval_windows
 from train.losses import masked
 from train.losses.token_loss import token_losses
 from train.replica_axis import over_replicas
