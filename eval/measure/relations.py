@@ -14,10 +14,10 @@ from eval.restore import Restored
 from mha.transformer import ModelConfig
 from train import grid
 from train.config import EvalConfig, StudyConfig
-from train.data.corpora import Corpus
+from train.data.corpora import Corpus, eval_windows
 from train.data.relations import doses, parse, shortcuts
 from train.data.relations.language import Language
-from train.data.windows import EvalWindows, eval_windows
+from train.data.windows import EvalWindows
 from train.grid import Replica
 from train.losses import answers
 from train.losses.documents import BATCHES_PER_DISPATCH
