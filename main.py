@@ -114,26 +114,28 @@ def _illegal(said: str) -> str:
 
 def _evaluation():
     """What a study calls of eval/ (train.study.order.Evaluation)."""
-    from eval import summary, tables
+    from eval import doses, summary, tables
     from eval.judge import arms as arms_beside
-    from eval.judge import claims, dose, dose_secondary, verdicts
-    from eval.report import dose_page, page
+    from eval.judge import evidence, verdicts
+    from eval.judge.claims import c4b_capacity
+    from eval.judge.paired import decision
+    from eval.report import page
     from train.losses import answers, documents
     from train.study import order
 
     return order.Evaluation(
         document_losses=documents.document_losses,
-        prospect=claims.prospect,
+        prospect=decision.prospect,
         evaluate_pack=tables.evaluate_pack,
         write_tables=tables.write_tables,
         load_arms=arms_beside.load,
-        load_secondary=dose_secondary.load,
+        evidence=evidence.Evidence,
         cells_to_price=verdicts.cells_to_price,
         write_verdicts=verdicts.write,
         write_report=page.write,
         excess_of=answers.excess_of,
-        asks_for_hand_built=dose.asks_for_hand_built,
-        write_dose=dose_page.write_all,
+        asks_for_hand_built=c4b_capacity.asks_for_hand_built,
+        write_doses=doses.write_table,
         show_cells=summary.show_cells,
         show_verdicts=summary.show_verdicts,
         show_status=summary.show_status,

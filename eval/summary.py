@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from eval.judge.comparison import Verdict
+from eval.judge.verdict import Verdict
 from eval.measure import relations
 from eval.tables import training_curve
 from train.grid import Cell

@@ -10,11 +10,12 @@ import pandas as pd
 from eval.judge import losses
 from eval.judge.arms import Arm
 from eval.judge.losses import Losses
+from eval.tables import training_curve
 from train import grid
 from train.config import StudyConfig
 from train.data import sources
 from train.data.corpora import Corpus
-from train.grid import Cell
+from train.grid import Cell, Replica
 from train.workdir import Workdir
 
 
@@ -45,6 +46,18 @@ class Evidence:
     def losses(self) -> Losses:
         """Those of the judged runs; `cells` must not be empty."""
         return losses.load(self.workdir, self.cells, self.corpus)
+
+    @functools.cached_property
+    def curves(self) -> dict[str, pd.Series]:
+        """By cell, mean training loss of its judged runs by step, those aside that diverged; empty without a log."""
+        runs, found = self.losses.runs[self.losses.runs.status == "done"], {}
+        for cell in self.losses.cells.cell:
+            mine = runs[runs.cell == cell].itertuples()
+            names = [Replica(run.learning_rate, run.init_seed, run.data_seed).name for run in mine]
+            logged = training_curve(self.workdir.cell(cell))
+            logged = logged[logged.replica.isin(names)] if len(logged) else pd.DataFrame({"step": [], "loss": []})
+            found[cell] = logged.astype({"loss": float}).groupby("step").loss.mean()
+        return found
 
     @functools.cached_property
     def record(self) -> dict:

@@ -4,9 +4,7 @@ import dataclasses
 
 import pandas as pd
 
-from eval.tables import training_curve
 from train.data.corpora import Corpus, unigram_entropy
-from train.grid import Replica
 from train.workdir import Workdir
 
 SEED = ["init_seed", "data_seed"]
@@ -53,15 +51,6 @@ class Losses:
         """The seeds of the judged runs that diverged."""
         mine = self.runs[(self.runs.cell == cell) & (self.runs.status == "diverged")]
         return pd.MultiIndex.from_frame(mine[SEED])
-
-    def curve(self, workdir: Workdir, cell: str) -> pd.Series:
-        """Mean training loss of the cell's judged runs by step, those aside that diverged."""
-        logged = training_curve(workdir.cell(cell))
-        if logged.empty:
-            return pd.Series(dtype=float)
-        runs = self.runs[(self.runs.cell == cell) & (self.runs.status == "done")]
-        names = [Replica(run.learning_rate, run.init_seed, run.data_seed).name for run in runs.itertuples()]
-        return logged[logged.replica.isin(names)].astype({"loss": float}).groupby("step").loss.mean()
 
 
 def load(workdir: Workdir, table: pd.DataFrame, corpus: Corpus) -> Losses:

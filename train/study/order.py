@@ -31,17 +31,17 @@ class Evaluation:
 
     Attributes:
       document_losses: summed losses of a pack in memory (train.losses.documents.document_losses).
-      prospect: what the config's seeds can decide, in words (eval.judge.claims.prospect).
+      prospect: what the config's seeds can decide, in words (eval.judge.paired.decision.prospect).
       evaluate_pack: losses of a restored pack, as a table (eval.tables.evaluate_pack).
       write_tables: results/ from all evaluated cells (eval.tables.write_tables).
       load_arms: studies beside this one, by workdir (eval.judge.arms.load).
-      load_secondary: the same for a study of doses (eval.judge.dose_secondary.load).
+      evidence: what the claims are judged on (eval.judge.evidence.Evidence).
       cells_to_price: whose steps are compared (eval.judge.verdicts.cells_to_price).
       write_verdicts: results/claims.json (eval.judge.verdicts.write).
       write_report: the page (eval.report.page.write); returns its path.
       excess_of: relational losses of runs in memory (train.losses.answers.excess_of).
-      asks_for_hand_built: whether C4b's rule wants runs from weights by hand (eval.judge.dose.asks_for_hand_built).
-      write_dose: tables, verdicts and page of a study of doses (eval.report.dose_page.write_all).
+      asks_for_hand_built: whether C4b's rule wants runs from weights by hand (eval.judge.claims.c4b_capacity).
+      write_doses: results/dose.csv (eval.doses.write_table).
       show_cells: prints the results (eval.summary.show_cells).
       show_verdicts: prints the verdicts (eval.summary.show_verdicts).
       show_status: prints a workdir's state (eval.summary.show_status).
@@ -52,13 +52,13 @@ class Evaluation:
     evaluate_pack: Callable
     write_tables: Callable
     load_arms: Callable
-    load_secondary: Callable
+    evidence: Callable
     cells_to_price: Callable
     write_verdicts: Callable
     write_report: Callable
     excess_of: Callable
     asks_for_hand_built: Callable
-    write_dose: Callable
+    write_doses: Callable
     show_cells: Callable
     show_verdicts: Callable
     show_status: Callable
@@ -103,8 +103,7 @@ def run(
     if mode == "status":
         evaluation.show_status(console, workdir, _folders(config, cells))
         return DONE
-    load = evaluation.load_secondary if config.dose.relations else evaluation.load_arms
-    beside = load(arms, json.loads(json.dumps(dataclasses.asdict(config))))
+    beside = evaluation.load_arms(arms, json.loads(json.dumps(dataclasses.asdict(config))))
     try:
         workdir.make_writable()
         with workdir.lock() as lock:
@@ -214,13 +213,12 @@ def _write(config, mode, workdir, corpus, every_cell, cells, beside, evaluation,
         progress.begin("results", "writing tables")
         with stop.at_once():
             table = evaluation.write_tables(workdir, every_cell, config, corpus)
-        priced = mode != "study" or prices.measure(
-            study, evaluation.cells_to_price(workdir, table, corpus), config.claims.launches
-        )
+        evidence = evaluation.evidence(workdir, config, corpus, table, arms=beside)
+        priced = mode != "study" or prices.measure(study, evaluation.cells_to_price(evidence), config.claims.launches)
         progress.begin("results", "verdicts and the report")
         with stop.at_once():
-            verdicts = evaluation.write_verdicts(workdir, table, config, corpus, beside) if len(table) else []
-            page = evaluation.write_report(workdir, table) if len(table) else None
+            verdicts = evaluation.write_verdicts(evidence)
+            page = evaluation.write_report(evidence, verdicts) if len(table) else None
     evaluation.show_cells(console, workdir, every_cell, table)
     evaluation.show_verdicts(console, verdicts, page)
     if table.empty:
@@ -245,7 +243,10 @@ def _write_dose(config, mode, workdir, corpus, every_cell, cells, beside, evalua
             dose_study.train(study, cells)
         progress.begin("results", "verdicts and the report")
         with stop.at_once():
-            verdicts, page = evaluation.write_dose(workdir, every_cell, config, beside)
+            table = evaluation.write_doses(workdir, every_cell, config)
+            evidence = evaluation.evidence(workdir, config, doses=table, arms=beside)
+            verdicts = evaluation.write_verdicts(evidence)
+            page = evaluation.write_report(evidence, verdicts)
     evaluation.show_verdicts(console, verdicts, page)
     failed = [name for name in _folders(config, cells) if workdir.cell(name).failed]
     if failed:

@@ -112,8 +112,7 @@ def gain_of_more_tokens(evidence: Evidence) -> float | None:
     """How much the training loss of the judged runs falls, in nats/token, as tokens grow by MORE_TOKENS: the slope over
     the last half of the steps against the logarithm of the step."""
     slopes = []
-    for cell in evidence.losses.cells.cell:
-        mean = evidence.losses.curve(evidence.workdir, cell)
+    for mean in evidence.curves.values():
         late = mean[mean.index >= mean.index.max() / 2] if len(mean) else mean
         if len(late) > 2:
             slopes.append(np.polyfit(np.log(late.index.to_numpy() + 1), late.to_numpy(), 1)[0])

@@ -187,7 +187,7 @@ def _at_equal_time(evidence: Evidence, pairs: dict, timed: pd.DataFrame) -> list
     step times on the fast path."""
     step_ms, outcome = timed[timed.path == "auto"].groupby("cell").step_ms.median(), []
     for name, pair in pairs.items():
-        curves = [evidence.losses.curve(evidence.workdir, cell) for cell in pair]
+        curves = [evidence.curves[cell] for cell in pair]
         times = [step_ms[cell] for cell in pair]
         if any(curve.empty for curve in curves):
             continue
