@@ -34,10 +34,9 @@ def runs(folder: CellFolder, config: StudyConfig) -> list[tuple[str, Replica, di
     ]
 
 
-def looks(workdir: Workdir, name: str, stage: str, config: StudyConfig) -> list[dict]:
-    """Every look at the runs of a stage of the cell `name`, such as d064_h001_r6: `step`, `replica`, `loss` and, by
-    name, `relations`, in nats a bit above the floor."""
-    folder = workdir.cell(name)
+def looks(folder: CellFolder, stage: str, config: StudyConfig) -> list[dict]:
+    """Every look at the runs of a stage of a cell: `step`, `replica`, `loss` and, by name, `relations`, in nats a bit
+    above the floor."""
     mine = {replica.name for of, replica, _ in runs(folder, config) if of == stage}
     return [line for line in metrics.read(folder.looks) if line["replica"] in mine]
 

@@ -16,15 +16,14 @@ TABLE, where it has one, names its files otherwise than the module.
 """
 
 import dataclasses
-import importlib
 import pathlib
-import pkgutil
 import types
 from collections.abc import Iterable
 
 import pandas as pd
 
 import eval.measure
+from eval import walk
 from eval.restore import Restored, restore
 from train import files, grid
 from train.config import InputError, StudyConfig, nearest
@@ -43,8 +42,7 @@ MOST_CSV_ROWS = 20_000  # of a table that is written as CSV too
 
 def known() -> dict[str, types.ModuleType]:
     """Every measurement by name."""
-    names = sorted(module.name for module in pkgutil.iter_modules(eval.measure.__path__))
-    return {name: importlib.import_module(f"eval.measure.{name}") for name in names}
+    return {module.__name__.rpartition(".")[2]: module for module in walk.modules(eval.measure)}
 
 
 def table_of(name: str) -> str:

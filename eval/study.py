@@ -12,8 +12,10 @@ import jax
 from rich.console import Console
 
 from eval import measurements, summary, tables
-from eval.judge import arms, claims, dose, dose_secondary, verdicts
-from eval.report import dose_page, page
+from eval.judge import arms, verdicts
+from eval.judge.evidence import Evidence
+from eval.judge.paired.decision import prospect
+from eval.report import page
 from train import grid
 from train.asked import Asked
 from train.config import InputError, StudyConfig, freeze, nearest
@@ -25,7 +27,7 @@ from train.hosts import compile_cache, placement
 from train.hosts.preemption import Notice, Preempted
 from train.hosts.workers import Workers
 from train.progress import StudyProgress
-from train.run import feed
+from train.run import feed, starts
 from train.study import launch, preview, prices, stages, timing, worker
 from train.study.launch import Study
 from train.workdir import Workdir, disk_is_full
@@ -68,14 +70,13 @@ def run(config: StudyConfig, path: pathlib.Path, asked: Asked, stop: Notice) -> 
         summary.show_status(console, workdir, [cell.name for cell in cells])
         return DONE
     names = measurements.asked(asked.measure, config, cells)
-    load = dose_secondary.load if config.dose.relations else arms.load
-    beside = load(list(asked.arms), json.loads(json.dumps(dataclasses.asdict(config))))
+    beside = arms.load(list(asked.arms), json.loads(json.dumps(dataclasses.asdict(config))))
     try:
         workdir.make_writable()
         with workdir.lock() as lock:
             console.print(f"Headroom: {len(cells)} cells in {path}", highlight=False, markup=False)
             if asked.mode in TRAINING and not config.dose.relations:
-                console.print(claims.prospect(config), highlight=False)
+                console.print(prospect(config), highlight=False)
             with stop.at_once():
                 workers = placement.workers_for(asked.launcher, config, workdir, every_cell)
                 corpus = _begin(config, asked.mode, workdir, every_cell, cells, workers)
@@ -161,27 +162,26 @@ def _tell(
         stages.train(study, every_cell, cells)
     if mode in ("study", "eval"):
         _measure(study, mode, every_cell, cells, names)
-    table, judged, written = _judge(study, every_cell, beside)
-    further = _further(study, cells, judged) if mode in TRAINING else []
+    evidence, judged, written = _judge(study, every_cell, beside)
+    further = _further(evidence, cells) if mode in TRAINING else []
     if further:
         launch.train_cells(study, further)
         if mode == "study":
             _measure(study, mode, every_cell, cells, names)
-        table, judged, written = _judge(study, every_cell, beside)
+        evidence, judged, written = _judge(study, every_cell, beside)
     untimed, priced = [], True
     if mode == "study" and study.corpus is not None:
         summary.show_verdicts(console, judged, written)
         untimed = timing.time_cells(study, cells)
         if study.workers:
             study.workers.leave()
-        table = tables.write_tables(study.workdir, every_cell, study.config, study.corpus)
-        priced = prices.measure(study, _to_price(study, table), study.config.claims.launches)
-        known = [verdict.sentence for verdict in judged]
-        table, judged, written = _judge(study, every_cell, beside)
-        judged = [verdict for verdict in judged if verdict.sentence not in known]
+        priced = prices.measure(study, verdicts.cells_to_price(evidence), study.config.claims.launches)
+        shown = [verdict.sentence for verdict in judged]
+        evidence, judged, written = _judge(study, every_cell, beside)
+        judged = [verdict for verdict in judged if verdict.sentence not in shown]
     study.progress.close()
     if study.corpus is not None:
-        summary.show_cells(console, study.workdir, every_cell, table)
+        summary.show_cells(console, study.workdir, every_cell, evidence.cells)
     summary.show_verdicts(console, judged, written)
     failed = [cell.name for cell in cells if study.workdir.cell(cell.name).failed]
     if failed:
@@ -201,22 +201,23 @@ def _measure(study: Study, mode: str, every_cell, cells, names: tuple[str, ...])
         measurements.measure(study, cells, names)
 
 
-def _judge(study: Study, every_cell: tuple[Cell, ...], beside: list):
-    """The table of results, the verdicts, and the page's path, None before there is anything to show."""
+def _judge(study: Study, every_cell: tuple[Cell, ...], beside: list[arms.Arm]):
+    """The evidence, the verdicts, and the page's path, None before there is anything to show."""
     study.progress.begin("results", "tables, verdicts and the report")
     with study.stop.at_once():
         table = tables.write_tables(study.workdir, every_cell, study.config, study.corpus)
-        if study.corpus is None:
-            judged = dose.write_verdicts(study.workdir, table, study.config, beside)
-            page_ = dose_page.write(study.workdir, every_cell, table, judged, study.config) if len(table) else None
-            return table, judged, page_
-        judged = verdicts.write(study.workdir, table, study.config, study.corpus, beside) if len(table) else []
-        return table, judged, page.write(study.workdir, table) if len(table) else None
+        of = {"doses": table} if study.corpus is None else {"cells": table}
+        evidence = Evidence(study.workdir, study.config, study.corpus, arms=beside, **of)
+        judged = verdicts.write(evidence)
+        return evidence, judged, page.write(evidence, judged) if len(table) else None
 
 
-def _to_price(study, table):
-    return verdicts.cells_to_price(study.workdir, table, study.corpus)
-
-
-def _further(study: Study, cells: tuple[Cell, ...], judged: list) -> list[Cell]:
-    return []
+def _further(evidence: Evidence, cells: tuple[Cell, ...]) -> list[Cell]:
+    """The cells with the runs that claims ask for beyond the config, and that they lack."""
+    wanted, config = [], evidence.config
+    for shape, dose in verdicts.further(evidence):
+        for cell in cells:
+            if (cell.shape, cell.dose) == (shape, dose) and not stages.refuses_by_hand(config, cell):
+                runs = stages.started(config, starts.HAND_BUILT, config.grid.learning_rates[0])
+                wanted.append(dataclasses.replace(cell, replicas=runs))
+    return [cell for cell in wanted if launch.lacks_runs(evidence.workdir, cell)]

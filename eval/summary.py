@@ -8,9 +8,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from eval import tables
-from eval.judge.comparison import Verdict
-from eval.tables import training_curve
+from eval.judge.verdict import Verdict
+from eval.tables import excess, training_curve
 from train.grid import Cell
 from train.workdir import Workdir
 
@@ -48,7 +47,7 @@ def show_cells(console: Console, workdir: Workdir, cells: tuple[Cell, ...], tabl
 
 def show_relations(console: Console, workdir: Workdir, table: pd.DataFrame) -> None:
     """Nothing where the text has no known floor; else a row a relation and a column a cell."""
-    found = tables.excess(workdir, table)
+    found = excess(workdir, table)
     if found.empty:
         return
     shown = Table(title="Test loss above its floor, nats a bit (a token)", box=SIMPLE_HEAD, padding=0)

@@ -3,7 +3,10 @@
 import dataclasses
 import pathlib
 
+import pandas as pd
+
 from train.config import InputError, differences
+from train.run import starts
 from train.workdir import Workdir, read_json
 
 # What may differ between a study and its arm beside the condition: it changes no comparison.
@@ -11,34 +14,39 @@ FREE = ("claims.tolerance", "claims.launches", "eval.", "mesh.", "train.checkpoi
 FREE += ("train.warmup_steps", "train.replica_map", "grid.learning", "grid.extensions")
 FREE += ("grid.tuning_seeds", "grid.init_seeds", "grid.data_seeds")
 RULES = ("margin", "looks")  # of config.claims: verdicts compare where these agree
-LONGER = 4  # times the tokens at which 'learns faster' becomes 'beats'
+# The same of studies of doses, whose arms are C4's secondary cells, and what they differ in.
+FREE_OF_DOSES = ("grid.num_heads", "dose.relations", "dose.starts", "eval.", "mesh.", "claims.")
+CONDITIONS = ("data.demand", "data.sources", "model.num_layers")
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Arm:
     """A study beside this one.
 
     Attributes:
+      config: its own, as nested dicts.
+      words: its condition, 'train.steps: 500 -> 2000', or of doses 'switch demand, tagged sources, 2 layers'.
       kind: `tokens`, `scaling` (other scales of the logits), `d_k` (h fixed, d_k varied) or `other`.
-      words: its condition, 'train.steps: 500 -> 2000'.
       ratio: its training tokens over this study's.
       verdicts: its results/claims.json by id.
       fingerprint: of its tokens, names and splits.
-      other_data: the fingerprint differs from this study's.
+      doses: its runs, as in results/dose.csv; empty where it is no study of doses.
     """
 
     path: str
-    kind: str
+    config: dict
     words: str
-    ratio: float
-    verdicts: dict[str, dict]
+    kind: str = "other"
+    ratio: float = 1.0
+    verdicts: dict[str, dict] = dataclasses.field(default_factory=dict)
     fingerprint: str = ""
-    other_data: bool = False
+    doses: pd.DataFrame = dataclasses.field(default_factory=pd.DataFrame)
 
-    def passed_over(self, claim: str) -> str:
-        """Why the arm's verdict on `claim` is not cited, '' where it is."""
+    def passed_over(self, claim: str, fingerprint: str) -> str:
+        """Why the arm's verdict on `claim` is not cited by a study whose data have this `fingerprint`, '' where it
+        is."""
         verdict = self.verdicts.get(claim)
-        if self.other_data:
+        if self.fingerprint != fingerprint:
             return f"its data, {self.fingerprint[:12]}, are not this study's"
         if verdict is None:
             return f"it holds no verdict on {claim}"
@@ -51,43 +59,72 @@ def load(paths: list[str], config: dict) -> list[Arm]:
     """The arms in the workdirs `paths` of the study with this `config` (nested dicts, as config.json has it).
 
     Raises:
-      InputError: a folder without verdicts, or a study of other data, judged by another margin or number of looks, or
-        without any difference.
+      InputError: a folder without results, or a study that differs from this one in nothing that an arm may change, or
+        in more; of doses also two of the same condition.
     """
-    found = []
+    of_doses, found = bool(config["dose"]["relations"]), []
     for path in paths:
         workdir = Workdir(pathlib.Path(path))
-        record, claims = workdir.record(), read_json(workdir.results / "claims.json")
-        if record is None or not claims:
-            raise InputError(
-                f"--arms names {path}, which holds no verdicts (results/claims.json); run that study first."
-            )
+        record, claims, runs = workdir.record(), workdir.results / "claims.json", workdir.results / "dose.csv"
+        if record is None or not (runs.exists() if of_doses else read_json(claims)):
+            lacks = "verdicts (results/claims.json); run that study first."
+            if of_doses:
+                lacks = "runs of a study of doses (results/dose.csv); run one there first."
+            raise InputError(f"--arms names {path}, which holds no {lacks}")
         theirs = record["config"]
-        for field in RULES:
-            if theirs["claims"][field] != config["claims"][field]:
-                raise InputError(
-                    f"--arms names {path}, judged by claims.{field}={theirs['claims'][field]:g} where this study has "
-                    f"{config['claims'][field]:g}; such verdicts do not compare, so run it again in another --workdir "
-                    f"with --config.claims.{field}={config['claims'][field]:g}."
-                )
-        changed = [line for line in differences(config, theirs) if not line.startswith(FREE)]
-        of_data = [line for line in changed if line.startswith("data.") and not line.startswith("data.seq_len")]
-        if of_data:
-            raise InputError(f"--arms names {path}, a study of other data: {'; '.join(of_data)}. Name one of the same.")
-        if not changed:
-            raise InputError(
-                f"--arms names {path}, whose study differs from this one in nothing that an arm may change."
-            )
-        tokens = [c["train"]["steps"] * c["train"]["batch_size"] * c["data"]["seq_len"] for c in (config, theirs)]
-        verdicts = {verdict["id"]: verdict for verdict in claims}
-        words, fingerprint = "; ".join(changed), record["data_fingerprint"]
-        found.append(Arm(path, _kind(theirs, changed), words, tokens[1] / tokens[0], verdicts, fingerprint))
+        if of_doses:
+            _check_doses(path, config, theirs)
+            words = condition(theirs)
+            if words in [other.words for other in found]:
+                raise InputError(f"--arms names two studies of {words}; give each condition once.")
+            found.append(Arm(path, theirs, words, doses=pd.read_csv(runs)))
+        else:
+            changed = _changed(path, config, theirs)
+            tokens = [c["train"]["steps"] * c["train"]["batch_size"] * c["data"]["seq_len"] for c in (config, theirs)]
+            kind, ratio = _kind(theirs, changed), tokens[1] / tokens[0]
+            verdicts = {verdict["id"]: verdict for verdict in read_json(claims)}
+            found.append(Arm(path, theirs, "; ".join(changed), kind, ratio, verdicts, record["data_fingerprint"]))
     return found
 
 
-def compared(arms: list[Arm], fingerprint: str) -> list[Arm]:
-    """`arms` beside a study whose data have this `fingerprint`."""
-    return [dataclasses.replace(arm, other_data=arm.fingerprint != fingerprint) for arm in arms]
+def _changed(path: str, config: dict, theirs: dict) -> list[str]:
+    """What an arm differs in, its condition."""
+    for field in RULES:
+        if theirs["claims"][field] != config["claims"][field]:
+            raise InputError(
+                f"--arms names {path}, judged by claims.{field}={theirs['claims'][field]:g} where this study has "
+                f"{config['claims'][field]:g}; such verdicts do not compare, so run it again in another --workdir "
+                f"with --config.claims.{field}={config['claims'][field]:g}."
+            )
+    changed = [line for line in differences(config, theirs) if not line.startswith(FREE)]
+    of_data = [line for line in changed if line.startswith("data.") and not line.startswith("data.seq_len")]
+    if of_data:
+        raise InputError(f"--arms names {path}, a study of other data: {'; '.join(of_data)}. Name one of the same.")
+    if not changed:
+        raise InputError(f"--arms names {path}, whose study differs from this one in nothing that an arm may change.")
+    return changed
+
+
+def _check_doses(path: str, config: dict, theirs: dict) -> None:
+    changed = [line for line in differences(config, theirs) if not line.startswith(FREE_OF_DOSES)]
+    others = [line for line in changed if not line.startswith(CONDITIONS)]
+    if others or not changed:
+        raise InputError(
+            f"--arms names {path}, whose study differs from this one in {'; '.join(others) or 'nothing'}; a secondary "
+            f"cell differs in {', '.join(CONDITIONS)}, and has all else alike."
+        )
+
+
+def condition(config: dict) -> str:
+    """What tells a study of doses from its arms, 'switch demand, tagged sources, 2 layers'."""
+    count = config["model"]["num_layers"]
+    layers = f"{count} layer{'s' if count > 1 else ''}{', the first an MLP alone' * mlp_first(config)}"
+    return f"{config['data']['demand']} demand, {config['data']['sources']} sources, {layers}"
+
+
+def mlp_first(config: dict) -> bool:
+    """Whether the first layer's attention is off, so that a study's runs are those of that start."""
+    return starts.MLP_FIRST in config["dose"]["starts"]
 
 
 def _kind(theirs: dict, changed: list[str]) -> str:
@@ -99,15 +136,3 @@ def _kind(theirs: dict, changed: list[str]) -> str:
     if fields <= {"grid.num_heads", "grid.d_k", "grid.d_model"} and len(theirs["grid"]["num_heads"]) == 1:
         return "d_k"
     return "other"
-
-
-def holds_longer(arms: list[Arm]) -> bool:
-    """Whether C1 is supported at LONGER times the tokens or more."""
-    longer = [arm for arm in arms if arm.kind == "tokens" and arm.ratio >= LONGER and not arm.passed_over("C1")]
-    return any(arm.verdicts["C1"]["verdict"] == "supported" for arm in longer)
-
-
-def lays_it_to_d_k(arms: list[Arm]) -> bool:
-    """Whether the loss at d_k = 1 is also higher where h is fixed, and with the best scale of the logits."""
-    cited = [arm for arm in arms if not arm.passed_over("C2")]
-    return {"d_k", "scaling"} <= {arm.kind for arm in cited if (arm.verdicts["C2"]["low"] or 0) > 0}

@@ -1,101 +1,75 @@
-"""The losses that a study judges, by cell, seed and source file: what every comparison is made of."""
+"""What a study's claims are judged on: one object that every claim takes, with what is derived made when asked for."""
 
 import dataclasses
+import functools
+import math
+from collections.abc import Sequence
 
-import numpy as np
 import pandas as pd
 
-from train.data.baselines import unigram_entropy
+from eval.judge import losses
+from eval.judge.arms import Arm
+from eval.judge.losses import Losses
+from eval.tables import training_curve
+from train import grid
+from train.config import StudyConfig
+from train.data import sources
 from train.data.corpora import Corpus
+from train.grid import Cell, Replica
 from train.workdir import Workdir
 
-SEED = ["init_seed", "data_seed"]
 
-
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Evidence:
-    """The judged runs at each cell's chosen rate. Losses are in nats, a diverged run's the unigram entropy a token.
+    """A study as it stands.
 
     Attributes:
-      cells: the cells table in the order d_model, num_heads, d_k, num_layers, with `series`: '' where every cell of the
-        d_model has num_heads * d_k = d_model, else 'd_k = <d_k>', since heads are compared at one d_k then; and
-        `depth`: '' or, of several, '<num_layers> layers'.
-      runs: their `test` rows of replicas.parquet, one a seed, with `series`, `depth` and `counted`, the loss in
-        nats/token.
-      choosing: the `tune` rows of every run that chose a rate, with `series`, `depth` and `counted`.
-      documents: their `test` rows of documents.parquet, with `file`, the source file, and `counted`, the summed loss.
-      unigram: entropy of the training split, nats/token.
-      apart: whether no file of `test` is in `train` too, as where few files are cut into blocks.
+      corpus: None in a study of doses, whose every run has its own language.
+      cells: the cells table (eval.tables.write_tables), of some cells or all; empty before any is judged.
+      doses: the runs of a study of doses (eval.doses.write_table); empty before any stage is done.
+      arms: studies beside this one.
     """
 
-    cells: pd.DataFrame
-    runs: pd.DataFrame
-    choosing: pd.DataFrame
-    documents: pd.DataFrame
-    unigram: float
-    apart: bool
+    workdir: Workdir
+    config: StudyConfig
+    corpus: Corpus | None = None
+    cells: pd.DataFrame = dataclasses.field(default_factory=pd.DataFrame)
+    doses: pd.DataFrame = dataclasses.field(default_factory=pd.DataFrame)
+    arms: Sequence[Arm] = ()
 
-    def sums(self, cell: str) -> pd.DataFrame:
-        """Summed `test` loss of each seed (rows) on each file (columns)."""
-        mine = self.documents[self.documents.cell == cell]
-        return mine.pivot_table(index=SEED, columns="file", values="counted", aggfunc="sum")
+    @property
+    def confidence(self) -> float:
+        """Of a verdict's interval: every reading that claims.looks allows takes its share of .05."""
+        return 1 - 0.05 / self.config.claims.looks
 
-    def tokens(self) -> pd.Series:
-        """Tokens of each file of the test split."""
-        one = self.documents[self.documents.cell == self.cells.cell.iloc[0]]
-        return one.drop_duplicates("document").groupby("file").tokens.sum()
+    @functools.cached_property
+    def losses(self) -> Losses:
+        """Those of the judged runs; `cells` must not be empty."""
+        return losses.load(self.workdir, self.cells, self.corpus)
 
-    def count(self, cell: str) -> int:
-        """How many judged runs it has."""
-        return int((self.runs.cell == cell).sum())
+    @functools.cached_property
+    def curves(self) -> dict[str, pd.Series]:
+        """By cell, mean training loss of its judged runs by step, those aside that diverged; empty without a log."""
+        runs, found = self.losses.runs[self.losses.runs.status == "done"], {}
+        for cell in self.losses.cells.cell:
+            mine = runs[runs.cell == cell].itertuples()
+            names = [Replica(run.learning_rate, run.init_seed, run.data_seed).name for run in mine]
+            logged = training_curve(self.workdir.cell(cell))
+            logged = logged[logged.replica.isin(names)] if len(logged) else pd.DataFrame({"step": [], "loss": []})
+            found[cell] = logged.astype({"loss": float}).groupby("step").loss.mean()
+        return found
 
-    def diverged(self, cell: str) -> pd.MultiIndex:
-        """The seeds of the judged runs that diverged."""
-        mine = self.runs[(self.runs.cell == cell) & (self.runs.status == "diverged")]
-        return pd.MultiIndex.from_frame(mine[SEED])
+    @functools.cached_property
+    def record(self) -> dict:
+        """config.json."""
+        return self.workdir.record()
 
+    @functools.cached_property
+    def planned(self) -> tuple[Cell, ...]:
+        """Every cell of the config, evaluated or not."""
+        return grid.cells_of(self.config, sources.vocab_size(self.config.data))
 
-def load(workdir: Workdir, table: pd.DataFrame, corpus: Corpus) -> Evidence:
-    """The evidence of the cells in `table` (eval.tables.write_tables), not empty."""
-    unigram = unigram_entropy(corpus)
-    own_width = table.num_heads * table.d_k == table.d_model
-    same = own_width.groupby(table.d_model).transform("all")
-    depths = table.num_layers.nunique() > 1
-    cells = table.assign(
-        series=("d_k = " + table.d_k.astype(str)).where(~same, ""),
-        depth=[f"{layers} layer{'s' if layers > 1 else ''}" if depths else "" for layers in table.num_layers],
-    )
-    cells = cells.sort_values(["d_model", "num_heads", "d_k", "num_layers"], ignore_index=True)
-    every = pd.read_parquet(workdir.results / "replicas.parquet").merge(cells[["cell", "series", "depth"]])
-    every = every.assign(counted=every.loss.where(every.status == "done", unigram))
-    runs = every[every.split == "test"].merge(cells[["cell", "learning_rate"]])
-    choosing = every[(every.split == "tune") & (every.stage != "fresh")]
-    runs = runs.sort_values(["d_model", "num_heads", "d_k", "num_layers", *SEED], ignore_index=True)
-    documents = pd.read_parquet(workdir.results / "documents.parquet")
-    documents = documents[documents.split == "test"].merge(runs[["cell", "learning_rate", *SEED, "status"]])
-    files, trained_on = documents.document, pd.Series(corpus.names[slice(*corpus.splits["train"])])
-    if corpus.unit != "document":
-        files, trained_on = (names.str.rpartition("@")[0] for names in (files, trained_on))
-    apart = not set(files) & set(trained_on)
-    counted = documents.loss_sum.where(documents.status == "done", unigram * documents.tokens)
-    return Evidence(cells, runs, choosing, documents.assign(file=files, counted=counted), unigram, apart)
-
-
-def difference(evidence: Evidence, cell: str, other: str) -> pd.DataFrame:
-    """Summed loss of `cell` less that of `other`: shared seeds (rows) by files (columns)."""
-    ours, theirs = evidence.sums(cell), evidence.sums(other)
-    shared = ours.index.intersection(theirs.index)
-    return ours.loc[shared] - theirs.loc[shared]
-
-
-def averaged(differences: list[pd.DataFrame]) -> pd.DataFrame:
-    """The mean of several differences within each seed that all of them have."""
-    shared = differences[0].index
-    for each in differences[1:]:
-        shared = shared.intersection(each.index)
-    return sum(each.loc[shared] for each in differences) / len(differences)
-
-
-def per_token(sums: pd.DataFrame, tokens: pd.Series) -> np.ndarray:
-    """The difference in nats/token of each seed, pooled over the files."""
-    return (sums.sum(axis=1) / tokens.loc[sums.columns].sum()).to_numpy()
+    @property
+    def bigram(self) -> float:
+        """Test loss of the bigram model, nats/token."""
+        return float(self.cells.bigram_bits_per_byte.iloc[0] * math.log(2) * self.corpus.bytes_per_token("test"))

@@ -11,6 +11,8 @@ import pandas as pd
 from eval.judge import intervals
 from eval.report import style
 
+SHAPE = ("d_model", "num_heads", "num_layers", "series", "depth")  # of a cell, as the figures tell them apart
+AXES = {"num_heads": "the number of heads h", "d_k": "the head width d_k"}
 LABELS = {"num_heads": "number of heads h (log scale)", "d_k": "head width d_k (log scale)"}
 BARS = "bars: 95 %, these documents"
 LEGEND = 58  # letters that two columns of a legend have room for
@@ -21,6 +23,12 @@ POINTS = 150  # of one training curve; more cannot be seen
 def gid(cell: str, init_seed: int, data_seed: int) -> str:
     """The id of a seed's mark."""
     return f"seed-{cell}-i{init_seed}-d{data_seed}"
+
+
+def varied(seeds: pd.DataFrame) -> dict[str, str]:
+    """What the cells of these runs differ in, by column, in words."""
+    several = {axis: words for axis, words in AXES.items() if seeds[axis].nunique() > 1}
+    return several or {"num_heads": AXES["num_heads"]}
 
 
 def limits(seeds: pd.DataFrame) -> dict[int, tuple[float, float]]:

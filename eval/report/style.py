@@ -2,6 +2,7 @@
 
 import io
 import re
+from typing import NamedTuple
 
 from markupsafe import Markup, escape
 
@@ -64,6 +65,14 @@ RC = {
     "legend.fontsize": 9,
     "lines.linewidth": 1.6,
 }
+
+
+class Drawn(NamedTuple):
+    """A matplotlib Figure, what it shows in words, and text to show over its marks by gid."""
+
+    figure: object
+    alt: str
+    tips: dict[str, str] = {}
 
 
 def category(index: int) -> str:

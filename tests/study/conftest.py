@@ -46,10 +46,11 @@ def quiet(text, tmp_path_factory):
 def plain_page(monkeypatch):
     """For the many studies in this process whose page nobody looks at: drawing it takes longer than all the rest."""
 
-    def write(workdir, table):
-        workdir.report.mkdir(exist_ok=True)
-        (workdir.report / "index.html").write_text("A page.")
-        return workdir.report / "index.html"
+    def write(evidence, verdicts):
+        report = evidence.workdir.report
+        report.mkdir(exist_ok=True)
+        (report / "index.html").write_text("A page.")
+        return report / "index.html"
 
     monkeypatch.setattr("eval.report.page.write", write)
 

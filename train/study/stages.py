@@ -73,12 +73,12 @@ def _final(config: StudyConfig, cell: Cell, rate: float) -> tuple[Replica, ...]:
     seeds = grid.judged_seeds(config)
     runs = grid.replicas((rate,), seeds)
     for start in config.dose.starts:
-        if start != starts.HAND_BUILT or not _refuses_by_hand(config, cell):
+        if start != starts.HAND_BUILT or not refuses_by_hand(config, cell):
             runs += started(config, start, rate)
     return runs
 
 
-def _refuses_by_hand(config: StudyConfig, cell: Cell) -> bool:
+def refuses_by_hand(config: StudyConfig, cell: Cell) -> bool:
     return bool(by_hand.refusal(cell.model, doses.spoken(config.data, cell.dose, config.grid.init_seeds[0])))
 
 

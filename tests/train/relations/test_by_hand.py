@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from configs import relations
-from eval.report.dose_page import even_weights
+from eval.report.dose_figures import even_weights
 from mha.transformer import ModelConfig, Transformer
 from train.config import freeze
 from train.data.relations import by_hand, dose, language

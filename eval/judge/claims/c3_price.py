@@ -2,57 +2,60 @@
 
 import dataclasses
 import math
+from collections.abc import Iterable
 
 import pandas as pd
 
-from eval.judge import asides, intervals, rules
-from eval.judge.comparison import CLAIMS, Verdict
+from eval.judge import intervals, rules
 from eval.judge.evidence import Evidence
-from eval.tables import training_curve
+from eval.judge.paired import asides, decision
+from eval.judge.paired.comparison import HEADS
+from eval.judge.verdict import Shown, Verdict
 from mha.budget import TOLERANCE
-from train.config import StudyConfig
 from train.files import write_table
-from train.grid import Replica
-from train.workdir import PRICES, Workdir, read_measured
+from train.workdir import PRICES, read_measured
 
-CLAIM = "Several heads cost about as much as one"
+ID = "C3"
+STATEMENT = "Several heads cost about as much as one"
+RULE = (
+    "supported: attention parameters equal, all non-embedding ones within {size:.1%}, and the 95 % intervals of the "
+    "ratios of step time and of memory, h* to h = 1, within {least:.3f} to {most:.3f}; refuted: one wholly outside; "
+    "else undecided; one verdict a path"
+)
 PATHS = {"auto": "the fast path", "reference": "plain attention"}
 LAST = 5  # logged steps that a training loss is averaged over
+UNIT = "times the step time of h = 1 on the fast path, 95 % interval over launches"
 
 
-def to_measure(found: Evidence) -> dict[str, tuple[str, str]]:
-    """By group, the two cells whose price is compared: h = 1, and the h* of C1."""
-    return CLAIMS[0].pairs(found.cells)
+def applies(evidence: Evidence) -> str:
+    return decision.applies(evidence)
 
 
-def launches(workdir: Workdir, config: StudyConfig) -> pd.DataFrame:
+def cells_to_price(evidence: Evidence) -> list[str]:
+    """The cells whose steps are compared: of each group h = 1, and the h* of C1."""
+    return [cell for pair in HEADS.pairs(evidence.losses.cells).values() for cell in pair]
+
+
+def launches(evidence: Evidence) -> pd.DataFrame:
     """A row for each launch, cell and path that was timed; results/prices.csv."""
-    records = [read_measured(workdir.price(launch), PRICES) for launch in range(config.claims.launches)]
+    workdir = evidence.workdir
+    records = [read_measured(workdir.price(launch), PRICES) for launch in range(evidence.config.claims.launches)]
     rows = pd.DataFrame([row for record in records if record for row in record["rows"]])
     if len(rows):
         write_table(workdir.results / "prices.csv", rows)
     return rows
 
 
-def judge(found: Evidence, workdir: Workdir, config: StudyConfig, source: str) -> Verdict:
-    """The verdict on C3, and in `parts` one a path, then one a path and d_model where there are several: `supported` if
-    parameters are equal and the intervals of both ratios lie within the tolerance, `refuted` if one lies wholly
-    outside; the claim is decided where the paths agree.
-
-    Args:
-      source: name of the corpus.
-    """
-    tolerance = config.claims.tolerance
+def judge(evidence: Evidence) -> Verdict:
+    """In `parts` one verdict a path, then one a path and d_model where there are several: `supported` if parameters are
+    equal and the intervals of both ratios lie within the tolerance, `refuted` if one lies wholly outside; the claim is
+    decided where the paths agree."""
+    found, source, tolerance = evidence.losses, evidence.corpus.source, evidence.config.claims.tolerance
     bounds = (1 / (1 + tolerance), 1 + tolerance)
-    rule = (
-        f"supported: attention parameters equal, all non-embedding ones within {TOLERANCE:.1%}, and the 95 % intervals "
-        f"of the ratios of step time and of memory, h* to h = 1, within {bounds[0]:.3f} to {bounds[1]:.3f}; refuted: "
-        f"one wholly outside; else undecided; one verdict a path"
-    )
-    base = Verdict("C3", CLAIM, rules.UNDECIDED, "", rule, tolerance, 0.95)
-    pairs, timed = to_measure(found), launches(workdir, config)
-    names = {cell for pair in pairs.values() for cell in pair}
-    asked = {(cell, path) for cell in names for path in PATHS}
+    rule = RULE.format(size=TOLERANCE, least=bounds[0], most=bounds[1])
+    base = Verdict(ID, STATEMENT, rules.UNDECIDED, "", rule, tolerance, 0.95)
+    pairs, timed = HEADS.pairs(found.cells), launches(evidence)
+    asked = {(cell, path) for cell in cells_to_price(evidence) for path in PATHS}
     unfit = asked - (set(zip(timed.cell, timed.path, strict=True)) if len(timed) else set())
     missing = []
     if not pairs:
@@ -82,16 +85,12 @@ def judge(found: Evidence, workdir: Workdir, config: StudyConfig, source: str) -
         f"times the FLOPs, {cells.exps_per_token[right] / cells.exps_per_token[left]:g} times the exps a token"
         for name, (left, right) in pairs.items()
     ]
-    details = {"counts": counts, "at_equal_time": _at_equal_time(workdir, found, pairs, timed)}
+    details = {"counts": counts, "at_equal_time": _at_equal_time(evidence, pairs, timed)}
     fast = parts[0]
-    return Verdict(
-        "C3",
-        CLAIM,
-        verdict,
-        _sentence(parts, pairs, cells, equal, timed, found, source),
-        rule,
-        tolerance,
-        0.95,
+    return dataclasses.replace(
+        base,
+        verdict=verdict,
+        sentence=_sentence(parts, pairs, cells, equal, timed, evidence),
         effect=fast["step_ms"],
         low=fast["step_ms_low"],
         high=fast["step_ms_high"],
@@ -100,7 +99,21 @@ def judge(found: Evidence, workdir: Workdir, config: StudyConfig, source: str) -
         parts=(*parts, *by_d_model),
         notes=tuple(counts + [_equal_time_note(each) for each in details["at_equal_time"]]),
         details=details,
+        shown=Shown(
+            f"× {fast['step_ms']:.2f} [{fast['step_ms_low']:.2f}, {fast['step_ms_high']:.2f}]",
+            UNIT,
+            tuple(_ratios(part) for part in (*parts, *by_d_model)),
+        ),
     )
+
+
+def _ratios(part: dict) -> str:
+    """The two ratios of one path, over all d_model or of one."""
+    said = [
+        f"{part[key]:.2f} [{part[f'{key}_low']:.2f}, {part[f'{key}_high']:.2f}] times the {words}"
+        for key, words in (("step_ms", "step time"), ("memory_bytes", "memory"))
+    ]
+    return f"{part['name']}: {' and '.join(said)}, {part['verdict']}."
 
 
 def _same_size(cells: pd.DataFrame, cell: str, other: str) -> bool:
@@ -114,7 +127,7 @@ def _part(timed: pd.DataFrame, path: str, name: str, pairs: dict, bounds: tuple[
     """The ratios of `pairs` on one path, with their verdict."""
     timed = timed[timed.path == path]
     ratios = {quantity: _ratio(timed, pairs, quantity) for quantity in ("step_ms", "memory_bytes")}
-    return {"name": name, "path": path, "verdict": _verdict(ratios.values(), bounds, equal), **_numbers(ratios)}
+    return {"name": name, "path": path, "verdict": decide(ratios.values(), bounds, equal), **_numbers(ratios)}
 
 
 def _ratio(timed: pd.DataFrame, pairs: dict, quantity: str) -> intervals.Interval:
@@ -125,7 +138,13 @@ def _ratio(timed: pd.DataFrame, pairs: dict, quantity: str) -> intervals.Interva
     return intervals.Interval(math.exp(found.mean), math.exp(found.low), math.exp(found.high))
 
 
-def _verdict(ratios, bounds: tuple[float, float], equal: bool) -> str:
+def decide(ratios: Iterable[intervals.Interval], bounds: tuple[float, float], equal: bool) -> str:
+    """The verdict of some ratios by RULE.
+
+    Args:
+      equal: whether the cells are of the same size.
+    """
+    ratios = list(ratios)
     outside = [one.high < bounds[0] or one.low > bounds[1] for one in ratios]
     inside = [bounds[0] <= one.low and one.high <= bounds[1] for one in ratios]
     if any(outside):
@@ -141,16 +160,16 @@ def _numbers(ratios: dict) -> dict:
     }
 
 
-def _sentence(parts, pairs, cells, equal: bool, timed, found: Evidence, source: str) -> str:
+def _sentence(parts, pairs, cells, equal: bool, timed, evidence: Evidence) -> str:
     heads = ", ".join(f"{cells.num_heads[right]} at {name}" for name, (_, right) in pairs.items())
     size = "at the same size" if equal else "at sizes that differ"
-    said = f"On {source}, {size}, h* ({heads}) against h = 1, over {timed.launch.nunique()} launches: "
+    said = f"On {evidence.corpus.source}, {size}, h* ({heads}) against h = 1, over {timed.launch.nunique()} launches: "
     said += "; ".join(
         f"on {part['name']} a step takes {part['step_ms']:.2f} times as long ({part['step_ms_low']:.2f} to "
         f"{part['step_ms_high']:.2f}) and {part['memory_bytes']:.2f} times the memory: {part['verdict']}"
         for part in parts
     )
-    diverged = asides.divergence(found, [cell for pair in pairs.values() for cell in pair])
+    diverged = asides.divergence(evidence.losses, cells_to_price(evidence))
     return f"{said}. {_parameters(cells, pairs)}; of the judged runs, {diverged}."
 
 
@@ -163,12 +182,12 @@ def _parameters(cells: pd.DataFrame, pairs: dict) -> str:
     return ", ".join(said)
 
 
-def _at_equal_time(workdir: Workdir, found: Evidence, pairs: dict, timed: pd.DataFrame) -> list[dict]:
+def _at_equal_time(evidence: Evidence, pairs: dict, timed: pd.DataFrame) -> list[dict]:
     """Training loss of both cells when the one whose whole training takes less time has ended, by the launches' median
     step times on the fast path."""
     step_ms, outcome = timed[timed.path == "auto"].groupby("cell").step_ms.median(), []
     for name, pair in pairs.items():
-        curves = [judged_curve(workdir, cell, found) for cell in pair]
+        curves = [evidence.curves[cell] for cell in pair]
         times = [step_ms[cell] for cell in pair]
         if any(curve.empty for curve in curves):
             continue
@@ -179,16 +198,6 @@ def _at_equal_time(workdir: Workdir, found: Evidence, pairs: dict, timed: pd.Dat
         ]
         outcome.append({"name": name, "seconds": end / 1e3, "losses": losses})
     return outcome
-
-
-def judged_curve(workdir: Workdir, cell: str, found: Evidence) -> pd.Series:
-    """Mean training loss of the cell's judged runs by step, those aside that diverged."""
-    curve = training_curve(workdir.cell(cell))
-    if curve.empty:
-        return pd.Series(dtype=float)
-    runs = found.runs[(found.runs.cell == cell) & (found.runs.status == "done")]
-    names = [Replica(run.learning_rate, run.init_seed, run.data_seed).name for run in runs.itertuples()]
-    return curve[curve.replica.isin(names)].groupby("step").loss.mean()
 
 
 def _equal_time_note(each: dict) -> str:

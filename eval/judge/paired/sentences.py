@@ -1,34 +1,30 @@
-"""A verdict on C1 or C2 in words: its sentence and its notes."""
+"""A verdict on a paired difference in words: its sentence and its notes."""
 
 import math
 
-from eval.judge import arms, asides, intervals, rules, stats
-from eval.judge.comparison import Comparison, Verdict
+from eval.judge import intervals, rules, stats
 from eval.judge.evidence import Evidence
-from train.config import StudyConfig
+from eval.judge.paired import asides
+from eval.judge.paired.comparison import Comparison
+from eval.judge.verdict import Verdict
 
 
 def sentence(
-    comparison: Comparison, verdict: Verdict, judged: rules.Judged, diverged: str, words: dict, config, source: str
+    comparison: Comparison, verdict: Verdict, judged: rules.Judged, diverged: str, outcome: str, evidence: Evidence
 ) -> str:
-    """The outcome.
+    """The whole sentence of the verdict.
 
     Args:
       diverged: asides.divergence of the cells compared.
-      words: what fills the blanks of `comparison`.
-      source: name of the corpus.
+      outcome: in words.
     """
-    outcome = {
-        rules.SUPPORTED: comparison.supported,
-        rules.REFUTED: comparison.refuted,
-        rules.UNDECIDED: comparison.open,
-    }[verdict.verdict]
+    config = evidence.config
     by = "" if verdict.verdict == rules.SUPPORTED else f" by {config.claims.margin:g} nats/token or more"
     more = "above" if verdict.effect >= 0 else "below"
     tokens = config.train.steps * config.train.batch_size * config.data.seq_len
     ends = f"{100 * verdict.confidence:.4g} % interval {signed(verdict.low)} to {signed(verdict.high)}"
     said = (
-        f"On {source}, {outcome.format(**words)}{by}: after {tokens:,} tokens the test loss of {comparison.left} lies "
+        f"On {evidence.corpus.source}, {outcome}{by}: after {tokens:,} tokens the test loss of {comparison.left} lies "
         f"{abs(verdict.effect):.3f} nats/token {more} that of {comparison.right} ({ends}); {verdict.n} fresh "
         f"seeds, {verdict.about}; {diverged}."
     )
@@ -36,8 +32,7 @@ def sentence(
         said += f" To decide: {seeds_in_words(verdict.details.get('seeds_to_decide'), verdict.n)}."
     elif verdict.verdict == rules.UNDECIDED:
         said += " More seeds do not settle it, since the sizes of model disagree."
-    again = "Exploratory, since a verdict was read before with other seeds or another choice: "
-    return (again if verdict.exploratory else "") + said
+    return said
 
 
 def seeds_in_words(plan: tuple[int, int] | None, seeds: int) -> str:
@@ -50,13 +45,15 @@ def seeds_in_words(plan: tuple[int, int] | None, seeds: int) -> str:
 
 
 def notes(
-    comparison: Comparison, verdict: Verdict, found: Evidence, judged: rules.Judged, chosen: dict, config: StudyConfig
+    comparison: Comparison, verdict: Verdict, evidence: Evidence, judged: rules.Judged, chosen: dict, own: list[str]
 ) -> list[str]:
     """What a reader must know beside the sentence.
 
     Args:
       chosen: the two cells of each group.
+      own: the claim's own notes.
     """
+    found, config = evidence.losses, evidence.config
     said, details = [], verdict.details
     if details.get("equivalent") and judged.verdict != rules.SUPPORTED:
         said.append(
@@ -69,11 +66,7 @@ def notes(
     if left_out:
         each = "; ".join(f"{name} has no cell with {lacks}" for name, lacks in left_out.items())
         said.append(f"Left out, having nothing to compare: {each}.")
-    if comparison.id == "C1" and details["fixed_heads"] is None:
-        said.append(
-            f"Not every group has a cell of {asides.FIXED_HEADS} heads, the number that no data chose, so that "
-            f"comparison is left out."
-        )
+    said += own
     if not found.apart:
         said.append("The source has few files, and the splits are blocks of the same ones: this is about these blocks.")
     if judged.files < intervals.ENOUGH_DOCUMENTS:
@@ -100,26 +93,16 @@ def notes(
     return said
 
 
-def of_arms(comparison: Comparison, verdict: Verdict, beside: list[arms.Arm]) -> list[str]:
-    """What other studies found, those that are not cited each with the reason, and whether it is the width."""
+def of_arms(claim: str, evidence: Evidence) -> list[str]:
+    """What other studies found on the claim of this ID, those that are not cited each with the reason."""
     said = []
-    for arm in beside:
-        fault = arm.passed_over(comparison.id)
+    for arm in evidence.arms:
+        fault = arm.passed_over(claim, evidence.corpus.fingerprint)
         if fault:
             said.append(f"Arm {arm.path} ({arm.words}) is passed over: {fault}{'' if fault.endswith('.') else '.'}")
         else:
-            theirs = arm.verdicts[comparison.id]
+            theirs = arm.verdicts[claim]
             said.append(f"Arm {arm.path} ({arm.words}): {theirs['verdict']}. {theirs['sentence']}")
-    if comparison.id == "C2" and verdict.verdict == rules.SUPPORTED:
-        if arms.lays_it_to_d_k(beside):
-            said.append(
-                "It is the width: so also where h is fixed and d_k varies, and with the best scale of the logits."
-            )
-        else:
-            said.append(
-                "Whether it is the width or the number of heads is not shown: that takes an arm with h fixed and d_k "
-                "varied, and one with the best scale of the logits (--arms)."
-            )
     return said
 
 

@@ -1,65 +1,62 @@
-"""C1 and C2: does multi-head beat single-head, and can heads be too many? From the tables of a study to verdicts."""
+"""The verdict on a difference in loss that is paired by seed: from the tables of a study to what a claim says."""
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 
-from eval.judge import arms, asides, evidence, rules, sentences, stats
-from eval.judge.comparison import Comparison, Verdict
-from eval.judge.evidence import SEED, Evidence
+from eval.judge import losses, rules, stats
+from eval.judge.evidence import Evidence
+from eval.judge.losses import SEED, Losses
+from eval.judge.paired import asides, sentences
+from eval.judge.paired.comparison import Comparison
+from eval.judge.verdict import Verdict
 from train import grid
 from train.config import StudyConfig
-from train.data import sources
-from train.workdir import Workdir
 
+RULE = rules.RULE + "; the margin is {margin:g} nats/token; a d_model's own verdict is under Holm over all"
 CROSSED = (
     "grid.seeds=crossed runs each init and each data order several times, so its runs are no independent seeds: that "
     "is for claim C9, and C1 and C2 take grid.seeds=paired."
 )
 
 
+def applies(evidence: Evidence) -> str:
+    """Why such a claim is not judged here at all; '' where it is."""
+    if evidence.config.dose.relations:
+        return "A study of doses stops its runs at a threshold, so it has no losses to compare."
+    return "" if len(evidence.cells) else "No judged run is evaluated yet."
+
+
 def judge(
+    evidence: Evidence,
     comparison: Comparison,
-    found: Evidence,
-    workdir: Workdir,
-    config: StudyConfig,
-    source: str,
-    looks: int,
-    beside: list[arms.Arm],
+    claim: tuple[str, str],
+    outcomes: dict[str, str],
+    aside: Callable[[Evidence], tuple[dict, list[str]]],
 ) -> Verdict:
-    """The verdict on C1 or C2.
+    """The verdict on a claim about the two sides of `comparison`.
 
     Args:
-      source: name of the corpus.
-      looks: how often this claim's verdict has been read in this workdir, this time included.
-      beside: the study's arms; without one of four times the tokens that agrees, heads 'learn faster' and do not
-        'beat'.
+      claim: its ID and what is claimed.
+      outcomes: by verdict, the outcome in words.
+      aside: what the claim computes of its own beside the verdict: details by name, and notes.
     """
-    words = {"faster": "beat" if arms.holds_longer(beside) else "learn faster than"}
-    claims = config.claims
-    confidence = 1 - 0.05 / claims.looks
+    found, config, source = evidence.losses, evidence.config, evidence.corpus.source
+    margin, confidence = config.claims.margin, evidence.confidence
     chosen = comparison.pairs(found.cells)
-    lacks = missing(comparison, found, workdir, config)
-    base = Verdict(
-        comparison.id,
-        comparison.claim.format(**words),
-        rules.UNDECIDED,
-        "",
-        f"{rules.RULE}; the margin is {claims.margin:g} nats/token; a d_model's own verdict is under Holm over all",
-        claims.margin,
-        confidence,
-        exploratory=looks > claims.looks,
-        missing=tuple(lacks),
-    )
+    lacks = missing(evidence, comparison)
+    base = Verdict(*claim, rules.UNDECIDED, "", RULE.format(margin=margin), margin, confidence, missing=tuple(lacks))
     if lacks:  # nor is anything shown, since to look at half of it and go on is to look twice
-        return dataclasses.replace(base, sentence=f"On {source}, {comparison.open.format(**words)}: {' '.join(lacks)}")
+        return dataclasses.replace(base, sentence=f"On {source}, {outcomes[rules.UNDECIDED]}: {' '.join(lacks)}")
     tokens = found.tokens()
-    differences = {name: evidence.difference(found, *pair) for name, pair in chosen.items()}
-    shared = evidence.averaged(list(differences.values())).index
+    differences = {name: losses.difference(found, *pair) for name, pair in chosen.items()}
+    shared = losses.averaged(list(differences.values())).index
     arrays = {name: sums.loc[shared].to_numpy() for name, sums in differences.items()}
     weights = tokens.loc[next(iter(differences.values())).columns].to_numpy()
-    judged, each = rules.judge_pooled(arrays, weights, claims.margin, confidence, found.apart)
+    judged, each = rules.judge_pooled(arrays, weights, margin, confidence, found.apart)
     pooled = np.mean(list(arrays.values()), axis=0)
+    own_details, own_notes = aside(evidence)
     verdict = dataclasses.replace(
         base,
         verdict=judged.verdict,
@@ -70,19 +67,31 @@ def judge(
         files=judged.files,
         about=judged.about,
         parts=tuple(_part(name, chosen[name], found, part) for name, part in each.items()),
-        details=asides.details(found, comparison, config, chosen, pooled, weights, judged, shared),
+        details=asides.details(evidence, comparison, chosen, pooled, weights, judged, shared) | own_details,
     )
     diverged = asides.divergence(found, [cell for pair in chosen.values() for cell in pair])
-    notes = sentences.notes(comparison, verdict, found, judged, chosen, config)
+    notes = sentences.notes(comparison, verdict, evidence, judged, chosen, own_notes)
     return dataclasses.replace(
         verdict,
-        notes=(*notes, *sentences.of_arms(comparison, verdict, beside)),
-        sentence=sentences.sentence(comparison, verdict, judged, diverged, words, config, source),
+        notes=(*notes, *sentences.of_arms(claim[0], evidence)),
+        sentence=sentences.sentence(comparison, verdict, judged, diverged, outcomes[judged.verdict], evidence),
     )
 
 
-def missing(comparison: Comparison, found: Evidence, workdir: Workdir, config: StudyConfig) -> list[str]:
+def look(evidence: Evidence, comparison: Comparison) -> dict | None:
+    """What a reading of the verdict looks at: seeds, and the cells and rates that were chosen to compare. None while
+    something is missing, since no verdict is read then."""
+    if missing(evidence, comparison):
+        return None
+    cells = evidence.losses.cells
+    rates, pairs = cells.set_index("cell").learning_rate, comparison.pairs(cells).values()
+    chosen = [[cell, float(rates[cell])] for pair in pairs for cell in pair]
+    return {"seeds": sorted(map(list, grid.judged_seeds(evidence.config))), "chosen": chosen}
+
+
+def missing(evidence: Evidence, comparison: Comparison) -> list[str]:
     """Sentences on what is not there; with any of them the claim is undecided."""
+    found, config = evidence.losses, evidence.config
     said = [CROSSED] if config.grid.seeds == "crossed" else []
     if not comparison.pairs(found.cells):
         pairs = comparison.sides(found.cells).values()
@@ -93,11 +102,10 @@ def missing(comparison: Comparison, found: Evidence, workdir: Workdir, config: S
             "grid.tuning_seeds is empty, so rates and the best h were chosen on the very seeds that would be judged."
         )
     judged = set(found.cells.cell)
-    cells = grid.cells_of(config, sources.vocab_size(config.data))
-    here = {cell.shape for cell in cells if cell.name in judged}  # of several logit scales one is judged
-    for cell in cells:
+    here = {cell.shape for cell in evidence.planned if cell.name in judged}  # of several logit scales one is judged
+    for cell in evidence.planned:
         if cell.shape not in here:
-            said.append(f"{cell.name} has no result ({workdir.cell(cell.name).status()['state']}).")
+            said.append(f"{cell.name} has no result ({evidence.workdir.cell(cell.name).status()['state']}).")
     planned = set(grid.judged_seeds(config))
     for row in found.cells.itertuples():
         lacks = planned - set(map(tuple, found.runs[found.runs.cell == row.cell][SEED].to_numpy()))
@@ -114,7 +122,7 @@ def missing(comparison: Comparison, found: Evidence, workdir: Workdir, config: S
     return said
 
 
-def _part(name: str, pair: tuple[str, str], found: Evidence, judged: rules.Judged) -> dict:
+def _part(name: str, pair: tuple[str, str], found: Losses, judged: rules.Judged) -> dict:
     heads = found.cells.set_index("cell").num_heads
     return {
         "name": name,

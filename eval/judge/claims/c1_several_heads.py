@@ -1,0 +1,119 @@
+"""C1: does multi-head beat single-head at the same size?"""
+
+import dataclasses
+
+import numpy as np
+
+from eval.judge import losses, rules
+from eval.judge.evidence import Evidence
+from eval.judge.paired import asides, decision, showing
+from eval.judge.paired.comparison import HEADS, best
+from eval.judge.verdict import Shown, Verdict
+
+ID = "C1"
+STATEMENT = "Several heads {faster} one at the same size"
+RULE = decision.RULE
+FIXED_HEADS = 4  # a number of heads that no data chose, printed beside the best one
+LONGER = 4  # times the tokens at which 'learns faster' becomes 'beats'
+MORE_TOKENS = 1.05  # the margin is compared with what 5 % more tokens bring
+
+
+def applies(evidence: Evidence) -> str:
+    return decision.applies(evidence)
+
+
+def look(evidence: Evidence) -> dict | None:
+    return decision.look(evidence, HEADS)
+
+
+def judge(evidence: Evidence) -> Verdict:
+    """Without an arm of LONGER times the tokens that agrees, heads 'learn faster' and do not 'beat'."""
+    faster = "beat" if _holds_longer(evidence) else "learn faster than"
+    outcomes = {
+        rules.SUPPORTED: f"several heads {faster} one",
+        rules.REFUTED: f"several heads do not {faster} one",
+        rules.UNDECIDED: f"it is open whether several heads {faster} one",
+    }
+    verdict = decision.judge(evidence, HEADS, (ID, STATEMENT.format(faster=faster)), outcomes, _aside)
+    verdict.details["margin_in_tokens"] = gain_of_more_tokens(evidence)
+    return verdict if verdict.missing else dataclasses.replace(verdict, shown=shown(verdict))
+
+
+def shown(verdict: Verdict) -> Shown:
+    details, about = verdict.details, verdict.about
+    more, fixed, gain = [], details["fixed_heads"], details["margin_in_tokens"]
+    if fixed:
+        more.append(f"Against h = {FIXED_HEADS}, which no data chose, {about}: {_said(fixed)}.")
+    for name, depth in details["depth"].items():
+        more.append(f"{name}, {depth['cells'][0]} less {depth['cells'][1]}, {about}: {_said(depth)}.")
+    more += showing.of_seeds(verdict)
+    if gain is not None:
+        more.append(
+            f"What the margin means: 5 % more tokens lower the training loss by about {gain:.4f} nats/token here."
+        )
+    return Shown(
+        showing.ends(vars(verdict)),
+        showing.unit(verdict),
+        (*showing.of_parts(verdict), *showing.of_intervals(verdict), *more),
+        showing.rows(verdict, {f"against h = {FIXED_HEADS}": fixed} if fixed else {}),
+        "test loss at h = 1 less that at h*",
+    )
+
+
+def _said(found: dict) -> str:
+    return f"{showing.ends(found)}, {found['verdict']}"
+
+
+def _holds_longer(evidence: Evidence) -> bool:
+    """Whether an arm of LONGER times the tokens or more supports the claim."""
+    longer = [arm for arm in evidence.arms if arm.kind == "tokens" and arm.ratio >= LONGER]
+    cited = [arm for arm in longer if not arm.passed_over(ID, evidence.corpus.fingerprint)]
+    return any(arm.verdicts[ID]["verdict"] == rules.SUPPORTED for arm in cited)
+
+
+def _aside(evidence: Evidence) -> tuple[dict, list[str]]:
+    fixed, said = _fixed_heads(evidence), []
+    if fixed is None:
+        said.append(
+            f"Not every group has a cell of {FIXED_HEADS} heads, the number that no data chose, so that comparison is "
+            f"left out."
+        )
+    return {"fixed_heads": fixed, "depth": _depth(evidence)}, said
+
+
+def _fixed_heads(evidence: Evidence) -> dict | None:
+    """The claim with FIXED_HEADS heads, which no data chose; None where a group has no such cell."""
+    found, parts = evidence.losses, []
+    for left, right in HEADS.sides(found.cells).values():
+        fixed = right[right.num_heads == FIXED_HEADS]
+        if left.empty or fixed.empty:
+            return None
+        parts.append(losses.difference(found, best(left), best(fixed)))
+    pooled = losses.averaged(parts)
+    return asides.on_its_own(evidence, pooled) if len(pooled) else None
+
+
+def _depth(evidence: Evidence) -> dict:
+    """Many layers of one head less few layers of several, the best on `tune` of the shallowest (Liu et al. 2021), for
+    each d_model with several numbers of layers."""
+    found, outcome = evidence.losses, {}
+    for (d_model, series), cells in found.cells.groupby(["d_model", "series"]):
+        deep = cells[(cells.num_layers == cells.num_layers.max()) & (cells.num_heads == 1)]
+        shallow = cells[(cells.num_layers == cells.num_layers.min()) & (cells.num_heads > 1)]
+        if cells.num_layers.nunique() > 1 and len(deep) and len(shallow):
+            pair = best(deep), best(shallow)
+            name = f"d_model {d_model}" + (f", {series}" if series else "")
+            judged = asides.on_its_own(evidence, losses.difference(found, *pair))
+            outcome[name] = {"cells": list(pair), **judged}
+    return outcome
+
+
+def gain_of_more_tokens(evidence: Evidence) -> float | None:
+    """How much the training loss of the judged runs falls, in nats/token, as tokens grow by MORE_TOKENS: the slope over
+    the last half of the steps against the logarithm of the step."""
+    slopes = []
+    for mean in evidence.curves.values():
+        late = mean[mean.index >= mean.index.max() / 2] if len(mean) else mean
+        if len(late) > 2:
+            slopes.append(np.polyfit(np.log(late.index.to_numpy() + 1), late.to_numpy(), 1)[0])
+    return float(-np.mean(slopes) * np.log(MORE_TOKENS)) if slopes else None

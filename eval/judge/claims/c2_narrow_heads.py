@@ -1,0 +1,73 @@
+"""C2: can heads be too many? At d_k = 1 a head is as narrow as it can be."""
+
+import dataclasses
+
+import pandas as pd
+
+from eval.judge import rules
+from eval.judge.evidence import Evidence
+from eval.judge.paired import asides, decision, showing
+from eval.judge.paired.comparison import WIDTHS
+from eval.judge.verdict import Shown, Verdict
+
+ID = "C2"
+STATEMENT = "At d_k = 1 the loss exceeds that of wider heads at the same size"
+RULE = decision.RULE
+OUTCOMES = {
+    rules.SUPPORTED: "the loss at d_k = 1 exceeds that at h*",
+    rules.REFUTED: "the loss at d_k = 1 does not exceed that at h*",
+    rules.UNDECIDED: "it is open whether the loss at d_k = 1 exceeds that at h*",
+}
+
+
+def applies(evidence: Evidence) -> str:
+    return decision.applies(evidence)
+
+
+def look(evidence: Evidence) -> dict | None:
+    return decision.look(evidence, WIDTHS)
+
+
+def judge(evidence: Evidence) -> Verdict:
+    """Arms say whether it is the width."""
+    verdict = decision.judge(evidence, WIDTHS, (ID, STATEMENT), OUTCOMES, _aside)
+    if verdict.missing:
+        return verdict
+    notes = (*verdict.notes, _of_the_width(evidence)) if verdict.verdict == rules.SUPPORTED else verdict.notes
+    return dataclasses.replace(verdict, notes=notes, shown=shown(verdict))
+
+
+def shown(verdict: Verdict) -> Shown:
+    best = [
+        f"{name}: one of {', '.join(found['cells'])} is the best, with {100 * verdict.confidence:.4g} % confidence "
+        f"(Hsu), over {found['seeds']} seeds of which no run diverged."
+        for name, found in verdict.details["may_be_best"].items()
+        if found["cells"]
+    ]
+    return Shown(
+        showing.ends(vars(verdict)),
+        showing.unit(verdict),
+        (*showing.of_parts(verdict), *best, *showing.of_intervals(verdict), *showing.of_seeds(verdict)),
+        showing.rows(verdict),
+        "test loss at d_k = 1 less that at h*",
+    )
+
+
+def _aside(evidence: Evidence) -> tuple[dict, list[str]]:
+    """The set of best d_k of each group."""
+    sets = {}
+    for name, sides in WIDTHS.sides(evidence.losses.cells).items():
+        inside, seeds = asides.best_set(evidence.losses, pd.concat(sides).cell.tolist(), evidence.confidence)
+        sets[name] = {"cells": [cell for cell, may_be in inside.items() if may_be], "seeds": seeds}
+    return {"may_be_best": sets}, []
+
+
+def _of_the_width(evidence: Evidence) -> str:
+    """Whether the loss at d_k = 1 is also higher where h is fixed, and with the best scale of the logits."""
+    cited = [arm for arm in evidence.arms if not arm.passed_over(ID, evidence.corpus.fingerprint)]
+    if {"d_k", "scaling"} <= {arm.kind for arm in cited if (arm.verdicts[ID]["low"] or 0) > 0}:
+        return "It is the width: so also where h is fixed and d_k varies, and with the best scale of the logits."
+    return (
+        "Whether it is the width or the number of heads is not shown: that takes an arm with h fixed and d_k varied, "
+        "and one with the best scale of the logits (--arms)."
+    )

@@ -1,0 +1,110 @@
+"""C4a: does one head learn many relations slower than eight?"""
+
+import math
+
+import numpy as np
+
+from eval.judge import arms, intervals, secondary, steps
+from eval.judge.evidence import Evidence
+from eval.judge.intervals import Interval
+from eval.judge.rules import REFUTED, SUPPORTED, UNDECIDED
+from eval.judge.steps import FEW, MANY, MANY_HEADS, Decision, Steps
+from eval.judge.verdict import Verdict
+
+ID = "C4a"
+STATEMENT = "One head learns many relations slower"
+RULE = (
+    "controls first: 8 heads reach the threshold at 6 relations in every seed, and the interval of G(1) lies inside "
+    "+-ln 2; supported: lower limits of G(6) - G(1) above 0 and of G(6) above ln 1.5; refuted: upper limit of G(6) "
+    "below ln 1.5; G(r) = ln T(1, r) - ln T(8, r), paired by seed"
+)
+SLOWER = math.log(1.5)  # a gap at six relations that matters
+
+
+def applies(evidence: Evidence) -> str:
+    return steps.applies(evidence)
+
+
+def slower(
+    one_head_1: Steps, many_heads_1: Steps, one_head_6: Steps, many_heads_6: Steps, confidence: float = 0.95
+) -> Decision:
+    """`supported`: the lower limits of G(6) - G(1) above 0 and of G(6) above SLOWER; `refuted`: the upper limit of G(6)
+    below SLOWER; `undecided: not testable here` where the controls fail. The interval is G(6)'s, the growth that of
+    G(6) - G(1)."""
+    first, last = steps.gap(one_head_1, many_heads_1), steps.gap(one_head_6, many_heads_6)
+    found, growth = intervals.over_seeds(last, confidence), intervals.over_seeds(last - first, confidence)
+    if not steps.controls_hold(one_head_1, many_heads_1, many_heads_6, confidence):
+        return Decision(UNDECIDED, steps.NOT_TESTABLE, found, growth)
+    if found.high < SLOWER:
+        return Decision(REFUTED, "", found, growth)
+    supported = found.low > SLOWER and growth.low > 0
+    return Decision(SUPPORTED if supported else UNDECIDED, "", found, growth)
+
+
+def hypotheses(one_head_1: Steps, many_heads_1: Steps, one_head_6: Steps, many_heads_6: Steps) -> list:
+    """What support rejects: that the gap at many relations is no more than matters, and that it does not grow."""
+    first, last = steps.gap(one_head_1, many_heads_1), steps.gap(one_head_6, many_heads_6)
+    return [(last, SLOWER), (last - first, 0.0)]
+
+
+def judge(evidence: Evidence) -> Verdict:
+    """On the study's shallowest models; the notes have its arms, which are secondary cells."""
+    verdict = steps.undecided(evidence, (ID, STATEMENT, RULE))
+    if verdict.missing:
+        return verdict
+    confidence = evidence.confidence
+    read = steps.four(steps.shallowest(evidence))
+    decision = slower(*read, confidence)
+    one_few, many_few, one_many, many_many = (np.median(each.steps) for each in read)
+    ratio = (
+        f"With {MANY} relations one head takes {_times(decision.interval)} the steps of {MANY_HEADS} heads, with {FEW} "
+        f"relation {_times(intervals.over_seeds(steps.gap(*read[:2]), confidence))} (medians {one_many:,.0f} and "
+        f"{many_many:,.0f}; {one_few:,.0f} and {many_few:,.0f}; {len(read[2].steps)} fresh seeds, capped at "
+        f"{evidence.config.train.steps:,}). From the one to the other the ratio becomes {_times(decision.growth)} as "
+        f"large."
+    )
+    return steps.decided(verdict, decision, ratio, evidence, [*_of_slopes(evidence), *_of_arms(evidence)])
+
+
+def _of_slopes(evidence: Evidence) -> list[str]:
+    """What T depends on, in this study and in its arms of other depths alone."""
+    data = evidence.config.data
+    spoken = {"demand": data.demand, "sources": data.sources}
+    alike = [
+        secondary.runs(arm)
+        for arm in evidence.arms
+        if spoken.items() <= arm.config["data"].items() and not arms.mlp_first(arm.config)
+    ]
+    fitted = secondary.slopes([steps.fresh_runs(evidence.doses), *alike], evidence.confidence)
+    if fitted is None:
+        return []
+    rise, fall, both = (
+        f"{fitted[name].mean:+.2f} ({fitted[name].low:+.2f} to {fitted[name].high:+.2f})"
+        for name in ("relations", "heads_layers", "sum")
+    )
+    return [
+        f"T goes with the relations to the power {rise} and with heads x layers to the power {fall}, capped runs "
+        f"counted at the cap; where relations a head were all that matters the two would add up to 0, and they add up "
+        f"to {both}."
+    ]
+
+
+def _of_arms(evidence: Evidence) -> list[str]:
+    said = []
+    for cell in secondary.corrected(evidence.arms, slower, hypotheses, evidence.confidence):
+        sentence = (
+            f"Secondary, {cell.words}: with {MANY} relations one head takes {_times(cell.decision.interval)} the steps "
+            f"of {MANY_HEADS} heads"
+        )
+        if math.isnan(cell.p_value):
+            said.append(f"{sentence}; {cell.decision.why}.")
+        else:
+            held = "supported" if cell.holds else "not supported"
+            said.append(f"{sentence}; slower the more relations there are: {held} under Holm (p = {cell.p_value:.2g}).")
+    return said
+
+
+def _times(interval: Interval) -> str:
+    """An interval of logarithms as a factor."""
+    low, mean, high = (math.exp(value) for value in (interval.low, interval.mean, interval.high))
+    return f"{mean:.2f} times ({low:.2f} to {high:.2f})"

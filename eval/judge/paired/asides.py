@@ -1,0 +1,133 @@
+"""What is computed beside a verdict and never decides it: other intervals, other sides, other ways to choose."""
+
+import math
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+
+from eval.judge import intervals, losses, rules, stats
+from eval.judge.evidence import Evidence
+from eval.judge.losses import SEED, Losses
+from eval.judge.paired.comparison import Comparison
+
+SIGN_SEEDS = 6  # from so many seeds on, agreement in sign is evidence: 2 / 2^6 = .03
+
+
+def details(evidence: Evidence, comparison: Comparison, chosen: dict, pooled, tokens, judged, shared) -> dict:
+    """Everything beside the verdict `judged`, by name, as results/claims.json has it.
+
+    Args:
+      chosen: the two cells of each group.
+      pooled: (n, m) the groups' mean difference in nats of each of the seeds `shared` on each file.
+      tokens: (m,) of each file.
+    """
+    found, margin = evidence.losses, evidence.config.claims.margin
+    values = pooled.sum(axis=1) / tokens.sum()
+    alpha = 0.05 / evidence.config.claims.looks
+    computed = {
+        "these_documents": ends(judged.these),
+        "new_documents": ends(judged.new),
+        "values": dict(zip([f"i{init}_d{order}" for init, order in shared], values.tolist(), strict=True)),
+        "negative_parts": list(judged.negative),
+        "diverged": {
+            cell: f"{len(found.diverged(cell))} of {found.count(cell)}" for pair in chosen.values() for cell in pair
+        },
+        "correlation": _correlation(found, chosen, shared, tokens),
+        "fixed_heads": None,
+        "shared_rate": _shared_rate(evidence, comparison),
+        "survivors": _survivors(evidence, chosen),
+        "depth": {},
+        "may_be_best": {},
+    }
+    new = judged.about == "new documents"
+    interval = intervals.new_documents if new else intervals.these_documents
+    spread = intervals.variances(pooled, tokens) if new else intervals.Variances(float(np.var(values, ddof=1)))
+    computed["equivalent"] = intervals.within(interval, pooled, tokens, margin, alpha)
+    computed["bootstrap"] = intervals.bootstrap(pooled, tokens, 1 - alpha)
+    computed["seeds_to_decide"] = stats.seeds_to_decide(spread, len(values), margin, alpha)
+    if len(values) >= SIGN_SEEDS:
+        agree, p_value = stats.sign_agreement(values)
+        computed["sign"] = {"agree": agree, "of": len(values), "p_value": p_value}
+    return computed
+
+
+def divergence(found: Losses, cells: Iterable[str]) -> str:
+    """'0 of 20 runs diverged': the judged runs of `cells`, and those of which every run did."""
+    counts = {cell: (len(found.diverged(cell)), found.count(cell)) for cell in cells}
+    lost, runs = (sum(count) for count in zip(*counts.values(), strict=True))
+    whole = [cell for cell, (lost_here, runs_here) in counts.items() if lost_here == runs_here]
+    return f"{lost} of {runs} runs diverged" + (f", every one of {' and '.join(whole)}" if whole else "")
+
+
+def best_set(found: Losses, cells: Iterable[str], confidence: float) -> tuple[dict[str, bool], int]:
+    """Whether each of `cells` may be the best (stats.best_set), and the number of seeds that say so: those of
+    which no run diverged. A cell whose every run diverged is out; with fewer than two such seeds none is named."""
+    runs = found.runs[found.runs.cell.isin(cells) & (found.runs.status == "done")]
+    losses = runs.pivot_table(index="cell", columns=SEED, values="counted").dropna(axis=1)
+    if losses.shape[1] < 2:
+        return {}, losses.shape[1]
+    inside = dict(zip(losses.index, stats.best_set(losses.to_numpy(), confidence).tolist(), strict=True))
+    return {cell: inside.get(cell, False) for cell in cells}, losses.shape[1]
+
+
+def _correlation(found: Losses, chosen, shared, tokens) -> float | None:
+    """Of the two sides' losses over seeds, averaged over the groups: what pairing took out. Nothing depends on it."""
+    sides = [
+        np.mean([found.sums(pair[side]).loc[shared].sum(axis=1) / tokens.sum() for pair in chosen.values()], axis=0)
+        for side in (0, 1)
+    ]
+    if len(shared) < 3 or not np.std(sides[0]) or not np.std(sides[1]):
+        return None
+    return float(np.corrcoef(sides)[0, 1])
+
+
+def _survivors(evidence: Evidence, chosen: dict) -> dict | None:
+    """The verdict without the seeds of which a run diverged; None if none did or fewer than two are left."""
+    found = evidence.losses
+    lost = [found.diverged(cell) for pair in chosen.values() for cell in pair]
+    if not any(len(seeds) for seeds in lost):
+        return None
+    pooled = losses.averaged([losses.difference(found, *pair) for pair in chosen.values()])
+    for seeds in lost:
+        pooled = pooled[~pooled.index.isin(seeds)]
+    return on_its_own(evidence, pooled) if len(pooled) > 1 else {"n": len(pooled), "verdict": rules.UNDECIDED}
+
+
+def on_its_own(evidence: Evidence, sums: pd.DataFrame) -> dict:
+    """What the rule says of another difference than the one that decides: seeds (rows) by files (columns)."""
+    found, margin = evidence.losses, evidence.config.claims.margin
+    tokens = found.tokens().loc[sums.columns].to_numpy()
+    judged = rules.judge(sums.to_numpy(), tokens, margin, evidence.confidence, found.apart)
+    return {"n": len(sums), "verdict": judged.verdict, **ends(judged.deciding)}
+
+
+def _shared_rate(evidence: Evidence, comparison: Comparison) -> dict | None:
+    """What one rate for all cells would have said: the rate of the lowest mean tune loss, judged on the choosing seeds
+    and tune documents, as published comparisons do. Never a verdict of ours."""
+    found = evidence.losses
+    tried = found.choosing.pivot_table(index="learning_rate", columns="cell", values="counted")
+    tried = tried[found.cells.cell].dropna()
+    if tried.empty:
+        return None
+    rate = tried.mean(axis=1).idxmin()
+    runs = found.choosing[found.choosing.learning_rate == rate]
+    at_rate = runs.pivot_table(index=SEED, columns="cell", values="counted")
+    values = []
+    for sides in comparison.sides(found.cells).values():
+        if all(map(len, sides)):
+            left, right = (min(side.cell, key=lambda name: tried.loc[rate, name]) for side in sides)
+            values.append(at_rate[left] - at_rate[right])
+    if not values:
+        return None
+    interval = intervals.over_seeds(np.mean(values, axis=0), evidence.confidence)
+    verdict = rules.decide(interval.low, interval.high, evidence.config.claims.margin)
+    return {"rate": float(rate), "n": len(at_rate), "verdict": verdict, **ends(interval)}
+
+
+def ends(interval: intervals.Interval) -> dict:
+    return {"effect": interval.mean, "low": number(interval.low), "high": number(interval.high)}
+
+
+def number(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)

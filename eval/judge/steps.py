@@ -1,0 +1,153 @@
+"""T, the training steps until the relational loss is at most a threshold, of one head and of many: what C4's claims
+share.
+
+T(h, r) is of h heads at r relations; a run that does not get there counts as the cap. Every array has one entry a fresh
+seed, in the same order.
+"""
+
+import dataclasses
+import math
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from eval import doses
+from eval.judge import intervals
+from eval.judge.evidence import Evidence
+from eval.judge.intervals import Interval
+from eval.judge.rules import UNDECIDED
+from eval.judge.verdict import Verdict
+from train.config import StudyConfig
+
+FEW, MANY = 1, 6  # doses that the rules speak of
+ONE_HEAD, MANY_HEADS = 1, 8  # fixed beforehand
+CONTROL = math.log(2)  # the gap at few relations must lie within
+NOT_TESTABLE = "not testable here"
+
+
+class Steps(NamedTuple):
+    """T of a (number of heads, number of relations).
+
+    Attributes:
+      steps: (n,), the cap where it was not reached.
+      reached: bool (n,).
+    """
+
+    steps: np.ndarray
+    reached: np.ndarray
+
+
+class Decision(NamedTuple):
+    """A verdict with what decided it.
+
+    Attributes:
+      why: of an undecided one, '' where the interval alone leaves it open.
+      interval: that decides.
+      growth: of what else the rule reads, None where it reads nothing else.
+    """
+
+    verdict: str
+    why: str
+    interval: Interval
+    growth: Interval | None = None
+
+
+def gap(one_head: Steps, many_heads: Steps) -> np.ndarray:
+    """G = ln T(1, r) - ln T(8, r) of each seed, (n,)."""
+    return np.log(one_head.steps) - np.log(many_heads.steps)
+
+
+def controls_hold(one_head_1: Steps, many_heads_1: Steps, many_heads_6: Steps, confidence: float = 0.95) -> bool:
+    """Eight heads get there with six relations in every seed, and with one relation both need about the same."""
+    control = intervals.over_seeds(gap(one_head_1, many_heads_1), confidence)
+    return bool(np.all(many_heads_6.reached)) and -CONTROL < control.low and control.high < CONTROL
+
+
+def fresh_runs(table: pd.DataFrame, stage: str = doses.FRESH) -> pd.DataFrame:
+    return table[table.stage == stage] if len(table) else table
+
+
+def shallowest(evidence: Evidence) -> pd.DataFrame:
+    """The fresh runs of the study's shallowest models, which its verdicts are on."""
+    fresh = fresh_runs(evidence.doses)
+    return fresh[fresh.num_layers == fresh.num_layers.min()] if len(fresh) else fresh
+
+
+def of(fresh: pd.DataFrame, heads: int, dose: int) -> Steps:
+    mine = fresh[(fresh.num_heads == heads) & (fresh.relations == dose)].sort_values("seed")
+    return Steps(mine.steps.to_numpy(float), (mine.outcome == "reached").to_numpy())
+
+
+def four(fresh: pd.DataFrame) -> list[Steps]:
+    """T(1, 1), T(8, 1), T(1, 6), T(8, 6), which the rules read."""
+    return [of(fresh, heads, dose) for dose in (FEW, MANY) for heads in (ONE_HEAD, MANY_HEADS)]
+
+
+def missing(fresh: pd.DataFrame) -> list[str]:
+    """Of what the rules read, what has no fresh run."""
+    return [
+        f"{heads} heads at {dose} relations"
+        for heads in (ONE_HEAD, MANY_HEADS)
+        for dose in (FEW, MANY)
+        if fresh.empty or not ((fresh.num_heads == heads) & (fresh.relations == dose)).any()
+    ]
+
+
+def applies(evidence: Evidence) -> str:
+    """Why such a claim is not judged here at all; '' where it is."""
+    return "" if evidence.config.dose.relations else "The study is none of how many relations a head learns."
+
+
+def of_kinds(config: StudyConfig) -> bool:
+    """Whether the study is of family K."""
+    return any(letter.isalpha() for letter in config.data.relations)
+
+
+def undecided(evidence: Evidence, claim: tuple[str, str, str]) -> Verdict:
+    """The verdict before it is decided; with `missing` it cannot be.
+
+    Args:
+      claim: ID, statement and rule.
+    """
+    config, fresh, why = evidence.config, shallowest(evidence), ""
+    if of_kinds(config):
+        why = f"The kinds {config.data.relations} are no dose of family P, which the claim speaks of."
+    elif config.train.schedule != "constant":
+        why = f"Under train.schedule={config.train.schedule} the steps that are needed depend on the cap."
+    elif missing(fresh):
+        why = f"No fresh run of {', '.join(missing(fresh))}."
+    name, statement, rule = claim
+    said = f"Not judged: {why}" if why else ""
+    return Verdict(name, statement, UNDECIDED, said, rule, 0.0, evidence.confidence, missing=(why,) if why else ())
+
+
+def decided(verdict: Verdict, decision: Decision, sentence: str, evidence: Evidence, notes=()) -> Verdict:
+    """`verdict` of `undecided` as decided.
+
+    Args:
+      notes: more than that it is of a secondary cell.
+    """
+    config, fresh = evidence.config, shallowest(evidence)
+    interval, why = decision.interval, f"{decision.why[:1].upper()}{decision.why[1:]}. " if decision.why else ""
+    runs = {f"h{heads}_r{dose}": of(fresh, heads, dose) for heads in (ONE_HEAD, MANY_HEADS) for dose in (FEW, MANY)}
+    primary = fresh.num_layers.iloc[0] == 1 and config.data.demand == "joint" and config.data.sources == "exchangeable"
+    secondary = () if primary else ("A secondary cell: the claim is judged at one layer, joint, exchangeable.",)
+    return dataclasses.replace(
+        verdict,
+        verdict=decision.verdict,
+        sentence=why + sentence,
+        effect=_number(interval.mean),
+        low=_number(interval.low),
+        high=_number(interval.high),
+        n=len(runs[f"h{ONE_HEAD}_r{MANY}"].steps),
+        notes=(*secondary, *notes),
+        details={
+            "median_steps": {name: float(np.median(each.steps)) for name, each in runs.items()},
+            "capped": {name: int((~each.reached).sum()) for name, each in runs.items()},
+        },
+    )
+
+
+def _number(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None

@@ -1,0 +1,167 @@
+"""The figures of a study of doses, each a small function from its runs to a matplotlib Figure.
+
+Matplotlib is imported where it is used: a study that draws nothing does not wait for it.
+"""
+
+import math
+
+import numpy as np
+import pandas as pd
+
+from eval.judge import intervals, steps
+from eval.judge.claims.c4a_slower import SLOWER
+from eval.judge.intervals import Interval
+from eval.judge.steps import MANY_HEADS, ONE_HEAD
+from eval.report import style
+from train.config import StudyConfig
+
+CHANCE = math.log(2)
+
+
+def even_weights(relations: int) -> float:
+    """Nats that one head leaves which weighs r exchangeable sources alike: it sees the sum of their bits alone, so of
+    the 2^r answers those stay equally likely that have as many ones."""
+    ways = [math.comb(relations, ones) for ones in range(relations + 1)]
+    return sum(number * math.log(number) for number in ways) / 2**relations
+
+
+def even(dose: int, config: StudyConfig) -> float | None:
+    """Nats a bit that even weights leave, where that is known and not 0."""
+    exchangeable = config.data.sources == "exchangeable" and config.data.demand == "joint"
+    return even_weights(dose) / dose if exchangeable and dose > 1 and not steps.of_kinds(config) else None
+
+
+def _axes(title: str, ylabel: str):
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.6, 3.4), layout="constrained")
+    axes = figure.add_subplot()
+    axes.set(title=title, ylabel=ylabel)
+    return figure, axes
+
+
+def taken(table: pd.DataFrame, config: StudyConfig):
+    """T of every fresh run, an arrow where the cap came first, and the medians joined."""
+    figure, axes = _axes("Steps to the threshold", "training steps")
+    fresh = steps.fresh_runs(table)
+    for index, (heads, runs) in enumerate(fresh.groupby("num_heads")):
+        colour, shift = style.category(index), 0.08 * (index - (fresh.num_heads.nunique() - 1) / 2)
+        medians = runs.groupby("relations").steps.median()
+        axes.plot(medians.index + shift, medians, color=colour, label=f"h = {heads}")
+        for reached, mark in ((True, style.marker(index)), (False, r"$\uparrow$")):
+            mine = runs[(runs.outcome == "reached") == reached]
+            axes.scatter(mine.relations + shift, mine.steps, s=30, marker=mark, facecolor="none", edgecolor=colour)
+    axes.set(yscale="log", xlabel="relations switched on", xticks=sorted(fresh.relations.unique()))
+    axes.axhline(config.train.steps, color=style.MUTED, linewidth=0.8, linestyle=":")
+    axes.legend()
+    return figure
+
+
+def learning(curves: dict[int, dict], dose: int, config: StudyConfig):
+    """The relational loss of every fresh run at every look."""
+    plural = "relation" if dose == 1 else "relations"
+    figure, axes = _axes(f"{dose} {plural}", "nats a bit above the floor")
+    for index, (heads, runs) in enumerate(curves.items()):
+        for number, lines in enumerate(runs.values()):
+            at, losses = ([line[key] for line in lines] for key in ("step", "loss"))
+            label = f"h = {heads}" if number == 0 else None
+            axes.plot(at, losses, color=style.category(index), linewidth=1, alpha=0.8, label=label)
+    axes.axhline(config.dose.threshold, color=style.MUTED, linewidth=0.8, linestyle=":")
+    level = even(dose, config)
+    if level:
+        _named_line(axes, level, "even weights", "-")
+    axes.set(xlabel="training steps", xscale="log", ylim=(0, 1.15 * CHANCE))
+    axes.legend()
+    return figure
+
+
+def left(table: pd.DataFrame, config: StudyConfig, confidence: float):
+    """The loss of every fresh run where it stopped, with means and their intervals over seeds."""
+    figure, axes = _axes("Loss at the stop", "nats a bit above the floor")
+    fresh = steps.fresh_runs(table)
+    for index, (heads, runs) in enumerate(fresh.groupby("num_heads")):
+        colour, shift = style.category(index), 0.12 * (index - (fresh.num_heads.nunique() - 1) / 2)
+        axes.scatter(runs.relations + shift, runs.loss, s=18, facecolor="none", edgecolor=colour, alpha=0.7)
+        found = {dose: intervals.over_seeds(mine.loss.to_numpy(), confidence) for dose, mine in
+                 runs.groupby("relations")}  # fmt: skip
+        _intervals(axes, found, shift, colour, style.marker(index), f"h = {heads}")
+    axes.set(xlabel="relations switched on", xticks=sorted(fresh.relations.unique()), ylim=(0, 1.15 * CHANCE))
+    axes.axhline(config.dose.threshold, color=style.MUTED, linewidth=0.8, linestyle=":")
+    axes.legend()
+    return figure
+
+
+def ratios(table: pd.DataFrame, confidence: float) -> dict[int, Interval]:
+    """By dose, the interval of G = ln T(1, r) - ln T(8, r), where both have fresh runs."""
+    fresh, found = steps.fresh_runs(table), {}
+    for dose in sorted(fresh.relations.unique()):
+        one, many = (steps.of(fresh, heads, dose) for heads in (ONE_HEAD, MANY_HEADS))
+        if len(one.steps) and len(many.steps):
+            found[dose] = intervals.over_seeds(steps.gap(one, many), confidence)
+    return found
+
+
+def ratio(ratios: dict[int, Interval]):
+    figure, axes = _axes(f"Steps of one head over those of {MANY_HEADS}", "times as many")
+    found = {dose: Interval(*np.exp(one[:3])) for dose, one in ratios.items()}
+    _intervals(axes, found, 0.0, style.category(0), style.marker(0), "mean over seeds, capped runs as the cap")
+    axes.axhline(1, color=style.INK, linewidth=1)
+    for factor, words in ((math.exp(SLOWER), "matters"), (math.exp(steps.CONTROL), "control")):
+        _named_line(axes, factor, f"{words}: {factor:g}", ":")
+    axes.set(yscale="log", xlabel="relations switched on", xticks=list(ratios))
+    low, high = (pick(end for one in found.values() for end in one[:3] if end == end) for pick in (min, max))
+    ticks = [tick for tick in (0.2, 0.5, 1, 2, 5, 10, 20, 50) if 0.8 * min(low, 1) <= tick <= 1.25 * max(high, 2)]
+    axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.set_yticks([], minor=True)
+    axes.legend()
+    return figure
+
+
+def _named_line(axes, height: float, words: str, linestyle: str) -> None:
+    axes.axhline(height, color=style.MUTED, linewidth=0.8, linestyle=linestyle)
+    axes.text(1, height, words, transform=axes.get_yaxis_transform(), ha="right", va="bottom", fontsize=8,
+              color=style.MUTED)  # fmt: skip
+
+
+def _intervals(axes, found: dict[int, Interval], shift: float, colour, mark, label: str) -> None:
+    """A joined mark a dose at its mean, with the interval as a bar."""
+    at = [dose + shift for dose in found]
+    mean, low, high = np.array([one[:3] for one in found.values()]).T
+    axes.plot(at, mean, color=colour, marker=mark, markersize=6, label=label)
+    axes.errorbar(at, mean, [mean - low, high - mean], color=colour, fmt="none", linewidth=1.1, capsize=3)
+
+
+def by_relation(curves: dict[int, dict], dose: int, config: StudyConfig):
+    """The loss of each relation against the step, a panel a number of heads: the mean over the seeds that have it on,
+    each at its last look once it has stopped."""
+    from matplotlib.figure import Figure
+
+    shown = {heads: runs for heads, runs in curves.items() if runs}
+    columns = min(3, len(shown))
+    rows = -(-len(shown) // columns)
+    figure = Figure(figsize=(1.2 + 2.4 * columns, 0.9 + 2.5 * rows), layout="constrained")
+    panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
+    names = sorted({name for runs in shown.values() for lines in runs.values() for name in lines[0]["relations"]},
+                   key=lambda name: (name[0], int(name[1:] or 0)))  # fmt: skip
+    for axes, (heads, runs) in zip(panels, shown.items(), strict=False):  # the last row may have room for more
+        looked = np.unique([line["step"] for lines in runs.values() for line in lines])
+        for number, name in enumerate(names):
+            held = [_held(lines, name, looked) for lines in runs.values() if name in lines[0]["relations"]]
+            if held:
+                axes.plot(looked, np.mean(held, axis=0), color=style.category(number), linewidth=1.2, label=name)
+        axes.axhline(config.dose.threshold, color=style.MUTED, linewidth=0.8, linestyle=":")
+        axes.set(title=f"h = {heads}", xscale="log", ylim=(0, 1.15 * CHANCE))
+    for axes in panels[len(shown) :]:
+        axes.remove()
+    figure.suptitle(f"{dose} {'relation' if dose == 1 else 'relations'}, one by one", fontsize=10)
+    figure.supxlabel("training steps", fontsize=9)
+    figure.supylabel("nats a bit above the floor", fontsize=9)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper")
+    return figure
+
+
+def _held(lines: list[dict], name: str, looked: np.ndarray) -> np.ndarray:
+    """A run's loss of one relation at each of `looked`, that of its last look from there on."""
+    seen = {line["step"]: line["relations"][name] for line in lines if line["relations"].get(name) is not None}
+    at = np.array(sorted(seen))
+    return np.array([seen[step] for step in at])[np.searchsorted(at, np.minimum(looked, at[-1]), side="right") - 1]

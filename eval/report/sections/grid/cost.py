@@ -1,0 +1,60 @@
+"""What each cell's size is, and what its steps cost in time and memory."""
+
+import pandas as pd
+
+from eval.judge.evidence import Evidence
+from eval.report import figures as plots
+from eval.report.style import Drawn
+
+COSTS = (  # column, what to divide it by, title, axis
+    ("step_ms", 1, "Time of a step", "step of one run (ms)"),
+    ("peak_memory_bytes", 2**20, "Memory", "a cell's program (MiB)"),
+)
+
+
+def context(evidence: Evidence, verdicts) -> dict | None:
+    if evidence.cells.empty:
+        return None
+    cells = evidence.losses.cells
+    single = cells[cells.num_heads == 1]
+    return {
+        "cells": cells.to_dict("records"),
+        "budget_notes": budget_notes(cells),
+        "prices": _prices(evidence),
+        "single_ms": {(row.d_model, row.series, row.num_layers): row.step_ms for row in single.itertuples()},
+    }
+
+
+def figures(evidence: Evidence, verdicts) -> dict[str, Drawn]:
+    cells, made = evidence.losses.cells, {}
+    axis, words = next(iter(plots.varied(evidence.losses.runs).items()))
+    for column, unit, title, label in COSTS:
+        values = pd.to_numeric(cells[column]).dropna() / unit
+        if len(values):
+            figure = plots.cost(cells.loc[values.index], axis, values, title, label)
+            made[f"cost_{column}"] = Drawn(figure, f"{title}: {label} against {words}.")
+    return made
+
+
+def budget_notes(cells: pd.DataFrame) -> list[str]:
+    """What the sizes have in common, in words."""
+    sizes = cells.params_non_embedding
+    spread = sizes.max() / sizes.min() - 1
+    notes = [f"Non-embedding parameters of all cells agree within {spread:.3%} ({sizes.min():,} to {sizes.max():,})."]
+    by_d_model = cells.groupby("d_model").params_attention
+    if (by_d_model.nunique() == 1).all():
+        each = ", ".join(f"{count:,} at d_model {d_model}" for d_model, count in by_d_model.first().items())
+        notes.append(f"Attention parameters are identical over h within a d_model: {each}.")
+    else:
+        notes.append("Attention parameters differ within a d_model, because h * d_k does.")
+    return notes
+
+
+def _prices(evidence: Evidence) -> list[dict]:
+    """Median over the launches of step time and memory, by cell and path."""
+    path = evidence.workdir.results / "prices.csv"
+    if not path.exists():
+        return []
+    keys = ["cell", "path", "attention"]
+    timed = pd.read_csv(path).groupby(keys, as_index=False, sort=False)[["step_ms", "memory_bytes"]].median()
+    return timed.to_dict("records")

@@ -1,0 +1,11 @@
+"""Test loss above its floor on each relation of a language whose every choice has a known probability."""
+
+from eval import tables
+from eval.judge.evidence import Evidence
+
+TABLES = ("relations",)
+
+
+def context(evidence: Evidence, verdicts) -> dict | None:
+    found = tables.excess(evidence.workdir, evidence.cells)
+    return None if found.empty else {"relations": found.T}
