@@ -9,5 +9,5 @@ from configs import default
 
 def get_config():
     config = default.get_config()
-    config.data.source = "docs"
+    config.data.update(source="docs")
     return config

@@ -10,15 +10,14 @@ from configs import default
 
 def get_config():
     config = default.get_config()
-    config.grid.d_model = (32, 64)
-    config.grid.head_ratio = 4
-    config.grid.learning_rates = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064)
-    config.grid.extensions = 2
-    config.grid.tuning_seeds = (100, 101, 102)
-    config.grid.init_seeds = tuple(range(10))
-    config.data.max_bytes = 0
-    config.train.steps = 2_000
-    config.train.warmup_steps = 100
-    config.train.log_every = 20
-    config.train.checkpoint_every = 1_000
+    config.grid.update(
+        d_model=(32, 64),
+        head_ratio=4,
+        learning_rates=(0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064),
+        extensions=2,
+        tuning_seeds=(100, 101, 102),
+        init_seeds=tuple(range(10)),
+    )
+    config.data.update(max_bytes=0)
+    config.train.update(steps=2_000, warmup_steps=100, log_every=20, checkpoint_every=1_000)
     return config

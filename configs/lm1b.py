@@ -11,19 +11,10 @@ from configs import default
 
 def get_config():
     config = default.get_config()
-    config.grid.d_model = (256, 512)
-    config.grid.head_ratio = 2
-    config.grid.learning_rates = (0.0005, 0.001, 0.002, 0.004)
-    config.model.num_layers = 6
-    config.model.dtype = "bfloat16"
-    config.data.source = "tfds:lm1b"
-    config.data.seq_len = 256
-    config.data.max_bytes = 1_000_000_000
-    config.data.tune_fraction = 0.001
-    config.data.test_fraction = 0.001
-    config.train.steps = 20_000
-    config.train.batch_size = 64
-    config.train.warmup_steps = 1_000
-    config.train.log_every = 100
-    config.train.checkpoint_every = 2_000
+    config.grid.update(d_model=(256, 512), head_ratio=2, learning_rates=(0.0005, 0.001, 0.002, 0.004))
+    config.model.update(num_layers=6, dtype="bfloat16")
+    config.data.update(
+        source="tfds:lm1b", seq_len=256, max_bytes=1_000_000_000, tune_fraction=0.001, test_fraction=0.001
+    )
+    config.train.update(steps=20_000, batch_size=64, warmup_steps=1_000, log_every=100, checkpoint_every=2_000)
     return config

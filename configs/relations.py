@@ -11,19 +11,16 @@ from configs import default
 
 def get_config():
     config = default.get_config()
-    config.grid.d_model = (64,)
-    config.grid.num_heads = (1, 8)
-    config.grid.learning_rates = (0.001, 0.003, 0.01)
-    config.grid.extensions = 1
-    config.grid.tuning_seeds = (100, 101)
-    config.grid.init_seeds = (0, 1, 2, 3, 4, 5)
-    config.model.num_layers = 1
-    config.data.source = "relations"
-    config.data.demand = "joint"
-    config.data.sources = "exchangeable"
-    config.dose.relations = (1, 4, 6)
-    config.train.steps = 10_000  # the cap
-    config.train.batch_size = 32
-    config.train.schedule = "constant"
-    config.train.weight_decay = 0.01
+    config.grid.update(
+        d_model=(64,),
+        num_heads=(1, 8),
+        learning_rates=(0.001, 0.003, 0.01),
+        extensions=1,
+        tuning_seeds=(100, 101),
+        init_seeds=(0, 1, 2, 3, 4, 5),
+    )
+    config.model.update(num_layers=1)
+    config.data.update(source="relations", demand="joint", sources="exchangeable")
+    config.dose.update(relations=(1, 4, 6))
+    config.train.update(steps=10_000, batch_size=32, schedule="constant", weight_decay=0.01)  # steps: the cap
     return config

@@ -31,10 +31,8 @@ def get_config(cells: str = ""):
         )
     demand, sources, layers = ("joint", "exchangeable", "2") if cells == MLP_FIRST else cells.split("_")
     config = relations.get_config()
-    config.grid.num_heads = (1, 2, 4, 8, 16, 64)
-    config.model.num_layers = int(layers)
-    config.data.demand = demand
-    config.data.sources = sources
-    config.dose.relations = (1, 2, 3, 4, 5, 6)
-    config.dose.starts = (MLP_FIRST,) if cells == MLP_FIRST else ("hand_built",)
+    config.grid.update(num_heads=(1, 2, 4, 8, 16, 64))
+    config.model.update(num_layers=int(layers))
+    config.data.update(demand=demand, sources=sources)
+    config.dose.update(relations=(1, 2, 3, 4, 5, 6), starts=(MLP_FIRST,) if cells == MLP_FIRST else ("hand_built",))
     return config

@@ -25,20 +25,13 @@ def get_config(family: str = ""):
             f"name a family, --config=configs/relations_sanity.py:FAMILY with {', '.join(FAMILIES)}, not {family!r}"
         )
     config = default.get_config()
-    config.grid.d_model = (64,)
-    config.grid.tuning_seeds, config.grid.extensions = (), 0
-    config.model.num_layers = 2
-    config.data.source = "relations"
-    config.dose.relations = (1,)
-    config.dose.threshold = 0.02
-    config.dose.starts = ("no_attention",)
-    config.train.batch_size = 32
-    config.train.weight_decay = 0.01
+    config.grid.update(d_model=(64,), tuning_seeds=(), extensions=0)
+    config.model.update(num_layers=2)
+    config.data.update(source="relations")
+    config.dose.update(relations=(1,), threshold=0.02, starts=("no_attention",))
+    config.train.update(batch_size=32, weight_decay=0.01)
     relations, seeds, heads, rate, schedule, steps = FAMILIES[family]
-    config.data.relations = relations
-    config.grid.init_seeds = seeds
-    config.grid.num_heads = (heads,)
-    config.grid.learning_rates = (rate,)
-    config.train.schedule = schedule
-    config.train.steps = steps
+    config.data.update(relations=relations)
+    config.grid.update(init_seeds=seeds, num_heads=(heads,), learning_rates=(rate,))
+    config.train.update(schedule=schedule, steps=steps)
     return config

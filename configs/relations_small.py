@@ -11,23 +11,18 @@ from configs import default
 
 def get_config():
     config = default.get_config()
-    config.grid.d_model = (64,)
-    config.grid.num_heads = (1, 8)
-    config.grid.learning_rates = (0.001, 0.003)
-    config.grid.extensions = 0
-    config.grid.tuning_seeds = (100,)
-    config.grid.init_seeds = (0, 1, 2)
-    config.model.num_layers = 1
-    config.data.source = "relations"
-    config.data.relations = "6"
-    config.data.max_bytes = 3_200_000
-    config.data.tune_fraction = 0.01
-    config.data.test_fraction = 0.01
-    config.train.steps = 1_500
-    config.train.batch_size = 32
-    config.train.schedule = "constant"
-    config.train.weight_decay = 0.01
-    config.train.log_every = 25
-    config.train.checkpoint_every = 750
-    config.claims.launches = 0
+    config.grid.update(
+        d_model=(64,),
+        num_heads=(1, 8),
+        learning_rates=(0.001, 0.003),
+        extensions=0,
+        tuning_seeds=(100,),
+        init_seeds=(0, 1, 2),
+    )
+    config.model.update(num_layers=1)
+    config.data.update(source="relations", relations="6", max_bytes=3_200_000, tune_fraction=0.01, test_fraction=0.01)
+    config.train.update(
+        steps=1_500, batch_size=32, schedule="constant", weight_decay=0.01, log_every=25, checkpoint_every=750
+    )
+    config.claims.update(launches=0)
     return config

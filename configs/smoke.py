@@ -10,16 +10,10 @@ from configs import default
 
 def get_config():
     config = default.get_config()
-    config.grid.d_model = (16,)
-    config.grid.num_heads = (1, 16)
-    config.grid.learning_rates = (0.01,)
-    config.grid.tuning_seeds, config.grid.extensions = (100,), 0
-    config.grid.init_seeds = (0, 1)
-    config.claims.launches = 0
-    config.data.max_bytes = 200_000
-    config.train.steps = 20
-    config.train.batch_size = 8
-    config.train.warmup_steps = 5
-    config.train.log_every = 5
-    config.train.checkpoint_every = 10
+    config.grid.update(
+        d_model=(16,), num_heads=(1, 16), learning_rates=(0.01,), tuning_seeds=(100,), extensions=0, init_seeds=(0, 1)
+    )
+    config.claims.update(launches=0)
+    config.data.update(max_bytes=200_000)
+    config.train.update(steps=20, batch_size=8, warmup_steps=5, log_every=5, checkpoint_every=10)
     return config
