@@ -27,7 +27,6 @@ from absl import flags
 from ml_collections import config_flags
 
 from train import config_file
-from train.asked import Asked
 from train.config import InputError, check_field, freeze, nearest, refuse, wrong_type
 from train.hosts import slots, xla_flags
 from train.hosts.preemption import Notice, Preempted
@@ -52,8 +51,8 @@ class _Parser(flags.ArgumentParser):
             raise InputError(self._sentence(argument)) from error
 
 
-def parse(argv: list[str]) -> tuple[dict, pathlib.Path, Asked]:
-    """Config, workdir and what is asked of it, of a command line.
+def parse(argv: list[str]) -> tuple[dict, dict]:
+    """The config of a command line, and what else it asks: arguments of eval.study.run.
 
     Raises:
       InputError: an unknown flag, mode or field, a value of the wrong type, a config that does not load, or a stray
@@ -112,9 +111,13 @@ def parse(argv: list[str]) -> tuple[dict, pathlib.Path, Asked]:
     )
     refuse(refusals)
     launcher = slots.Launcher(given.launcher, given.workers, WORKER)
-    names, arms, measure = (tuple(words or ()) for words in (given.cells, given.arms, given.measure))
-    asked = Asked(given.mode, names, arms, measure, launcher)
-    return given.config.to_dict(), pathlib.Path(given.workdir), asked
+    names = {name: given[name].value or [] for name in ("cells", "arms", "measure")}
+    return given.config.to_dict(), {
+        "path": pathlib.Path(given.workdir),
+        "mode": given.mode,
+        **names,
+        "launcher": launcher,
+    }
 
 
 def _config_flag(argv: list[str]) -> tuple[str | None, list[str]]:
@@ -160,12 +163,12 @@ def main(argv: list[str]) -> int:
     try:
         with stop.installed():
             with stop.at_once():  # imports take seconds
-                config, workdir, asked = parse(argv)
+                config, asked = parse(argv)
                 frozen = freeze(config)
-                if asked.launcher.name == "processes":
+                if asked["launcher"].name == "processes":
                     slots.leave_gpus_to_workers()
                 from eval import study
-            return study.run(frozen, workdir, asked, stop)
+            return study.run(frozen, stop=stop, **asked)
     except InputError as error:
         print(f"Error: {error}", file=sys.stderr)
         return BAD_INPUT

@@ -12,12 +12,13 @@ import jax
 from rich.console import Console
 
 from eval import measurements, summary, tables
-from eval.judge import arms, verdicts
+from eval.judge import arms as arms_beside
+from eval.judge import verdicts
+from eval.judge.arms import Arm
 from eval.judge.evidence import Evidence
 from eval.judge.paired.decision import prospect
 from eval.report import page
 from train import grid
-from train.asked import Asked
 from train.config import InputError, StudyConfig, freeze, nearest
 from train.data import corpora, sources
 from train.data.corpora import Corpus
@@ -25,6 +26,7 @@ from train.exit_codes import DONE, FAULT, RUN_AGAIN, SOME_CELL_FAILED
 from train.grid import Cell
 from train.hosts import compile_cache, placement
 from train.hosts.preemption import Notice, Preempted
+from train.hosts.slots import Launcher
 from train.hosts.workers import Workers
 from train.progress import StudyProgress
 from train.run import feed, starts
@@ -46,47 +48,60 @@ def work(workdir: str, stop: Notice) -> int:
     return worker.main(workdir, JOBS, stop)
 
 
-def run(config: StudyConfig, path: pathlib.Path, asked: Asked, stop: Notice) -> int:
-    """Does what is asked in the workdir at `path`; returns the exit code.
+def run(
+    config: StudyConfig,
+    path: pathlib.Path,
+    mode: str,
+    cells: list[str],
+    arms: list[str],
+    measure: list[str],
+    launcher: Launcher,
+    stop: Notice,
+) -> int:
+    """Runs `mode` in the workdir at `path`; returns the exit code.
 
     Args:
       config: of the study; modes eval, report and status read the workdir's own instead.
+      cells: names of those to train or measure; empty for all. Tables and page always hold every measured cell.
+      arms: workdirs of studies beside this one, which the verdicts cite.
+      measure: names of measurements; empty for those of every study.
+      launcher: where cells train and are measured.
 
     Raises:
       InputError: bad input, before anything is trained.
     """
     console, workdir = Console(), Workdir(path)
-    if asked.mode == "data":
+    if mode == "data":
         with stop.at_once():
             preview.show(console, config)
         return DONE
-    if asked.mode in ("eval", "report", "status"):
+    if mode in ("eval", "report", "status"):
         config = _recorded(workdir)
     every_cell = grid.cells_of(config, sources.vocab_size(config.data))
-    cells = _chosen(every_cell, asked.names)
-    if asked.mode in TRAINING:
-        stages.check(config, cells)
-    if asked.mode == "status":
-        summary.show_status(console, workdir, [cell.name for cell in cells])
+    chosen = _chosen(every_cell, cells)
+    if mode in TRAINING:
+        stages.check(config, chosen)
+    if mode == "status":
+        summary.show_status(console, workdir, [cell.name for cell in chosen])
         return DONE
-    names = measurements.asked(asked.measure, config, cells)
-    beside = arms.load(list(asked.arms), json.loads(json.dumps(dataclasses.asdict(config))))
+    names = measurements.asked(measure, config, chosen)
+    beside = arms_beside.load(arms, json.loads(json.dumps(dataclasses.asdict(config))))
     try:
         workdir.make_writable()
         with workdir.lock() as lock:
-            console.print(f"Headroom: {len(cells)} cells in {path}", highlight=False, markup=False)
-            if asked.mode in TRAINING and not config.dose.relations:
+            console.print(f"Headroom: {len(chosen)} cells in {path}", highlight=False, markup=False)
+            if mode in TRAINING and not config.dose.relations:
                 console.print(prospect(config), highlight=False)
             with stop.at_once():
-                workers = placement.workers_for(asked.launcher, config, workdir, every_cell)
-                corpus = _begin(config, asked.mode, workdir, every_cell, cells, workers)
+                workers = placement.workers_for(launcher, config, workdir, every_cell)
+                corpus = _begin(config, mode, workdir, every_cell, chosen, workers)
             for note in corpus.notes if corpus else ():
                 console.print(note, highlight=False, markup=False)
             compile_cache.use(lambda text: console.print(text, highlight=False, markup=False))
-            with Workers(asked.launcher.command, workers, workdir, lock, stop) as pool:
+            with Workers(launcher.command, workers, workdir, lock, stop) as pool:
                 with StudyProgress(console, config.train.steps) as progress:
                     study = Study(config, workdir, corpus, JOBS, stop, progress, pool if workers else None)
-                    return _tell(study, asked.mode, every_cell, cells, names, beside)
+                    return _tell(study, mode, every_cell, chosen, names, beside)
     except Preempted:
         console.print("Stopped as asked; what is done is saved. Run the same command again to continue.")
         sys.stdout.flush()
@@ -112,7 +127,7 @@ def _recorded(workdir: Workdir) -> StudyConfig:
         raise InputError(f"{workdir.path / 'config.json'} is not of this version: {error}") from error
 
 
-def _chosen(cells: tuple[Cell, ...], names: tuple[str, ...]) -> tuple[Cell, ...]:
+def _chosen(cells: tuple[Cell, ...], names: list[str]) -> tuple[Cell, ...]:
     """The cells of these names; one without its dose means all doses."""
     known = {name for cell in cells for name in (cell.name, cell.shape)}
     for name in names:
@@ -201,7 +216,7 @@ def _measure(study: Study, mode: str, every_cell, cells, names: tuple[str, ...])
         measurements.measure(study, cells, names)
 
 
-def _judge(study: Study, every_cell: tuple[Cell, ...], beside: list[arms.Arm]):
+def _judge(study: Study, every_cell: tuple[Cell, ...], beside: list[Arm]):
     """The evidence, the verdicts, and the page's path, None before there is anything to show."""
     study.progress.begin("results", "tables, verdicts and the report")
     with study.stop.at_once():

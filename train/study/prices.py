@@ -83,7 +83,7 @@ def main(workdir: Workdir, launch: int, names: list[str]) -> None:
     from train.run import feed, packs
     from train.run.program import Program
     from train.study.launch import reopened
-    from train.study.timer import seconds_a_step
+    from train.study.timing import seconds_a_step
 
     config, corpus, cells = reopened(workdir)
     programs, states = {}, {}

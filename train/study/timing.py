@@ -1,6 +1,7 @@
 """Step times, measured with nothing beside them, in a process like those that trained the cells."""
 
 import statistics
+from time import perf_counter
 
 import jax
 
@@ -11,8 +12,8 @@ from train.hosts.job import Job
 from train.run import feed
 from train.run.packs import from_json
 from train.run.program import Program
+from train.run.step import State
 from train.study.launch import Study
-from train.study.timer import seconds_a_step
 from train.workdir import TIMING, disk_is_full, read_measured
 
 ROUNDS = 3
@@ -99,3 +100,12 @@ def measure(study: Study, cells: tuple[Cell, ...]) -> None:
             "threads": slots.threads(),
         }
         write_json(study.workdir.cell(name).timing, timing)
+
+
+def seconds_a_step(program: Program, state: State, count: int) -> tuple[float, State]:
+    """Of a dispatch of `count` steps, all replicas of the program together, waited for; and the state after it."""
+    jax.block_until_ready(state)
+    began = perf_counter()
+    state, metrics = program.run(state, 0, count)
+    jax.block_until_ready(metrics)
+    return (perf_counter() - began) / count, state
