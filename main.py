@@ -127,8 +127,10 @@ def _config_flag(argv: list[str]) -> tuple[str | None, list[str]]:
     alone.set_gnu_getopt()  # other flags and their values do not end the search
     try:
         others = alone(["main.py", *argv], known_only=True)[1:]
-    except flags.Error:  # the last word, without a value
-        return "", argv[:-1]
+    except flags.Error as error:
+        if argv[-1].lstrip("-") == "config":  # without a value
+            return "", argv[:-1]
+        raise InputError(f"{str(error).rstrip('.')}.") from error
     return alone.config, others
 
 

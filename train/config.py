@@ -148,7 +148,7 @@ def refuse(sentences: Iterable) -> None:
 
 def in_a_line(error: BaseException) -> str:
     """What `error` says, without its full stop; where it says nothing, its type."""
-    return " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
+    return " ".join(str(error).split()).rstrip(".") or type(error).__name__
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -63,6 +63,7 @@ def no_training(monkeypatch):
         ("--cells=d016_h001,,d016_h016", "empty name"),
         ("--workdir=", "--workdir= is empty"),
         ("--workdir", "Missing value for flag --workdir"),
+        ("--flagfile=/none", "Unable to open flagfile"),
         ("--config.grid.num_heads", "Missing value"),
         ("--config.grid.d_model=()", "config.grid.d_model is empty; give at least one value"),
         ("--config.grid.d_model=", "each of its values a whole number, such as --config.grid.d_model=1,8"),

@@ -56,8 +56,8 @@ def _bucket_paths(source: str) -> list:
         return [path for path in epath.Path(folder).glob(name) if not path.is_dir()]
     except Exception as error:
         raise InputError(
-            f"{source} cannot be listed ({type(error).__name__}: {in_a_line(error)}); check the address and that the "
-            "bucket's file system is installed (pip install gcsfs for gs://), or copy the files here."
+            f"{source} cannot be listed ({type(error).__name__}: {in_a_line(error)[:200]}); check the address and that "
+            "the bucket's file system is installed (pip install gcsfs for gs://), or copy the files here."
         ) from error
 
 
@@ -65,7 +65,7 @@ def _read(path) -> bytes:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise InputError(f"The text file {path} cannot be read: {in_a_line(error)}.") from error
+        raise InputError(f"The text file {path} cannot be read: {in_a_line(error)[:200]}.") from error
     if not content:
         raise InputError(f"The text file {path} is empty; leave it out of data.source or give it text.")
     try:

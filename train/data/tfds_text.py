@@ -87,7 +87,7 @@ def builder_of(name: str):
         ) from error
     except Exception as error:  # a malformed name, an unknown config or version
         raise InputError(
-            f"tfds:{name} cannot be opened ({in_a_line(error)}); check the name, or {BRING_FILES}."
+            f"tfds:{name} cannot be opened ({in_a_line(error)[:200]}); check the name, or {BRING_FILES}."
         ) from error
 
 
@@ -114,7 +114,7 @@ def _prepared(name: str):
         ) from error
     except Exception as error:
         raise InputError(
-            f"tfds:{name} could not be downloaded and prepared ({in_a_line(error)}); {BRING_FILES}; or "
+            f"tfds:{name} could not be downloaded and prepared ({in_a_line(error)[:200]}); {BRING_FILES}; or "
             + _elsewhere(name)
         ) from error
 
