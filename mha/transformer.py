@@ -6,13 +6,17 @@ Dimension key: B batch, T position, D d_model, F feed-forward, V vocabulary, L l
 import collections
 import dataclasses
 import itertools
+from collections.abc import Iterator, Sequence
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from mha.attention import MultiHeadAttention
+from mha.attention import MultiHeadAttention, logit_factor
+from mha.edits import Edits, LayerEdits
 from mha.gelu import gelu
+from mha.kernels import reference
 from mha.linear import Linear
 
 
@@ -56,7 +60,7 @@ class Block(nn.Module):
     d_ff: int
 
     @nn.compact
-    def __call__(self, x_BTD, segments_BT, gate_H, want_weights):
+    def __call__(self, x_BTD, segments_BT, edits: LayerEdits | None, want_queries: bool):
         config = self.config
         dtype = jnp.dtype(config.dtype)
         kept = jnp.promote_types(dtype, jnp.float32)
@@ -71,8 +75,10 @@ class Block(nn.Module):
             logit_scale=config.logit_scale,
             name="attention",
         )
-        normed_BTD = nn.RMSNorm(param_dtype=kept, name="norm_attention")(x_BTD)
-        delta_BTD, seen = attention(normed_BTD, segments_BT, gate_H, want_weights)
+        norm = nn.RMSNorm(param_dtype=kept, name="norm_attention")
+        normed_BTD = norm(x_BTD)
+        edits = None if edits is None else edits.read(x_BTD, norm)
+        delta_BTD, seen = attention(normed_BTD, segments_BT, edits, want_queries)
         x_BTD = x_BTD + delta_BTD
 
         normed_BTD = nn.RMSNorm(param_dtype=kept, name="norm_mlp")(x_BTD)
@@ -91,8 +97,8 @@ class Transformer(nn.Module):
         self,
         tokens_BT: jax.Array,
         segments_BT: jax.Array | None = None,
-        gates_LH: jax.Array | None = None,
-        want_weights: bool = False,
+        edits: Edits | None = None,
+        want_queries: bool = False,
     ) -> tuple[jax.Array, dict]:
         """Next-token logits.
 
@@ -100,66 +106,94 @@ class Transformer(nn.Module):
           tokens_BT: int token ids (B, T), T at most `config.seq_len`.
           segments_BT: int (B, T), non-decreasing document numbers from 1 in a packed window, 0 for padding. Documents
             neither see each other nor shift each other's positions. None: one document a row.
-          gates_LH: (L, H) multipliers of the heads' outputs, 1 as trained, 0 removed. None: all 1.
-          want_weights: also return attention weights.
+          edits: interventions on heads. None: as trained.
+          want_queries: also return queries and keys, from which `weights_in_blocks` computes attention weights.
 
         Returns:
           Logits (B, T, V) in promote_types(dtype, float32), and a dict of intermediates with one entry a layer:
           `residual` (B, T, D) entering each block and leaving the last (L + 1 entries), `heads` (B, T, H, K) before
-          their gates, and `weights` (B, H, T, T) if asked for.
+          their gates, and `query` and `key` (B, T, H, K) if asked for.
 
         Raises:
-          ValueError: T exceeds the learned positions, or the gates' shape is not (L, H).
+          ValueError: T exceeds the learned positions, or the edits are not of this model's shape.
         """
         config = self.config
-        length = tokens_BT.shape[1]
+        batch, length = tokens_BT.shape
         if length > config.seq_len:
             raise ValueError(
                 f"T={length} exceeds the {config.seq_len} learned positions; cut the input or train with a larger "
                 f"data.seq_len."
             )
-        wanted = (config.num_layers, config.num_heads)
-        if gates_LH is not None and gates_LH.shape != wanted:
-            raise ValueError(f"gates have shape {gates_LH.shape}; this model takes (layers, heads) = {wanted}.")
+        if edits is not None:
+            widths = dict(heads=config.num_heads, d_k=config.d_k, d_model=config.d_model)
+            edits.check(layers=config.num_layers, batch=batch, length=length, **widths)
         dtype = jnp.dtype(config.dtype)
         kept = jnp.promote_types(dtype, jnp.float32)
         embed = dict(features=config.d_model, dtype=dtype, param_dtype=kept)
         positions_BT = _positions(segments_BT, length)
         x_BTD = nn.Embed(config.vocab_size, name="embed", **embed)(tokens_BT)
         x_BTD = x_BTD + nn.Embed(config.seq_len, name="positions", **embed)(positions_BT)
-        out: dict[str, list] = {"residual": [x_BTD], "heads": [], "weights": []}
+        out: dict[str, list] = collections.defaultdict(list, residual=[x_BTD])
         for layers in _alike(config):
-            scanned = len(layers) > 1 and config.scan_layers and not self.is_initializing()
+            given = [None if edits is None else edits.of_layer(layer) for layer in layers]
+            scanned = len(layers) > 1 and config.scan_layers and not self.is_initializing() and _stackable(given)
             blocks = self._scan if scanned else self._unroll
-            x_BTD, seen = blocks(layers, x_BTD, segments_BT, gates_LH, want_weights)
+            x_BTD, seen = blocks(layers, x_BTD, segments_BT, given, want_queries)
             for name, values in seen.items():
                 out[name] += list(values)
         x_BTD = nn.RMSNorm(param_dtype=kept, name="norm_final")(x_BTD)
-        return Linear(config.vocab_size, dtype, name="unembed")(x_BTD).astype(kept), out
+        return Linear(config.vocab_size, dtype, name="unembed")(x_BTD).astype(kept), dict(out)
 
-    def _unroll(self, layers, x_BTD, segments_BT, gates_LH, want_weights) -> tuple[jax.Array, dict]:
-        """The blocks of `layers` one after another: the residual after the last, and by name a list of what is
-        returned of each."""
+    def _unroll(self, layers, x_BTD, segments_BT, edits, want_queries) -> tuple[jax.Array, dict]:
+        """The blocks of `layers` one after another, each with its `edits`: the residual after the last, and by name a
+        list of what is returned of each."""
         out: dict[str, list] = collections.defaultdict(list)
-        for layer in layers:
+        for layer, given in zip(layers, edits, strict=True):
             block = _block(self.config)(self.config, self.config.d_ff[layer], name=f"block_{layer}")
-            x_BTD, seen = block(x_BTD, segments_BT, None if gates_LH is None else gates_LH[layer], want_weights)
+            x_BTD, seen = block(x_BTD, segments_BT, given, want_queries)
             for name, value in {"residual": x_BTD, **seen}.items():
                 out[name].append(value)
         return x_BTD, out
 
-    def _scan(self, layers, x_BTD, segments_BT, gates_LH, want_weights) -> tuple[jax.Array, dict]:
+    def _scan(self, layers, x_BTD, segments_BT, edits, want_queries) -> tuple[jax.Array, dict]:
         """As `_unroll`, in a loop over the layers' stacked parameters; by name an array, the layer in front."""
         block = _block(self.config)(self.config, self.config.d_ff[layers[0]], parent=None)
         params = [self.variables["params"][f"block_{layer}"] for layer in layers]
-        gates_LH = None if gates_LH is None else gates_LH[layers[0] : layers[-1] + 1]
 
         def one(x_BTD, given):
-            params, gate_H = given
-            x_BTD, seen = block.apply({"params": params}, x_BTD, segments_BT, gate_H, want_weights)
+            params, edits = given
+            x_BTD, seen = block.apply({"params": params}, x_BTD, segments_BT, edits, want_queries)
             return x_BTD, {"residual": x_BTD, **seen}
 
-        return jax.lax.scan(one, x_BTD, (jax.tree.map(lambda *each: jnp.stack(each), *params), gates_LH))
+        stacked = [jax.tree.map(lambda *each: jnp.stack(each), *trees) for trees in (params, edits)]
+        return jax.lax.scan(one, x_BTD, tuple(stacked))
+
+
+def weights_in_blocks(
+    config: ModelConfig,
+    seen: dict,
+    layer: int,
+    segments_BT: jax.Array | None = None,
+    heads: Sequence[int] | None = None,
+    budget_bytes: int = 256 << 20,
+) -> Iterator[tuple[slice, np.ndarray, jax.Array]]:
+    """Attention weights of one layer, a block at a time, whatever attention path the forward pass took.
+
+    Args:
+      config: the model's.
+      seen: intermediates of its forward pass with `want_queries`.
+      layer: from 0.
+      segments_BT: as in the forward pass.
+      heads, budget_bytes: as for `reference.weights_in_blocks`, which says what is yielded.
+    """
+    query, key = seen["query"][layer], seen["key"][layer]
+    mask = dict(scale=logit_factor(config.logit_scale, config.d_k), causal=config.causal, segments_BT=segments_BT)
+    return reference.weights_in_blocks(query, key, **mask, heads=heads, budget_bytes=budget_bytes)
+
+
+def _stackable(edits: list[LayerEdits | None]) -> bool:
+    """Whether the layers' edits have one form, so that they can ride along a loop over layers."""
+    return len({(jax.tree.structure(e), tuple(leaf.shape for leaf in jax.tree.leaves(e))) for e in edits}) == 1
 
 
 def _alike(config: ModelConfig) -> list[list[int]]:

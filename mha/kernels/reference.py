@@ -4,10 +4,11 @@ Dimension key: B batch, T query position, S key position, H head, K head width.
 """
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 def visible(segments_BT: jax.Array | None, length: int, causal: bool) -> jax.Array:
@@ -41,22 +42,33 @@ def attend(q_BTHK, k_BSHK, v_BSHK, *, scale: float, causal: bool, segments_BT=No
 
 
 def weights_in_blocks(
-    q_BTHK, k_BSHK, *, scale: float, causal: bool, segments_BT=None, budget_bytes: int = 256 << 20
-) -> Iterator[tuple[slice, slice, jax.Array]]:
+    q_BTHK,
+    k_BSHK,
+    *,
+    scale: float,
+    causal: bool,
+    segments_BT=None,
+    heads: Sequence[int] | None = None,
+    budget_bytes: int = 256 << 20,
+) -> Iterator[tuple[slice, np.ndarray, jax.Array]]:
     """Attention weights a block of documents and heads at a time, so that (B, H, T, S) never exists at once.
 
     Args:
       q_BTHK, k_BSHK, scale, causal, segments_BT: as for `weights`.
+      heads: the heads whose weights are wanted. None: all.
       budget_bytes: what the weights of one block and the two intermediates of their size may take together.
 
     Yields:
-      (documents, heads, weights): slices into axes 0 and 2 of `q_BTHK`, and their weights (b, h, T, S). A block holds
-      all heads of some documents, or, where one document's heads exceed the budget, some heads of one document.
+      (documents, heads, weights): a slice of axis 0 and indices into axis 2 of `q_BTHK`, and their weights (b, h, T,
+      S). A block holds all wanted heads of some documents, or, where one document's exceed the budget, some of them.
 
     Raises:
-      ValueError: not even one head of one document fits the budget.
+      ValueError: not even one head of one document fits the budget, or `heads` names none, or one that is not there.
     """
-    batch, length, heads, _ = q_BTHK.shape
+    batch, length, num_heads, _ = q_BTHK.shape
+    wanted = np.arange(num_heads) if heads is None else np.asarray(heads, int)
+    if not wanted.size or not np.isin(wanted, np.arange(num_heads)).all():
+        raise ValueError(f"weights are wanted of heads {wanted.tolist()}; choose among 0 ... {num_heads - 1}.")
     one_head = 3 * length * length * jnp.promote_types(q_BTHK.dtype, jnp.float32).itemsize
     room = budget_bytes // one_head
     if room < 1:
@@ -64,12 +76,12 @@ def weights_in_blocks(
             f"the weights of one head at T={length} take {one_head} bytes with their intermediates, more than "
             f"budget_bytes={budget_bytes}; raise the budget or cut the input."
         )
-    documents_step, heads_step = (min(batch, room // heads), heads) if room >= heads else (1, room)
+    documents_step, heads_step = (min(batch, room // wanted.size), wanted.size) if room >= wanted.size else (1, room)
     for document in range(0, batch, documents_step):
         documents = slice(document, min(document + documents_step, batch))
         segments = None if segments_BT is None else segments_BT[documents]
-        for head in range(0, heads, heads_step):
-            some = slice(head, min(head + heads_step, heads))
+        for first in range(0, wanted.size, heads_step):
+            some = wanted[first : first + heads_step]
             q, k = q_BTHK[documents, :, some], k_BSHK[documents, :, some]
             yield documents, some, _weights(q, k, segments, scale=scale, causal=causal)
 

@@ -6,7 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mha.attention import MultiHeadAttention
+from mha.attention import MultiHeadAttention, logit_factor
+from mha.edits import LayerEdits
+from mha.kernels import reference
 
 B, T, D = 2, 7, 12
 HEADS = [1, 2, 3, 4, 6, 12]
@@ -147,24 +149,27 @@ def test_gate_zero_equals_deleting_the_rows_of_w_o(num_heads):
     module, x = block(num_heads), inputs(5)
     params = params_of(module)
     gate = jnp.ones(num_heads).at[1].set(0.0)
-    gated = module.apply({"params": params}, x, None, gate)[0]
+    gated = module.apply({"params": params}, x, None, LayerEdits(gate))[0]
     deleted = {**params, "w_o": params["w_o"].at[1].set(0.0)}
     close(gated, module.apply({"params": deleted}, x)[0])
     whole = module.apply({"params": params}, x)[0]
     assert jnp.abs(gated - whole).max() > 1e-3
-    close(module.apply({"params": params}, x, None, jnp.ones(num_heads))[0], whole)
+    close(module.apply({"params": params}, x, None, LayerEdits(jnp.ones(num_heads)))[0], whole)
 
 
-def test_weights_only_when_asked_for():
-    module, x = block(4), inputs(6)
+@pytest.mark.parametrize("logit_scale", LOGIT_SCALES)
+def test_queries_and_keys_only_when_asked_for(logit_scale):
+    """And with the logit factor they give the weights whose means of the values the heads' outputs are."""
+    module, x = block(4, logit_scale=logit_scale), inputs(6)
     params = params_of(module)
+    if logit_scale == "learned":
+        params["logit_scale"] = jnp.arange(1.0, 5)
     _, seen = module.apply({"params": params}, x)
     assert set(seen) == {"heads"} and seen["heads"].shape == (B, T, 4, 3)
-    _, seen = module.apply({"params": params}, x, want_weights=True)
-    assert seen["weights"].shape == (B, 4, T, T)
-    close(seen["weights"].sum(axis=-1), jnp.ones((B, 4, T)))
+    _, seen = module.apply({"params": params}, x, want_queries=True)
+    weights = reference.weights(seen["query"], seen["key"], scale=logit_factor(logit_scale, 3), causal=True)
     value = jnp.einsum("BSD,DHK->BSHK", x, params["w_v"])
-    close(jnp.einsum("BHTS,BSHK->BTHK", seen["weights"], value), seen["heads"])
+    close(jnp.einsum("BHTS,BSHK->BTHK", weights, value), seen["heads"])
 
 
 def test_initial_variance_does_not_depend_on_the_number_of_heads():
@@ -193,5 +198,6 @@ def test_softmax_is_at_least_float32():
     x = inputs(9).astype(jnp.bfloat16)
     params = module.init(jax.random.key(0), x)["params"]
     assert all(w.dtype == jnp.float32 for w in jax.tree.leaves(params))
-    out, seen = module.apply({"params": params}, x, want_weights=True)
-    assert out.dtype == jnp.bfloat16 and seen["weights"].dtype == jnp.float32
+    out, seen = module.apply({"params": params}, x, want_queries=True)
+    weights = reference.weights(seen["query"], seen["key"], scale=logit_factor("sqrt", 6), causal=True)
+    assert out.dtype == seen["query"].dtype == jnp.bfloat16 and weights.dtype == jnp.float32

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mha.transformer import ModelConfig, Transformer
+from mha.edits import Edits
+from mha.transformer import ModelConfig, Transformer, weights_in_blocks
 
 CONFIG = ModelConfig(
     vocab_size=17, seq_len=12, d_model=8, num_heads=4, d_k=2, d_ff=(16, 15), attention="reference", dtype="float64"
@@ -32,7 +33,7 @@ def tokens(seed, rows=3, length=12):
 
 @jax.jit
 def logits(params, tokens, segments=None, gates=None):
-    return Transformer(CONFIG).apply({"params": params}, tokens, segments, gates)[0]
+    return Transformer(CONFIG).apply({"params": params}, tokens, segments, Edits(gates))[0]
 
 
 def test_later_tokens_do_not_reach_earlier_logits(params):
@@ -87,7 +88,7 @@ def test_recomputed_activations_change_no_gradient(remat, params):
 
     def gradient(config):
         def loss(params, gates):
-            logits_BTV, out = Transformer(config).apply({"params": params}, tokens(1), segments, gates)
+            logits_BTV, out = Transformer(config).apply({"params": params}, tokens(1), segments, Edits(gates))
             return jnp.sum(jnp.sin(logits_BTV)) + jnp.sum(out["heads"][1] ** 2)
 
         return jax.jit(jax.grad(loss, (0, 1)))
@@ -102,8 +103,8 @@ def test_recomputed_activations_change_no_gradient(remat, params):
         for word in (" dot_general", " exp ")
     )
     assert exps[0] > exps[1] and (products[0] > products[1] or remat == "elementwise")
-    _, seen = Transformer(recomputing).apply({"params": params}, tokens(1), want_weights=True)
-    assert seen["weights"][0].shape == (3, H, 12, 12)
+    _, seen = Transformer(recomputing).apply({"params": params}, tokens(1), want_queries=True)
+    assert seen["query"][0].shape == (3, 12, H, 2)
 
 
 @pytest.mark.parametrize("remat", ["none", "block"])
@@ -119,7 +120,7 @@ def test_scanned_layers_are_the_unrolled_ones(remat):
 
     def value_and_gradient(config):
         def loss(params, gates):
-            logits_BTV, out = Transformer(config).apply({"params": params}, tokens(1), segments, gates, True)
+            logits_BTV, out = Transformer(config).apply({"params": params}, tokens(1), segments, Edits(gates), True)
             return jnp.sum(jnp.sin(logits_BTV)) + sum(jnp.sum(x**2) for x in out["heads"]), out
 
         return jax.value_and_grad(loss, (0, 1), has_aux=True)
@@ -150,10 +151,36 @@ def test_scanned_layers_keep_one_residual_each():
 
 
 def test_intermediates(params):
-    _, out = Transformer(CONFIG).apply({"params": params}, tokens(8), want_weights=True)
+    _, out = Transformer(CONFIG).apply({"params": params}, tokens(8), want_queries=True)
+    assert set(out) == {"residual", "heads", "query", "key"}
     assert [x.shape for x in out["residual"]] == [(3, 12, 8)] * (L + 1)
-    assert [x.shape for x in out["heads"]] == [(3, 12, 4, 2)] * L
-    assert [x.shape for x in out["weights"]] == [(3, 4, 12, 12)] * L
+    for name in ("heads", "query", "key"):
+        assert [x.shape for x in out[name]] == [(3, 12, 4, 2)] * L
+
+
+@pytest.mark.parametrize("d_k, fast", [(1, "heads_minor"), (2, "pairs"), (4, "blockwise")])
+def test_weights_do_not_depend_on_the_attention_path(d_k, fast):
+    """And are those by which each path weighs its values, in blocks of one head of one document."""
+    segments = jnp.array([[1] * 5 + [2] * 7, [1] * 12, [1] * 9 + [0] * 3])
+    found = {}
+    for path in ("reference", fast):
+        config = dataclasses.replace(CONFIG, num_heads=3, d_k=d_k, logit_scale="inverse", attention=path)
+        params = Transformer(config).init(jax.random.key(0), tokens(0))["params"]
+        _, seen = Transformer(config).apply({"params": params}, tokens(1), segments, want_queries=True)
+        found[path] = np.full((3, 3, 12, 12), np.nan)
+        budget = 3 * 12 * 12 * 8
+        for documents, heads, weights in weights_in_blocks(config, seen, 1, segments, (2, 0), budget):
+            assert weights.shape == (1, 1, 12, 12)
+            found[path][documents, heads] = weights
+        assert np.isnan(found[path][:, 1]).all()
+        scale = params["block_1"]["norm_attention"]["scale"]
+        x = seen["residual"][1]
+        normed = x / jnp.sqrt(jnp.mean(x**2, axis=-1, keepdims=True) + 1e-6) * scale[None, None]
+        value = jnp.einsum("BSD,DHK->BSHK", normed, params["block_1"]["attention"]["w_v"])
+        out = jnp.einsum("BHTS,BSHK->BTHK", found[path][:, [0, 2]], value[:, :, jnp.array([0, 2])])
+        np.testing.assert_allclose(out, seen["heads"][1][:, :, jnp.array([0, 2])], atol=1e-12)
+    np.testing.assert_allclose(found[fast], found["reference"], atol=1e-12)
+    assert (found[fast][2, 0, 9:] == 0).all() and (found[fast][0, 0, 5:, :5] == 0).all()
 
 
 def test_logits_are_at_least_float32():

@@ -1,5 +1,8 @@
 """The oracle itself, against a loop over rows in NumPy, and attention maps in blocks."""
 
+import re
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -41,6 +44,35 @@ def test_maps_in_blocks_are_the_maps(budget_blocks, sizes):
         got[documents, heads] = weights
     assert shapes == sizes
     np.testing.assert_allclose(got, reference.weights(q, k, **mask), atol=1e-6)
+
+
+def test_maps_of_chosen_heads_alone():
+    q, k = (jnp.asarray(x) for x in oracle.inputs((3, 7, 6, 2))[:2])
+    mask = dict(scale=1.0, causal=True)
+    blocks = list(reference.weights_in_blocks(q, k, **mask, heads=(5, 0, 2), budget_bytes=2 * 3 * 7 * 7 * 4))
+    assert [(documents.start, heads.tolist()) for documents, heads, _ in blocks] == [
+        (document, heads) for document in range(3) for heads in ([5, 0], [2])
+    ]
+    wanted = reference.weights(q, k, **mask)
+    for documents, heads, weights in blocks:
+        np.testing.assert_allclose(weights, wanted[documents, heads], atol=1e-6)
+
+
+@pytest.mark.parametrize("segmented", [False, True])
+def test_a_block_is_computed_within_its_budget(segmented):
+    """By the compiled program's own account of what it holds."""
+    length, budget = 64, 10 * 3 * 64 * 64 * 4
+    q = jax.ShapeDtypeStruct((1, length, 10, 2), jnp.float32)
+    segments = jax.ShapeDtypeStruct((1, length), jnp.int32) if segmented else None
+    memory = reference._weights.lower(q, q, segments, scale=1.0, causal=True).compile().memory_analysis()
+    assert budget / 4 < memory.temp_size_in_bytes + memory.output_size_in_bytes <= budget
+
+
+@pytest.mark.parametrize("heads", [[], [0, 3], [-1]])
+def test_heads_that_are_not_there_are_refused(heads):
+    q = jnp.ones((1, 7, 3, 2))
+    with pytest.raises(ValueError, match=rf"weights are wanted of heads {re.escape(str(heads))}; choose among 0 ... 2"):
+        next(reference.weights_in_blocks(q, q, scale=1.0, causal=True, heads=heads))
 
 
 def test_a_budget_below_one_map_is_refused():

@@ -9,7 +9,7 @@ import pytest
 
 from configs import relations
 from eval.report.dose_figures import even_weights
-from mha.transformer import ModelConfig, Transformer
+from mha.transformer import ModelConfig, Transformer, weights_in_blocks
 from train.config import freeze
 from train.data.relations import by_hand, dose, language
 from train.data.relations.dose import Dose
@@ -64,9 +64,10 @@ def test_the_head_weighs_its_sources_by_halves():
     spoken = of(6, 2)
     model, params = by_hand_of(MODEL, spoken)
     text = language.documents(spoken, 0, 0, 8)
-    _, seen = Transformer(model).apply({"params": params}, jnp.asarray(text.tokens[:, :-1].astype(np.int32)),
-                                       want_weights=True)  # fmt: skip
-    weights = np.asarray(seen["weights"][0])[:, 0]
+    tokens = jnp.asarray(text.tokens[:, :-1].astype(np.int32))
+    _, seen = Transformer(model).apply({"params": params}, tokens, want_queries=True)
+    (_, _, weights), = weights_in_blocks(model, seen, layer=0)  # fmt: skip
+    weights = np.asarray(weights)[:, 0]
     wanted = 0.5 ** np.arange(6) / (2 - 0.5**5)
     links = text.links
     found = weights[links.document, links.query, links.key].reshape(-1, 6)
