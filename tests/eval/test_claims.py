@@ -8,7 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from eval.judge import arms, claims, evidence, intervals, price, rules, verdicts
+from eval.judge import arms, intervals, rules, verdicts
+from eval.judge.claims import c3_price
+from eval.judge.evidence import Evidence
+from eval.judge.paired import comparison, decision
 from tests.eval.workdirs import build
 from train.config import InputError, freeze
 from train.data import corpora
@@ -34,9 +37,13 @@ def judged(folder, beside=(), **changes) -> tuple[dict, Workdir]:
     return judge_again(workdir, table, beside), workdir
 
 
-def judge_again(workdir, table, beside=()):
+def evidence(workdir, table, beside=()) -> Evidence:
     config = freeze(workdir.record()["config"])
-    found = verdicts.write(workdir, table, config, corpora.open_corpus(workdir.data), list(beside))
+    return Evidence(workdir, config, corpora.open_corpus(workdir.data), table, arms=beside)
+
+
+def judge_again(workdir, table, beside=()):
+    found = verdicts.write(evidence(workdir, table, beside))
     saved = json.loads((workdir.results / "claims.json").read_text())
     assert [one["id"] for one in saved] == ["C1", "C2", "C3"] == [one.id for one in found]
     assert all(one["sentence"] and one["rule"] for one in saved)
@@ -99,7 +106,7 @@ def test_crossed_seeds_are_not_judged(tmp_path):
     for name in ("C1", "C2"):
         assert found[name].verdict == "undecided" and found[name].effect is None and found[name].n == 0
         assert "for claim C9" in found[name].sentence
-    assert "for claim C9" in claims.prospect(freeze(workdir.record()["config"]))
+    assert "for claim C9" in decision.prospect(freeze(workdir.record()["config"]))
     assert not workdir.looks.exists()
 
 
@@ -220,7 +227,7 @@ def test_looks_widen_the_interval(tmp_path):
 def arm(workdir, verdict: str, ratio: float, kind: str, **changes) -> arms.Arm:
     found = {"verdict": verdict, "low": 0.1, "sentence": "A sentence.", "exploratory": False, "missing": [], **changes}
     fingerprint = workdir.record()["data_fingerprint"]
-    return arms.Arm("runs/arm", kind, "train.steps: 1 -> 4", ratio, {"C1": found, "C2": found}, fingerprint)
+    return arms.Arm("runs/arm", {}, "train.steps: 1 -> 4", kind, ratio, {"C1": found, "C2": found}, fingerprint)
 
 
 def test_arms_say_how_far_a_verdict_reaches(tmp_path):
@@ -344,21 +351,21 @@ def test_the_price(slower, more, verdict, tmp_path):
 def test_the_price_of_each_d_model(tmp_path):
     """... beside that of all: one twice as dear, one half as dear."""
     workdir, table = build(tmp_path, **{**PROTOCOL, "d_model": (16, 32), "num_heads": (1, 4, 16)}, curve=flat)
-    pairs = price.to_measure(evidence.load(workdir, table, corpora.open_corpus(workdir.data)))
+    pairs = comparison.HEADS.pairs(evidence(workdir, table).losses.cells)
     for launch in range(4):
         rows = [
             {"launch": launch, "cell": cell, "path": path, "attention": path, "step_ms": time, "memory_bytes": 1e6}
             for factor, pair in zip((2.0, 0.5), pairs.values(), strict=True)
             for cell, time in zip(pair, (10 + launch, factor * (10 + launch)), strict=True)
-            for path in price.PATHS
+            for path in c3_price.PATHS
         ]
         write_json(workdir.price(launch), {"rows": rows, "device": "cpu"})
     found = judge_again(workdir, table)["C3"]
     parts = {part["name"]: (round(part["step_ms"], 6), part["verdict"]) for part in found.parts}
     assert parts == {
-        **{words: (1.0, "supported") for words in price.PATHS.values()},
-        **{f"{words}, d_model 16": (2.0, "refuted") for words in price.PATHS.values()},
-        **{f"{words}, d_model 32": (0.5, "refuted") for words in price.PATHS.values()},
+        **{words: (1.0, "supported") for words in c3_price.PATHS.values()},
+        **{f"{words}, d_model 16": (2.0, "refuted") for words in c3_price.PATHS.values()},
+        **{f"{words}, d_model 32": (0.5, "refuted") for words in c3_price.PATHS.values()},
     }
 
 
@@ -382,14 +389,14 @@ def test_no_price_without_launches(tmp_path):
 
 def test_what_is_timed_is_what_c1_compares(tmp_path):
     workdir, table = build(tmp_path, **PROTOCOL, curve=steep)
-    assert verdicts.cells_to_price(workdir, table, corpora.open_corpus(workdir.data)) == ("d032_h001", "d032_h004")
-    assert price.PATHS.keys() == {"auto", "reference"}
+    assert verdicts.cells_to_price(evidence(workdir, table)) == ("d032_h001", "d032_h004")
+    assert c3_price.PATHS.keys() == {"auto", "reference"}
 
 
 def test_before_training_the_study_says_what_its_seeds_can_decide(tmp_path):
     def said(**changes):
         workdir, _ = build(tmp_path, **{**PROTOCOL, **changes})
-        return claims.prospect(freeze(workdir.record()["config"]))
+        return decision.prospect(freeze(workdir.record()["config"]))
 
     assert "6 fresh seeds" in said() and "0.0072" in said()
     assert "about the same test documents" in said() and "from 0.0034 on it alone puts it out of reach" in said()

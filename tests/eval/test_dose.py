@@ -9,8 +9,12 @@ import pytest
 
 from configs import relations
 from eval import doses
-from eval.judge import dose
-from eval.report import dose_page
+from eval.judge import verdicts
+from eval.judge.claims import c4a_slower, c4b_capacity
+from eval.judge.evidence import Evidence
+from eval.measure import relations as relations_measured
+from eval.report import dose_figures, page
+from eval.report.sections.doses import runs
 from main import main
 from tests.data import data_config
 from tests.eval.workdirs import CAP, dose_workdir
@@ -20,19 +24,30 @@ from train.files import write_json
 from train.grid import Replica
 from train.run import starts
 from train.study import dose_study
-from train.workdir import read_json
+from train.workdir import Workdir, read_json
 
 
 def slow_at_many(heads, number, seed):
     return round((900 + 20 * (seed % 10)) * (5 if heads == 1 and number == 6 else 1))
 
 
+def evidence(workdir, cells, config) -> Evidence:
+    return Evidence(workdir, config, doses=doses.write_table(workdir, cells, config))
+
+
+def judged(workdir, cells, config) -> list:
+    """C4a and C4b."""
+    found = evidence(workdir, cells, config)
+    return [c4a_slower.judge(found), c4b_capacity.judge(found)]
+
+
 def test_a_gap_that_grows(tmp_path):
     workdir, cells, config = dose_workdir(tmp_path, slow_at_many)
-    table = doses.write_table(workdir, cells, config)
+    found = evidence(workdir, cells, config)
+    table = found.doses
     assert len(table) == 4 * (6 + 2 + 2) and set(table.outcome) == {"reached"}
     assert pd.read_csv(workdir.results / "dose.csv").steps.tolist() == table.steps.tolist()
-    slower, cannot = dose.write_verdicts(workdir, table, config)
+    slower, cannot = verdicts.write(found)
     assert (slower.id, slower.verdict, slower.n) == ("C4a", "supported", 6)
     assert slower.effect == pytest.approx(np.log(5), abs=1e-3)
     assert "one head takes 5.00 times (5.00 to 5.00) the steps of 8 heads" in slower.sentence
@@ -45,7 +60,7 @@ def test_capped_runs_count_as_the_cap_and_need_hand_built_ones(tmp_path):
     workdir, cells, config = dose_workdir(
         tmp_path, lambda heads, number, seed: 20_000 if (heads, number) == (1, 6) else 700 + 10 * seed
     )
-    slower, cannot = dose.judge(doses.write_table(workdir, cells, config), config)
+    slower, cannot = judged(workdir, cells, config)
     assert slower.verdict == "supported" and slower.details["capped"] == {
         "h1_r1": 0,
         "h1_r6": 6,
@@ -63,49 +78,74 @@ def test_runs_by_hand_decide_where_drawn_ones_do_not_get_there(tmp_path, kept, v
         tmp_path, lambda heads, number, seed: 20_000 if (heads, number) == (1, 6) else 700 + 10 * seed
     )
     place = workdir.cell(dose_study.name_of(cells[0], 6))
-    runs, lines = [], []
+    outcomes, lines = [], []
     for seed in range(6):
         run = Replica(0.003, seed, seed)
-        runs.append({"replica": dataclasses.asdict(run), "steps": CAP, "why": "capped", "loss": 0.01})
+        outcomes.append({"replica": dataclasses.asdict(run), "steps": CAP, "why": "capped", "loss": 0.01})
         for step, loss in ((50, 0.01), (5_000, 0.01 if seed < kept else 0.09), (CAP, 0.01)):
             lines.append({"step": step, "replica": run.name, "loss": loss, "relations": {}})
     (place.path / starts.HAND_BUILT).mkdir()
     (place.path / starts.HAND_BUILT / "looks.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    write_json(place.path / "runs.json", read_json(place.path / "runs.json") | {starts.HAND_BUILT: runs})
-    table = doses.write_table(workdir, cells, config)
+    write_json(place.path / "runs.json", read_json(place.path / "runs.json") | {starts.HAND_BUILT: outcomes})
+    found = evidence(workdir, cells, config)
+    table = found.doses
     by_hand = table[table.stage == starts.HAND_BUILT]
     assert by_hand.worst.tolist() == [0.01] * kept + [0.09] * (6 - kept) and set(
         by_hand.names.str.split().str.len()
     ) == {6}
-    cannot = dose.judge(table, config)[1]
+    cannot = c4b_capacity.judge(found)
     assert cannot.verdict == verdict
     assert (
         f"that tell all 64 answers apart, trained at a rate of 0.003, {kept} of 6 runs stay below it at every look"
         in cannot.sentence
     )
-    html = dose_page.write(workdir, cells, table, [cannot], config).read_text()
+    html = page.write(found, [cannot]).read_text()
     assert "weights by hand" in html and "largest look" in html
 
 
 def test_a_rate_that_decays_decides_nothing(tmp_path):
     workdir, cells, config = dose_workdir(tmp_path, slow_at_many)
     decays = dataclasses.replace(config, train=dataclasses.replace(config.train, schedule="cosine"))
-    for verdict in dose.judge(doses.write_table(workdir, cells, config), decays):
+    for verdict in judged(workdir, cells, decays):
         assert verdict.verdict == "undecided" and "the steps that are needed depend on the cap" in verdict.sentence
 
 
 def test_when_the_rule_asks_for_runs_by_hand():
     config = freeze(relations.get_config().to_dict())
     high = [0.2, 0.3, 0.25, 0.28, 0.22, 0.26]
-    assert dose.asks_for_hand_built(6, high, config) and not dose.asks_for_hand_built(4, high, config)
-    assert not dose.asks_for_hand_built(6, [0.04] * 6, config)
-    assert not dose.asks_for_hand_built(6, [0.04] * 5 + [0.6], config), "its lower limit is below .05"
+    assert c4b_capacity.asks_for_hand_built(6, high, config) and not c4b_capacity.asks_for_hand_built(4, high, config)
+    assert not c4b_capacity.asks_for_hand_built(6, [0.04] * 6, config)
+    assert not c4b_capacity.asks_for_hand_built(6, [0.04] * 5 + [0.6], config), "its lower limit is below .05"
+
+
+def test_which_runs_by_hand_are_asked_for(tmp_path):
+    """Those of one head at six relations whose drawn runs do not get there, however many have them already."""
+    capped = lambda heads, number, seed: 20_000 if heads == 1 and number > 1 else 700 + 10 * seed  # noqa: E731
+    drawn = evidence(*dose_workdir(tmp_path / "drawn", capped, doses=(1, 4, 6)))
+    stages = (dose_study.FRESH, starts.HAND_BUILT)
+    by_hand = evidence(*dose_workdir(tmp_path / "by_hand", capped, stages=stages))
+    assert verdicts.further(drawn) == verdicts.further(by_hand) == [("d064_h001", 6)]
+    assert verdicts.further(evidence(*dose_workdir(tmp_path / "held", slow_at_many))) == []
+    assert verdicts.further(evidence(*dose_workdir(tmp_path / "none", capped, stages=()))) == []
+
+
+def test_the_threshold_is_the_studys_own(tmp_path):
+    """Runs that leave .04 hold the relations at .05 and not at .02."""
+    workdir, cells, config = dose_workdir(tmp_path, slow_at_many)
+    strict = dataclasses.replace(config, dose=dataclasses.replace(config.dose, threshold=0.02))
+    (_, loose), (_, cannot) = judged(workdir, cells, config), judged(workdir, cells, strict)
+    assert loose.verdict == "refuted" and "at most .05, or" in loose.rule and "the threshold is 0.05." in loose.sentence
+    assert cannot.verdict == "undecided" and cannot.sentence.startswith("Runs from hand-built weights are lacking.")
+    assert "at most .02, or" in cannot.rule and "lower limit above .02" in cannot.rule
+    assert c4b_capacity.asks_for_hand_built(6, [0.04] * 6, strict)
 
 
 def test_kinds_are_not_the_claims(tmp_path):
     config = relations.get_config()
     config.data.relations = "A,B,C,D,E,F,G"
-    for verdict in dose.judge(pd.DataFrame(), freeze(config.to_dict())):
+    found = verdicts.write(Evidence(Workdir(tmp_path), freeze(config.to_dict())))
+    assert [verdict.id for verdict in found] == ["C4a", "C4b"]
+    for verdict in found:
         assert verdict.verdict == "undecided" and "are no dose of family P" in verdict.sentence
 
 
@@ -121,11 +161,16 @@ def test_an_older_workdir_lacks_the_starts_and_continues(tmp_path):
         workdir.check_continues(more)
 
 
+def weighted(spoken, of):
+    """What `of` says of each relation of a language, by its share of the questions."""
+    return sum(relation.share * of(relation) for relation in relations_measured._rules(spoken, 0))
+
+
 def test_what_attention_off_leaves_at_best():
     """The rule that sees the query alone is at ln 2 for every relation, the floor of noise apart."""
     for which in ("1", "A", "E", "G"):
         spoken = parse.language(data_config(source="relations", relations=which))
-        assert dose._query_alone(spoken) == pytest.approx(np.log(2), abs=0.01)
+        assert weighted(spoken, relations_measured._query_alone) == pytest.approx(np.log(2), abs=0.01)
 
 
 @pytest.mark.parametrize(("noise", "relations"), [(0.0, "1"), (0.1, "1"), (0.0, "D")])
@@ -137,7 +182,9 @@ def test_the_best_shortcut(noise, relations):
         p = np.clip(p, 1e-12, 1 - 1e-12)
         return -(p * np.log(p) + (1 - p) * np.log(1 - p))
 
-    found = dose._shortcut(parse.language(data_config(source="relations", relations=relations, noise=noise)))
+    found = weighted(
+        parse.language(data_config(source="relations", relations=relations, noise=noise)), relations_measured._best
+    )
     if relations == "D":
         assert 0.2 < found < np.log(2)
     else:
@@ -159,34 +206,36 @@ def test_every_run_has_the_shortcut_of_its_own_language(tmp_path):
 
 def test_what_cannot_be_judged_is_said(tmp_path):
     workdir, cells, config = dose_workdir(tmp_path / "a", lambda heads, number, seed: CAP)
-    for verdict in dose.judge(doses.write_table(workdir, cells, config), config):
+    for verdict in judged(workdir, cells, config):
         assert verdict.verdict == "undecided" and verdict.sentence.startswith("Not testable here.")
     workdir, cells, config = dose_workdir(tmp_path / "b", slow_at_many, doses=(1, 4))
-    for verdict in dose.judge(doses.write_table(workdir, cells, config), config):
+    for verdict in judged(workdir, cells, config):
         assert verdict.missing == ("No fresh run of 1 heads at 6 relations, 8 heads at 6 relations.",)
     workdir, cells, config = dose_workdir(tmp_path / "c", slow_at_many, stages=(dose_study.TUNE,))
-    assert all(verdict.missing for verdict in dose.judge(doses.write_table(workdir, cells, config), config))
+    assert all(verdict.missing for verdict in judged(workdir, cells, config))
 
 
 def test_the_page(tmp_path):
     """It has both verdicts, the runs, a figure for each dose, and the same bytes for the same results."""
     workdir, cells, config = dose_workdir(tmp_path, slow_at_many)
-    verdicts, page = dose_page.write_all(workdir, cells, config)
-    html = page.read_text()
-    assert all(verdict.sentence in html for verdict in verdicts) and "4,750" in html
+    found = evidence(workdir, cells, config)
+    written = verdicts.write(found)
+    path = page.write(found, written)
+    html = path.read_text()
+    assert all(verdict.sentence in html for verdict in written) and "4,750" in html
     names = {"steps", "left", "ratio", "curves_r1", "relations_r1", "curves_r6", "relations_r6"}
     assert {path.stem for path in (workdir.report / "figures").glob("*.svg")} == names
     assert html.count("<svg") == 7 and "http" not in html.replace("http://www.w3.org", "")
-    dose_page.write_all(workdir, cells, config)
-    assert page.read_text() == html
+    page.write(evidence(workdir, cells, config), written)
+    assert path.read_text() == html
 
 
 def test_what_even_weights_leave():
     """Against the bits drawn and summed."""
     for count in range(1, 7):
         ones = (np.arange(2**count)[:, None] >> np.arange(count) & 1).sum(axis=1)
-        assert dose_page.even_weights(count) == pytest.approx(np.log(np.bincount(ones)[ones]).mean())
-    assert dose_page.even_weights(6) == pytest.approx(2.542, abs=5e-4)
+        assert dose_figures.even_weights(count) == pytest.approx(np.log(np.bincount(ones)[ones]).mean())
+    assert dose_figures.even_weights(6) == pytest.approx(2.542, abs=5e-4)
 
 
 def capped_table(tmp_path):
@@ -198,7 +247,7 @@ def capped_table(tmp_path):
 def test_capped_runs_are_arrows(tmp_path):
     """And no run is drawn twice."""
     table, config = capped_table(tmp_path)
-    (axes,) = dose_page._steps(table, config).axes
+    (axes,) = dose_figures.taken(table, config).axes
     drawn = [(len(marks.get_offsets()), marks.get_paths()[0].vertices) for marks in axes.collections]
     assert [count for count, _ in drawn] == [10, 2, 12, 0], "one head, then eight: those that got there, and the others"
     heights = [np.sort(marks.get_offsets()[:, 1].data).tolist() for marks in axes.collections]
@@ -209,21 +258,21 @@ def test_capped_runs_are_arrows(tmp_path):
 
 def test_losses_and_ratios_with_their_intervals(tmp_path):
     table, config = capped_table(tmp_path)
-    ratios = dose_page._ratios(table, config)
+    ratios = dose_figures.ratios(table, 0.95)
     assert list(ratios) == [1, 6] and ratios[1].mean == 0
     one, many = ([10_000, 10_000, 520, 530, 540, 550], [500, 510, 520, 530, 540, 550])
     assert ratios[6].mean == pytest.approx(np.log(np.divide(one, many)).mean())
-    (axes,) = dose_page._ratio(ratios).axes
+    (axes,) = dose_figures.ratio(ratios).axes
     np.testing.assert_allclose(axes.lines[0].get_ydata(), np.exp([ratios[1].mean, ratios[6].mean]))
     ends = [bar.get_segments() for bar in axes.collections][0]
     np.testing.assert_allclose([end[1] for end in ends[1]], np.exp([ratios[6].low, ratios[6].high]))
-    (axes,) = dose_page._left(table, config).axes
+    (axes,) = dose_figures.left(table, config, 0.95).axes
     np.testing.assert_allclose(axes.lines[0].get_ydata(), [0.04, (4 * 0.04 + 0.3 + 0.31) / 6])
 
 
 def test_a_run_that_stopped_keeps_its_last_look():
     lines = [{"step": step, "relations": {"P1": loss}} for step, loss in ((50, 0.6), (100, 0.05))]
-    assert dose_page._held(lines, "P1", np.array([50, 100, 150, 200])).tolist() == [0.6, 0.05, 0.05, 0.05]
+    assert dose_figures._held(lines, "P1", np.array([50, 100, 150, 200])).tolist() == [0.6, 0.05, 0.05, 0.05]
 
 
 def test_relations_learnt_one_after_another(tmp_path):
@@ -235,20 +284,19 @@ def test_relations_learnt_one_after_another(tmp_path):
         for step, early, late in ((50, 0.6, 0.7), (100, 0.3, 0.5), (last, 0.4, 0.2))
     ]
     folder.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    curves = {
-        number: {cell.model.num_heads: dose_page._curves(workdir, cell, number) for cell in cells} for number in (1, 6)
-    }
-    rows = dose_page._summary(doses.write_table(workdir, cells, config), curves, config)
+    rows = runs.context(evidence(workdir, cells, config), [])["rows"]
     apart = {(row["heads"], row["dose"]): row["apart"] for row in rows}
     assert apart[1, 6] == "100 and 500" and apart[8, 6] == "10,000 and 10,000" and apart[1, 1] == ""
 
 
 def test_a_page_before_any_fresh_run(tmp_path):
     workdir, cells, config = dose_workdir(tmp_path / "tuned", slow_at_many, stages=(dose_study.TUNE,))
-    assert dose_page.write_all(workdir, cells, config)[1].exists()
+    found = evidence(workdir, cells, config)
+    assert page.write(found, verdicts.write(found)).exists()
     workdir, cells, config = dose_workdir(tmp_path / "none", slow_at_many, stages=())
-    verdicts, page = dose_page.write_all(workdir, cells, config)
-    assert page is None and all(verdict.missing for verdict in verdicts)
+    found = evidence(workdir, cells, config)
+    written = verdicts.write(found)
+    assert page.write(found, written) is None and all(verdict.missing for verdict in written)
 
 
 def test_a_workdir_of_doses_may_grow_by_heads_alone(tmp_path):

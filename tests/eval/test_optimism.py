@@ -10,8 +10,10 @@ import pytest
 
 from configs import default
 from eval import tables
-from eval.judge import claims, evidence, intervals, stats
-from eval.judge.comparison import CLAIMS
+from eval.judge import intervals, stats
+from eval.judge.claims import c1_several_heads
+from eval.judge.evidence import Evidence
+from eval.judge.paired import decision
 from tests.eval.workdirs import TEXT
 from train import grid
 from train.config import freeze
@@ -82,8 +84,7 @@ class Study:
     def reported(self) -> float:
         """The effect that C1 reports."""
         table = tables.write_tables(self.workdir, self.cells, self.config, self.corpus)
-        found = evidence.load(self.workdir, table, self.corpus)
-        verdict = claims.judge(CLAIMS[0], found, self.workdir, self.config, "text", 1, [])
+        verdict = c1_several_heads.judge(Evidence(self.workdir, self.config, self.corpus, table))
         assert verdict.n == len(FRESH) and len(verdict.parts) == 1
         return verdict.effect
 
@@ -109,7 +110,7 @@ def test_the_whole_path_is_not_optimistic(parts, error, tmp_path, monkeypatch):
     for changes in ({}, error):
         rng = np.random.default_rng(0)
         if changes:  # the guard that keeps a study from this error is off
-            monkeypatch.setattr(claims, "missing", lambda *_: [])
+            monkeypatch.setattr(decision, "missing", lambda *_: [])
         effects = [Study(tmp_path, corpus, rng, **parts, **changes).reported() for _ in range(TRIALS)]
         found.append(np.mean(effects) / (np.std(effects) / math.sqrt(TRIALS)))
         print(f"\n{changes or 'as it is'}: {np.mean(effects):+.4f} nats/token, {found[-1]:+.1f} standard errors")

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from configs import smoke
 from eval import summary, tables
+from eval.judge.evidence import Evidence
 from eval.measure import relations
 from eval.report import page
 from main import main
@@ -144,7 +145,7 @@ def test_a_loss_below_the_best_shortcut_is_marked(tmp_path):
 
     shown = relations.excess(workdir, table)
     assert list(shown.index) == [relations.FLOOR, relations.SHORTCUT, *table.cell]
-    html = page.write(workdir, table).read_text()
+    html = page.write(Evidence(workdir, study, corpus, table), []).read_text()
     html = html[html.index('id="relations"') :].split("</table>")[0]
     assert re.findall("<strong>(.*?)</strong>", html) == ["✓ 0.500"] and "<td>0.580</td>" in html
     assert "<th>best shortcut</th>" in html and f"<td>{of_relation.shortcut.iloc[0]:.3f}</td>" in html

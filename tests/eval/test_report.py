@@ -15,8 +15,12 @@ import scipy.stats
 
 import main
 from eval.judge import verdicts
-from eval.report import facts, figures, outcome, page, style
-from eval.report import verdicts as report_verdicts
+from eval.judge.claims import c1_several_heads
+from eval.judge.evidence import Evidence
+from eval.judge.paired import showing
+from eval.report import figures, page, style
+from eval.report.sections.grid import cost, losses, rates, training
+from eval.report.sections.study import making, standing
 from tests.eval.workdirs import build
 from train.config import freeze
 from train.data import baselines, corpora
@@ -51,11 +55,13 @@ class Parsed(html.parser.HTMLParser):
             self._cell = None
 
 
+def evidence(workdir: Workdir, table: pd.DataFrame) -> Evidence:
+    return Evidence(workdir, freeze(workdir.record()["config"]), corpora.open_corpus(workdir.data), table)
+
+
 def read(workdir: Workdir, table: pd.DataFrame) -> tuple[str, Parsed]:
-    if len(table):
-        config = freeze(workdir.record()["config"])
-        verdicts.write(workdir, table, config, corpora.open_corpus(workdir.data), [])
-    text = page.write(workdir, table).read_text()
+    found = evidence(workdir, table)
+    text = page.write(found, verdicts.write(found)).read_text()
     parsed = Parsed(text)
     assert not re.search(r"\bnan\b|\bNone\b|\binf\b|NaT", parsed.text)
     return text, parsed
@@ -203,7 +209,7 @@ def test_the_page_shows_what_was_computed_beside_a_verdict(tmp_path):
     forest = (workdir.report / "figures/forest_C1.svg").read_text()
     assert "new documents" in forest or "these documents" in forest
     about = claims["C1"]["about"]
-    labels = [row["label"] for row in report_verdicts.forest(claims["C1"])]
+    labels = [row["label"] for row in verdicts.write(evidence(workdir, table))[0].shown.rows]
     assert labels == [
         f"{about}, decides",
         "new documents" if about == "these documents" else "these documents",
@@ -212,7 +218,7 @@ def test_the_page_shows_what_was_computed_beside_a_verdict(tmp_path):
         f"tune loss at one rate, {claims['C1']['details']['shared_rate']['rate']:g},\nt over seeds",
     ]
     assert f"nats/token, 95 % interval, {about}" in parsed.text
-    for axis in page.CURVES:
+    for axis in training.CURVES:
         assert (workdir.report / f"figures/curves_d016_{axis}.svg").exists()
     best = [row[-3] for row in parsed.tables["losses"][1:]]
     assert set(best) <= {"yes", "no"} and "yes" in best
@@ -226,10 +232,9 @@ def test_the_page_shows_what_was_computed_beside_a_verdict(tmp_path):
 
 @pytest.mark.parametrize("correlation, words", [(0.4, "what pairing takes out"), (-0.26, "takes nothing out")])
 def test_a_negative_correlation_takes_nothing_out(judged, correlation, words):
-    verdict = json.loads((judged[0].results / "claims.json").read_text())[0]
-    verdict["details"]["correlation"] = correlation
-    found = dataclasses.replace(facts.load(*judged[:2]), verdicts=[verdict])
-    (said,) = [line for line in report_verdicts.rows(found)[0]["more"] if "correlate" in line]
+    verdict = c1_several_heads.judge(evidence(*judged[:2]))
+    verdict.details["correlation"] = correlation
+    (said,) = [line for line in c1_several_heads.shown(verdict).more if "correlate" in line]
     assert f"by {correlation:.2f}" in said and words in said
 
 
@@ -245,22 +250,20 @@ def test_a_negative_correlation_takes_nothing_out(judged, correlation, words):
 def test_how_often_verdicts_were_read_is_true(tmp_path, allowed, read_so_often, exploratory, wanted, unwanted):
     few = {"d_model": (16,), "num_heads": (1, 4, 16), "tuning_seeds": (7, 8)}
     workdir, table = build(tmp_path, **few, claims={"looks": allowed})
-    config = freeze(workdir.record()["config"])
-    verdicts.write(workdir, table, config, corpora.open_corpus(workdir.data), [])
+    verdicts.write(evidence(workdir, table))
     looks = json.loads(workdir.looks.read_text())
     looks["C1"] += [{"seeds": [[8, 8]], "chosen": []}] * (read_so_often - 1)
     workdir.looks.write_text(json.dumps(looks))
-    found = facts.load(workdir, table)
-    found.verdicts[0]["exploratory"] = exploratory
-    said = report_verdicts.reading(found)
+    found = evidence(workdir, table)
+    written = verdicts.write(found)
+    assert written[0].exploratory == exploratory
+    said = standing.reading(found, written)
     assert [words for words in wanted if words not in said] == [words for words in unwanted if words in said] == []
-    assert " ".join(report_verdicts.reading(facts.load(workdir, table)).split()) in " ".join(
-        Parsed(page.write(workdir, table).read_text()).text.split()
-    )
+    assert " ".join(said.split()) in " ".join(Parsed(page.write(found, written).read_text()).text.split())
 
 
 def test_without_tuning_seeds_nothing_is_said_to_be_chosen_apart(study):
-    assert report_verdicts.reading(facts.load(study[0], study[1])) == ""
+    assert standing.reading(evidence(*study[:2]), []) == ""
     assert "was read once" not in study[3].text
 
 
@@ -276,30 +279,28 @@ def test_a_record_without_a_fingerprint_of_its_config_gives_a_page(tmp_path):
 def test_the_headline_of_a_verdict_is_its_claim(study):
     """Nothing of the page's own stands beside the word of the verdict."""
     workdir, table, *_ = study
-    path = workdir.results / "claims.json"
-    kept = path.read_text()
-    verdicts = [{**verdict, "claim": f"Another claim {verdict['id']}"} for verdict in json.loads(kept)]
-    path.write_text(json.dumps(verdicts))
-    text = page.write(workdir, table).read_text()
-    path.write_text(kept)
-    page.write(workdir, table)
+    found = evidence(workdir, table)
+    kept = verdicts.write(found)
+    others = [dataclasses.replace(verdict, claim=f"Another claim {verdict.id}") for verdict in kept]
+    text = page.write(found, others).read_text()
+    page.write(found, kept)
     headlines = [
         " ".join(found.split()) for found in re.findall(r"<h2><span class=.badge[^>]*>[^<]*</span>(.*?)</h2>", text)
     ]
-    assert headlines == [f"{verdict['id']} · {verdict['claim']}" for verdict in verdicts]
-    assert not [verdict["claim"] for verdict in json.loads(kept) if verdict["claim"] in text]
+    assert headlines == [f"{verdict.id} · {verdict.claim}" for verdict in others]
+    assert not [verdict.claim for verdict in kept if verdict.claim in text]
 
 
 def test_a_small_number_is_not_shown_as_zero():
     shown = {0.0: "+0.000", -0.00011: "−0.0001", 2e-5: "+0.00002", 0.0006: "+0.001", -0.1234: "−0.123", 12.0: "+12.000"}
-    assert {value: facts.signed(value) for value in shown} == shown
+    assert {value: showing.signed(value) for value in shown} == shown
 
 
 def test_a_diverged_run_is_named_and_counted(study):
     workdir, table, _, parsed = study
     unigram = baselines.unigram_entropy(corpora.open_corpus(workdir.data))
-    found = facts.load(workdir, table)
-    lost = found.seeds[(found.seeds.cell == "d032_h004") & (found.seeds.init_seed == 1)]
+    runs = evidence(workdir, table).losses.runs
+    lost = runs[(runs.cell == "d032_h004") & (runs.init_seed == 1)]
     assert lost.status.tolist() == ["diverged"] and lost.counted.tolist() == [unigram]
     assert ["d032_h004", "0.008", "1", "1", "17", "yes"] in [row for rows in parsed.tables.values() for row in rows]
     assert "3 runs diverged" in parsed.text
@@ -308,13 +309,13 @@ def test_a_diverged_run_is_named_and_counted(study):
 def test_the_same_results_give_the_same_bytes(study):
     workdir, table, text, _ = study
     files = {path: path.read_bytes() for path in workdir.report.rglob("*.*")}
-    assert page.write(workdir, table).read_text() == text
+    assert read(workdir, table)[0] == text
     assert files == {path: path.read_bytes() for path in workdir.report.rglob("*.*")}
 
 
 def test_the_printed_command_gives_the_same_config(study):
     workdir, *_ = study
-    words = shlex.split(outcome.command(workdir.record()).replace("\\\n", " "))
+    words = shlex.split(making.command(workdir.record()).replace("\\\n", " "))
     config, *_ = main.parse(words[2:])
     assert json.loads(json.dumps(dataclasses.asdict(freeze(config)))) == workdir.record()["config"]
 
@@ -330,8 +331,8 @@ def test_the_printed_command_gives_the_same_config(study):
 )
 def test_sentences_fit_the_study(tmp_path, changes, sentences):
     workdir, table = build(tmp_path, **{"d_model": (16,), "num_heads": (1, 4, 16), **changes})
-    found = facts.load(workdir, table)
-    said = [*facts.budget_notes(found.cells), *facts.rate_notes(found)]
+    found = evidence(workdir, table)
+    said = [*cost.budget_notes(found.cells), *rates.rate_notes(found)]
     assert [sentence for sentence in sentences if sentence not in " ".join(said)] == []
 
 
@@ -362,9 +363,10 @@ def test_depths_are_not_merged(tmp_path):
     """One layer and four: each depth has its own line, and its own h = 1 to be compared with."""
     workdir, table = build(tmp_path, d_model=(16,), num_heads=(1, 4), num_layers=(1, 4))
     _, parsed = read(workdir, table)
-    pairs = facts.load(workdir, table).pairs
+    found = evidence(workdir, table)
+    pairs = losses.pairs(found)
     assert len(pairs) == 2 * 3 and pairs.groupby("cell").size().to_dict() == {"d016_h004_L01": 3, "d016_h004_L04": 3}
-    runs = facts.load(workdir, table).seeds.set_index(["cell", "init_seed"]).counted
+    runs = found.losses.runs.set_index(["cell", "init_seed"]).counted
     for row in pairs.itertuples():
         single = runs[row.cell.replace("h004", "h001"), row.init_seed]
         assert row.difference == pytest.approx(row.counted - single)
@@ -380,7 +382,7 @@ def test_depths_are_not_merged(tmp_path):
 def test_a_diverged_run_does_not_blur_what_may_be_the_best(tmp_path):
     clear = {"d_model": (16,), "num_heads": (1, 4, 16), "init_seeds": tuple(range(6)), "noise": 0.0005}
     workdir, table = build(tmp_path, **clear, lost=[("d016_h004", None, 0), ("d016_h016", None, None)])
-    found = facts.may_be_best(facts.load(workdir, table))
+    found = losses.may_be_best(evidence(workdir, table))
     assert found == {"d016_h001": False, "d016_h004": True, "d016_h016": False}
 
 
@@ -391,7 +393,7 @@ def test_what_may_be_the_best_is_asked_of_cells_that_differ_in_one_thing(tmp_pat
     worse = dict(zip((1, 4, 16), (0.5, 0.0, 0.001), strict=True))
     few = {"d_model": (64,), "init_seeds": tuple(range(6)), "noise": 0.003, "learning_rates": (0.008,)}
     workdir, table = build(tmp_path, **few, **grid, curve=lambda model: 2 + worse[getattr(model, by)])
-    found = facts.may_be_best(facts.load(workdir, table))
+    found = losses.may_be_best(evidence(workdir, table))
     _, parsed = read(workdir, table)
     drawn = {path.stem for path in (workdir.report / "figures").glob("loss_*")}
     assert drawn == {f"loss_{by}_d064"}  # nothing to see where one value has all marks
@@ -419,7 +421,7 @@ def test_many_cells_with_ten_seeds_stay_small(tmp_path):
     assert len(table) == 15
     text, _ = read(workdir, table)
     assert len(text.encode()) < 700_000
-    page.write(workdir, table[:0])
+    page.write(evidence(workdir, table[:0]), [])
     assert list((workdir.report / "figures").iterdir()) == []
 
 

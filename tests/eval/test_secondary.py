@@ -8,8 +8,10 @@ import pandas as pd
 import pytest
 
 from configs import relations
-from eval.judge import dose, dose_secondary
-from eval.judge.dose_secondary import Secondary
+from eval import doses
+from eval.judge import arms, secondary, steps
+from eval.judge.arms import Arm
+from eval.judge.claims.c4a_slower import hypotheses, slower
 from main import main
 from tests.eval.workdirs import dose_workdir
 from train.config import InputError, freeze
@@ -18,12 +20,12 @@ from train.files import write_table
 from train.workdir import Workdir, read_json
 
 
-def runs(steps, heads=(1, 8), doses=(1, 6), layers=1, cap=10_000):
+def runs(taken_by, heads=(1, 8), doses=(1, 6), layers=1, cap=10_000):
     rows = []
     for h in heads:
         for r in doses:
             for seed in range(6):
-                taken = steps(h, r, seed)
+                taken = taken_by(h, r, seed)
                 reached = taken < cap
                 rows.append(
                     {
@@ -45,27 +47,40 @@ def runs(steps, heads=(1, 8), doses=(1, 6), layers=1, cap=10_000):
 def test_exponents_that_were_put_in():
     draw = np.random.default_rng(0)
     noise = {key: draw.normal(0, 0.05) for key in np.ndindex(9, 7, 6)}
-    steps = lambda h, r, seed: 900 * r**0.8 * h**-0.8 * np.exp(noise[h, r, seed])  # noqa: E731
-    found = dose_secondary.slopes([runs(steps, (1, 2, 8), (1, 2, 4, 6))], 0.95)
+    taken = lambda h, r, seed: 900 * r**0.8 * h**-0.8 * np.exp(noise[h, r, seed])  # noqa: E731
+    found = secondary.slopes([runs(taken, (1, 2, 8), (1, 2, 4, 6))], 0.95)
     assert found["relations"].low < 0.8 < found["relations"].high and found["relations"].low > 0.7
     assert found["heads_layers"].low < -0.8 < found["heads_layers"].high
     assert found["sum"].low < 0 < found["sum"].high
-    alone = dose_secondary.slopes([runs(lambda h, r, seed: steps(1, r, seed), (1, 2, 8), (1, 2, 4, 6))], 0.95)
+    alone = secondary.slopes([runs(lambda h, r, seed: taken(1, r, seed), (1, 2, 8), (1, 2, 4, 6))], 0.95)
     assert alone["heads_layers"].mean == pytest.approx(0, abs=1e-9) and alone["sum"].low > 0.7
 
 
 def test_layers_count_as_heads_do():
     one = runs(lambda h, r, seed: 1000 * r / h, (1, 2), (1, 2))
     two = runs(lambda h, r, seed: 1000 * r / (2 * h), (1, 2), (1, 2), layers=2)
-    found = dose_secondary.slopes([one, two], 0.95)
+    found = secondary.slopes([one, two], 0.95)
     assert [found[name].mean for name in ("relations", "heads_layers", "sum")] == pytest.approx([1, -1, 0], abs=1e-9)
 
 
 def test_no_exponents_without_two_doses_and_two_shapes():
-    steps = lambda h, r, seed: 500 + seed  # noqa: E731
-    assert dose_secondary.slopes([runs(steps, (8,))], 0.95) is None
-    assert dose_secondary.slopes([runs(steps, doses=(6,))], 0.95) is None
-    assert dose_secondary.slopes([pd.DataFrame()], 0.95) is None
+    taken = lambda h, r, seed: 500 + seed  # noqa: E731
+    assert secondary.slopes([runs(taken, (8,))], 0.95) is None
+    assert secondary.slopes([runs(taken, doses=(6,))], 0.95) is None
+    assert secondary.slopes([pd.DataFrame()], 0.95) is None
+
+
+WORDS = "{} demand, any sources, {}"
+
+
+def arm(demand: str, table, layers=1) -> Arm:
+    data, model = {"demand": demand, "sources": "any"}, {"num_layers": layers}
+    config = {"data": data, "model": model, "dose": {"starts": []}}
+    return Arm("runs/arm", config, arms.condition(config), doses=table)
+
+
+def corrected(cells) -> list:
+    return secondary.corrected(cells, slower, hypotheses, 0.95)
 
 
 def slow(gap, spread):
@@ -78,16 +93,13 @@ def slow(gap, spread):
 def test_holm_over_the_cells():
     """What one cell alone supports is not supported among four of no effect; a clear one is."""
     weak, clear, none = (runs(slow(*shape)) for shape in ((0.92, 0.6), (2.0, 0.2), (0.4, 0.5)))
-    (alone,) = dose_secondary.corrected([Secondary("a", 1, False, weak)], 0.95)
-    assert alone.judged.verdict == "supported" and alone.holds and 0.01 < alone.p_value < 0.05
-    cells = [
-        Secondary("a", 1, False, weak),
-        Secondary("b", 2, False, clear),
-        *(Secondary(name, 1, False, none) for name in "cde"),
-    ]
-    found = {one.words: one for one in dose_secondary.corrected(cells, 0.95)}
-    assert found["a, 1 layer"].judged.verdict == "supported" and not found["a, 1 layer"].holds
-    assert found["b, 2 layers"].holds and not found["c, 1 layer"].holds
+    (alone,) = corrected([arm("a", weak)])
+    assert alone.decision.verdict == "supported" and alone.holds and 0.01 < alone.p_value < 0.05
+    cells = [arm("a", weak), arm("b", clear, 2), *(arm(name, none) for name in "cde")]
+    found = {one.words: one for one in corrected(cells)}
+    one = found[WORDS.format("a", "1 layer")]
+    assert one.decision.verdict == "supported" and not one.holds
+    assert found[WORDS.format("b", "2 layers")].holds and not found[WORDS.format("c", "1 layer")].holds
 
 
 def test_the_p_value_is_that_of_the_rule():
@@ -97,16 +109,17 @@ def test_the_p_value_is_that_of_the_rule():
         noise = draw.normal(0, 0.4, (6, 2))
         gap = draw.uniform(0.3, 1.6)
         table = runs(lambda h, r, s, n=noise, g=gap: 900 * np.exp((g * (r == 6) + n[s, int(r == 6)]) * (h == 1)))
-        (one,) = dose_secondary.corrected([Secondary("a", 1, False, table)], 0.95)
+        (one,) = corrected([arm("a", table)])
         if not np.isnan(one.p_value):
-            assert (one.p_value < 0.05) == (one.judged.verdict == "supported")
+            assert (one.p_value < 0.05) == (one.decision.verdict == "supported")
 
 
 def test_cells_that_are_not_testable_are_no_part_of_the_family():
     lost = runs(lambda h, r, seed: 20_000 if (h, r) == (8, 6) else 900 + seed)
     halves = runs(slow(2.0, 0.2), doses=(1, 4))
-    found = dose_secondary.corrected([Secondary("a", 1, False, lost), Secondary("b", 1, False, halves)], 0.95)
-    assert [one.words for one in found] == ["a, 1 layer"] and np.isnan(found[0].p_value) and not found[0].holds
+    found = corrected([arm("a", lost), arm("b", halves)])
+    assert [one.words for one in found] == [WORDS.format("a", "1 layer")]
+    assert np.isnan(found[0].p_value) and not found[0].holds
 
 
 def test_an_mlp_first_is_a_condition_of_its_own(tmp_path):
@@ -115,10 +128,10 @@ def test_an_mlp_first_is_a_condition_of_its_own(tmp_path):
     config = study(tmp_path / "primary")
     study(tmp_path / "deep", runs(slow(0.0, 0.1), layers=2), model__num_layers=2)
     study(tmp_path / "mlp", both, model__num_layers=2, dose__starts=("mlp_first",))
-    beside = dose_secondary.load([str(tmp_path / name) for name in ("deep", "mlp")], as_recorded(config))
-    deep, mlp = dose_secondary.corrected(beside, 0.95)
+    beside = arms.load([str(tmp_path / name) for name in ("deep", "mlp")], as_recorded(config))
+    deep, mlp = corrected(beside)
     assert mlp.words == f"{deep.words}, the first an MLP alone" and mlp.holds and not deep.holds
-    assert mlp.judged.gap.mean > 1.9 and deep.judged.gap.mean < 0.1
+    assert mlp.decision.interval.mean > 1.9 and deep.decision.interval.mean < 0.1
 
 
 def study(folder, table=None, **changes):
@@ -153,8 +166,8 @@ def test_the_verdict_cites_them(tmp_path, capsys):
         "Secondary, joint demand, exchangeable sources, 2 layers: " in said and ": supported under Holm (p = " in said
     )
     assert "Secondary, switch demand, exchangeable sources, 1 layer: " in said and "not supported under Holm" in said
-    powers = dose_secondary.slopes(
-        [dose_secondary.fresh_runs(dose.write_tables(workdir, cells, config)), runs(slow(2.0, 0.2), layers=2)], 0.95
+    powers = secondary.slopes(
+        [steps.fresh_runs(doses.write_table(workdir, cells, config)), runs(slow(2.0, 0.2), layers=2)], 0.95
     )
     assert f"T goes with the relations to the power {powers['relations'].mean:+.2f} (" in said
     assert "Secondary, joint demand" in (workdir.report / "index.html").read_text()
@@ -165,12 +178,12 @@ def test_the_verdict_cites_them(tmp_path, capsys):
 def test_what_is_no_secondary_cell(tmp_path):
     config = as_recorded(study(tmp_path / "primary"))
     with pytest.raises(InputError, match="holds no runs of a study of doses"):
-        dose_secondary.load([str(tmp_path / "primary")], config)
+        arms.load([str(tmp_path / "primary")], config)
     study(tmp_path / "same", runs(slow(1.0, 0.1)))
     with pytest.raises(InputError, match="differs from this one in nothing; a secondary cell differs in data.demand"):
-        dose_secondary.load([str(tmp_path / "same")], config)
+        arms.load([str(tmp_path / "same")], config)
     study(tmp_path / "noisy", runs(slow(1.0, 0.1)), data__noise=0.1, data__demand="switch")
     with pytest.raises(InputError, match="data.noise: "):
-        dose_secondary.load([str(tmp_path / "noisy")], config)
+        arms.load([str(tmp_path / "noisy")], config)
     flags = ["--config=configs/relations.py", f"--workdir={tmp_path / 'new'}", f"--arms={tmp_path / 'nowhere'}"]
     assert main(flags) == 2 and not (tmp_path / "new").exists()

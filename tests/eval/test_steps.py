@@ -7,11 +7,13 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 
-from eval.judge import dose_rules, intervals
-from eval.judge.dose_rules import CAP_TOO_NEAR, NEEDS_HAND_BUILT, NOT_TESTABLE, Steps
+from eval.judge import intervals
+from eval.judge.claims.c4a_slower import slower
+from eval.judge.claims.c4b_capacity import CAP_TOO_NEAR, NEEDS_HAND_BUILT, cannot
 from eval.judge.rules import REFUTED, SUPPORTED, UNDECIDED
+from eval.judge.steps import NOT_TESTABLE, Steps, controls_hold, gap
 
-CAP, SEEDS = 10_000, 6
+CAP, SEEDS, THRESHOLD = 10_000, 6, 0.05
 
 
 def steps(values) -> Steps:
@@ -33,7 +35,7 @@ def study(draw, first, last, spread=0.25, fast=(700, 900), seeds=SEEDS):
 
 def share(verdict, count=4_000, **truth) -> float:
     draw = np.random.default_rng(0)
-    return np.mean([dose_rules.slower(*study(draw, **truth)).verdict == verdict for _ in range(count)])
+    return np.mean([slower(*study(draw, **truth)).verdict == verdict for _ in range(count)])
 
 
 @pytest.mark.parametrize(
@@ -70,13 +72,13 @@ def test_failing_controls_are_never_testable():
         capped.steps[2], capped.reached[2] = CAP, False
         apart = Steps(np.minimum(many_1.steps * 3, CAP), many_1.reached)
         for found in (
-            dose_rules.slower(one_1, many_1, one_6, capped),
-            dose_rules.slower(apart, many_1, one_6, many_6),
-            dose_rules.cannot(np.full(6, 0.5), many_6, 10**6, controls=False),
+            slower(one_1, many_1, one_6, capped),
+            slower(apart, many_1, one_6, many_6),
+            cannot(np.full(6, 0.5), many_6, 10**6, False, THRESHOLD),
         ):
             assert (found.verdict, found.why) == (UNDECIDED, NOT_TESTABLE)
-        assert not dose_rules.controls_hold(one_1, many_1, capped)
-        assert not dose_rules.controls_hold(apart, many_1, many_6)
+        assert not controls_hold(one_1, many_1, capped)
+        assert not controls_hold(apart, many_1, many_6)
 
 
 some_steps = st.lists(st.integers(1, CAP), min_size=3, max_size=3).map(lambda values: steps(np.array(values)))
@@ -85,8 +87,8 @@ some_steps = st.lists(st.integers(1, CAP), min_size=3, max_size=3).map(lambda va
 @hypothesis.given(some_steps, some_steps, some_steps, some_steps)
 @hypothesis.settings(max_examples=300, deadline=None)
 def test_the_regions_of_slower_are_disjoint_and_cover_everything(one_1, many_1, one_6, many_6):
-    found = dose_rules.slower(one_1, many_1, one_6, many_6)
-    last, first = dose_rules.gap(one_6, many_6), dose_rules.gap(one_1, many_1)
+    found = slower(one_1, many_1, one_6, many_6)
+    last, first = gap(one_6, many_6), gap(one_1, many_1)
     g6, growth, g1 = map(intervals.over_seeds, (last, last - first, first))
     testable = many_6.reached.all() and -math.log(2) < g1.low and g1.high < math.log(2)
     regions = {
@@ -102,20 +104,27 @@ def test_the_regions_of_slower_are_disjoint_and_cover_everything(one_1, many_1, 
 losses_of_runs = st.lists(st.floats(0, 0.2), min_size=6, max_size=6).map(np.array)
 
 
-@hypothesis.given(losses_of_runs, some_steps, st.integers(1, 10**6), st.booleans(), st.none() | losses_of_runs)
+@hypothesis.given(
+    losses_of_runs,
+    some_steps,
+    st.integers(1, 10**6),
+    st.booleans(),
+    st.sampled_from([0.02, 0.05, 0.1]),
+    st.none() | losses_of_runs,
+)
 @hypothesis.settings(max_examples=500, deadline=None)
-def test_the_regions_of_cannot_are_disjoint_and_cover_everything(losses, many_6, cap, controls, hand_built):
-    found = dose_rules.cannot(losses, many_6, cap, controls, hand_built)
+def test_the_regions_of_cannot_are_disjoint_and_cover_everything(losses, many_6, cap, controls, threshold, hand_built):
+    found = cannot(losses, many_6, cap, controls, threshold, hand_built)
     y = intervals.over_seeds(losses)
     near = cap < 10 * np.median(many_6.steps)
-    holds = hand_built is not None and (hand_built <= 0.05).sum() >= 4
+    holds = hand_built is not None and (hand_built <= threshold).sum() >= 4
     judged = controls and not near
     regions = {
         (UNDECIDED, NOT_TESTABLE): not controls,
         (UNDECIDED, CAP_TOO_NEAR): controls and near,
-        (REFUTED, ""): judged and (y.high <= 0.05 or holds),
-        (SUPPORTED, ""): judged and y.low > 0.05 and hand_built is not None and not holds,
-        (UNDECIDED, NEEDS_HAND_BUILT): judged and y.low > 0.05 and hand_built is None,
+        (REFUTED, ""): judged and (y.high <= threshold or holds),
+        (SUPPORTED, ""): judged and y.low > threshold and hand_built is not None and not holds,
+        (UNDECIDED, NEEDS_HAND_BUILT): judged and y.low > threshold and hand_built is None,
     }
     assert sum(regions.values()) <= 1
     regions[UNDECIDED, ""] = not any(regions.values())
@@ -124,9 +133,9 @@ def test_the_regions_of_cannot_are_disjoint_and_cover_everything(losses, many_6,
 
 def test_capacity():
     fast, high = steps([600] * 6), np.array([0.21, 0.3, 0.25, 0.28, 0.22, 0.26])
-    assert dose_rules.cannot(np.full(6, 0.049), fast, CAP, True).verdict == REFUTED
-    assert dose_rules.cannot(high, fast, CAP, True).why == NEEDS_HAND_BUILT
-    assert dose_rules.cannot(high, fast, CAP, True, np.full(6, 0.3)).verdict == SUPPORTED
-    assert dose_rules.cannot(high, fast, CAP, True, np.array([0.01] * 4 + [0.3] * 2)).verdict == REFUTED
-    assert dose_rules.cannot(high, fast, CAP, True, np.array([0.01] * 3 + [0.3] * 3)).verdict == SUPPORTED
-    assert dose_rules.cannot(high, steps([1_100] * 6), CAP, True, np.full(6, 0.3)).why == CAP_TOO_NEAR
+    assert cannot(np.full(6, 0.049), fast, CAP, True, THRESHOLD).verdict == REFUTED
+    assert cannot(high, fast, CAP, True, THRESHOLD).why == NEEDS_HAND_BUILT
+    assert cannot(high, fast, CAP, True, THRESHOLD, np.full(6, 0.3)).verdict == SUPPORTED
+    assert cannot(high, fast, CAP, True, THRESHOLD, np.array([0.01] * 4 + [0.3] * 2)).verdict == REFUTED
+    assert cannot(high, fast, CAP, True, THRESHOLD, np.array([0.01] * 3 + [0.3] * 3)).verdict == SUPPORTED
+    assert cannot(high, steps([1_100] * 6), CAP, True, THRESHOLD, np.full(6, 0.3)).why == CAP_TOO_NEAR
