@@ -119,7 +119,12 @@ def measure_cell(packs: list[Restored], split: str, chosen: dict, needed: dict[s
       needed: `losses`, by document, of a corpus.
     """
     of_pack = _of_seeds if packs[0].corpus is None else _of_corpus
-    rows = pd.concat([of_pack(pack, split, EvalConfig(**chosen), needed) for pack in packs], ignore_index=True)
+    rows = [of_pack(pack, split, EvalConfig(**chosen), needed) for pack in packs]
+    return beside_shortcuts(pd.concat(rows, ignore_index=True))
+
+
+def beside_shortcuts(rows: pd.DataFrame) -> pd.DataFrame:
+    """`rows` with the column `below_shortcut`."""
     below = (rows.excess < rows.shortcut).astype("boolean").where(rows.shortcut.notna())
     return rows.assign(below_shortcut=below)
 

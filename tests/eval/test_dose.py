@@ -12,7 +12,7 @@ from eval import doses
 from eval.judge import verdicts
 from eval.judge.claims import c4a_slower, c4b_capacity
 from eval.judge.evidence import Evidence
-from eval.measure import relations as relations_measured
+from eval.measure import relations as measured
 from eval.report import dose_figures, page
 from eval.report.sections.doses import runs
 from main import main
@@ -163,14 +163,14 @@ def test_an_older_workdir_lacks_the_starts_and_continues(tmp_path):
 
 def weighted(spoken, of):
     """What `of` says of each relation of a language, by its share of the questions."""
-    return sum(relation.share * of(relation) for relation in relations_measured._rules(spoken, 0))
+    return sum(relation.share * of(relation) for relation in measured._rules(spoken, 0))
 
 
 def test_what_attention_off_leaves_at_best():
     """The rule that sees the query alone is at ln 2 for every relation, the floor of noise apart."""
     for which in ("1", "A", "E", "G"):
         spoken = parse.language(data_config(source="relations", relations=which))
-        assert weighted(spoken, relations_measured._query_alone) == pytest.approx(np.log(2), abs=0.01)
+        assert weighted(spoken, measured._query_alone) == pytest.approx(np.log(2), abs=0.01)
 
 
 @pytest.mark.parametrize(("noise", "relations"), [(0.0, "1"), (0.1, "1"), (0.0, "D")])
@@ -182,9 +182,7 @@ def test_the_best_shortcut(noise, relations):
         p = np.clip(p, 1e-12, 1 - 1e-12)
         return -(p * np.log(p) + (1 - p) * np.log(1 - p))
 
-    found = weighted(
-        parse.language(data_config(source="relations", relations=relations, noise=noise)), relations_measured._best
-    )
+    found = weighted(parse.language(data_config(source="relations", relations=relations, noise=noise)), measured._best)
     if relations == "D":
         assert 0.2 < found < np.log(2)
     else:

@@ -57,7 +57,7 @@ class Study:
             self.workdir.cell(cell.name).write_packs([])
             self.train(cell, cell.replicas, ("tune",) if tuning_seeds else ("tune", "test"))
         if tuning_seeds:
-            chosen = tuning.read(self.config, self.workdir, self.cells, corpus).chosen
+            chosen = tuning.read(self.config, self.workdir, self.cells, tuning.by_loss(self.config, corpus)).chosen
             for cell in self.cells:
                 fresh = grid.replicas([chosen[cell.name]], grid.judged_seeds(self.config))
                 self.train(cell, fresh, ("tune", "test"))
@@ -73,12 +73,18 @@ class Study:
                     tune_losses.append(float(losses.mean() * self.corpus.num_tokens[first:last].sum()))
                 for file, loss in enumerate(losses):
                     sizes = {"document": f"{file}.txt@0", "tokens": TOKENS, "bytes": TOKENS, "loss_sum": TOKENS * loss}
-                    rows.append({**dataclasses.asdict(run), "split": split, **sizes})
-        trained = {"step": 400, "compile_seconds": 1.0, "memory_bytes": 1, "tune_losses": tune_losses}
+                    rows.append({"replica": run.name, **dataclasses.asdict(run), "split": split, **sizes})
+        trained = {
+            "step": 400,
+            "checkpoint": "made up",
+            "compile_seconds": 1.0,
+            "memory_bytes": 1,
+            "tune_losses": tune_losses,
+        }
         trained["diverged_at"] = [-1] * len(replicas)
         record = packs.Pack(index, cell.model, replicas, "scan", {"device": "cpu"}).as_json()
         folder.write_packs([*folder.packs(), {**json.loads(json.dumps(record)), "trained": trained}])
-        write_table(folder.documents(index), pd.DataFrame(rows))
+        write_table(folder.measured("documents", index), pd.DataFrame(rows))
         folder.write_status("done")
 
     def reported(self) -> float:

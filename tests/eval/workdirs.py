@@ -15,7 +15,7 @@ from train.data import corpora, sources
 from train.files import write_json, write_table
 from train.grid import Replica
 from train.run import packs
-from train.study import dose_study, tuning
+from train.study import tuning
 from train.workdir import CellFolder, Workdir
 
 TEXT = "".join(np.random.default_rng(0).choice(list("abcdefghijklmnopqrstuvwxyz\n"), 120_000))
@@ -78,7 +78,7 @@ def _finish(workdir: Workdir, cell: grid.Cell, config: StudyConfig, corpus, rand
     splits = ("tune",) if config.grid.tuning_seeds else ("tune", "test")
     _train(folder, cell, cell.replicas, splits, corpus, random, shared, made_up)
     if config.grid.tuning_seeds:
-        chosen = tuning.read(config, workdir, (cell,), corpus).chosen[cell.name]
+        chosen = tuning.read(config, workdir, (cell,), tuning.by_loss(config, corpus)).chosen[cell.name]
         fresh = grid.replicas((chosen,), grid.judged_seeds(config))
         _train(folder, cell, fresh, ("tune", "test"), corpus, random, shared, made_up, mirror=True)
     stopped = [step for record in folder.packs() for step in record["trained"]["diverged_at"]]
@@ -111,14 +111,20 @@ def _train(folder: CellFolder, cell, replicas, splits, corpus, random, shared, m
                 own = 0.05 * math.sin(file * model.num_heads) if made_up.files > 1 else 0
                 sizes = {"document": f"{file}.txt@0", "tokens": tokens, "bytes": tokens}
                 sizes["loss_sum"] = tokens * (loss + own)
-                rows.append({**dataclasses.asdict(run), "split": split, **sizes})
+                rows.append({"replica": run.name, **dataclasses.asdict(run), "split": split, **sizes})
         for step in range(0, 400, 10):
             lines.append({"pack": index, "step": step, "replica": run.name, "loss": level + 4 / (step / 20 + 1)})
-    trained = {"step": 400, "compile_seconds": 4.5, "memory_bytes": 20 * 2**20, "tune_losses": tune_losses}
+    trained = {
+        "step": 400,
+        "checkpoint": "made up",
+        "compile_seconds": 4.5,
+        "memory_bytes": 20 * 2**20,
+        "tune_losses": tune_losses,
+    }
     trained["diverged_at"] = [17 if _lost(cell, run, made_up) else -1 for run in replicas]
     record = packs.Pack(index, model, replicas, "scan", ENVIRONMENT).as_json()
     folder.write_packs([*folder.packs(), {**record, "trained": trained}])
-    write_table(folder.documents(index), pd.DataFrame(rows))
+    write_table(folder.measured("documents", index), pd.DataFrame(rows))
     if made_up.curves:
         with open(folder.metrics, "a") as file:
             file.write("".join(json.dumps(line) + "\n" for line in lines))
@@ -131,7 +137,7 @@ def _lost(cell: grid.Cell, run: grid.Replica, made_up: MadeUp) -> bool:
     )
 
 
-def dose_workdir(folder, steps, heads=(1, 8), doses=(1, 6), stages=dose_study.STAGES[:3], **changes):
+def dose_workdir(folder, steps, heads=(1, 8), doses=(1, 6), stages=("tune", "fresh"), **changes):
     """A study whose fresh run of seed s takes steps(heads, dose, s), capped."""
     config = relations.get_config()
     config.grid.num_heads, config.dose.relations = heads, doses
@@ -142,25 +148,23 @@ def dose_workdir(folder, steps, heads=(1, 8), doses=(1, 6), stages=dose_study.ST
     cells = grid.cells_of(config, sources.vocab_size(config.data))
     workdir = Workdir(folder)
     for cell in cells:
-        for number in doses:
-            place = workdir.cell(dose_study.name_of(cell, number))
-            records = {}
-            for stage in stages:
-                seeds = range(6) if stage == dose_study.FRESH else (100, 101)
-                records[stage] = []
-                lines = []
-                for seed in seeds:
-                    taken = steps(cell.model.num_heads, number, seed)
-                    run = Replica(0.003, seed, seed)
-                    reached = taken < CAP
-                    records[stage].append({"replica": dataclasses.asdict(run), "steps": min(taken, CAP),
-                                           "why": "reached" if reached else "capped",
-                                           "loss": 0.04 if reached else 0.3 + seed / 100})  # fmt: skip
-                    for step in range(50, min(taken, CAP) + 1, 500):
-                        own = {"P1": 0.5, "P11": 0.7}
-                        lines.append({"step": step, "replica": run.name, "loss": 0.6, "relations": own})
-                (place.path / stage).mkdir(parents=True)
-                (place.path / stage / "looks.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-            write_json(place.path / "runs.json", records)
+        place, lines = workdir.cell(cell.name), []
+        for stage in stages:
+            runs, outcomes = [], []
+            start = grid.DRAWN if stage in ("tune", "fresh") else stage
+            for seed in (100, 101) if stage == "tune" else range(6):
+                taken = steps(cell.model.num_heads, cell.dose, seed)
+                runs.append(Replica(0.003, seed, seed, start))
+                reached = taken < CAP
+                outcomes.append({"steps": min(taken, CAP), "why": "reached" if reached else "capped",
+                                 "loss": 0.04 if reached else 0.3 + seed / 100})  # fmt: skip
+                for step in range(50, min(taken, CAP) + 1, 500):
+                    own = {"P1": 0.5, "P11": 0.7}
+                    lines.append({"pack": len(place.packs()), "step": step, "replica": runs[-1].name, "loss": 0.6,
+                                  "relations": own})  # fmt: skip
+            pack = packs.Pack(len(place.packs()), cell.model, tuple(runs), "scan", ENVIRONMENT, dose=cell.dose)
+            trained = {"step": CAP, "checkpoint": "made up", "outcomes": outcomes, "diverged_at": [-1] * len(runs)}
+            place.write_packs([*place.packs(), {**pack.as_json(), "trained": trained}])
+        place.looks.write_text("".join(json.dumps(line) + "\n" for line in lines))
     workdir.write_record(config, "cpu", "f" * 64)
     return workdir, cells, config
