@@ -149,16 +149,18 @@ def test_kinds_are_not_the_claims(tmp_path):
         assert verdict.verdict == "undecided" and "are no dose of family P" in verdict.sentence
 
 
-def test_an_older_workdir_lacks_the_starts_and_continues(tmp_path):
+def test_other_starts_are_another_study(tmp_path):
     workdir, _, config = dose_workdir(tmp_path, slow_at_many)
-    record = read_json(tmp_path / "config.json")
-    del record["config"]["dose"]["starts"]
-    write_json(tmp_path / "config.json", record)
     workdir.check_continues(config)
     assert freeze(workdir.record()["config"]) == config
     more = dataclasses.replace(config, dose=dataclasses.replace(config.dose, starts=("hand_built",)))
     with pytest.raises(InputError, match="dose.starts"):
         workdir.check_continues(more)
+    record = read_json(tmp_path / "config.json")
+    del record["config"]["dose"]["starts"]
+    write_json(tmp_path / "config.json", record | {"format": 1})
+    with pytest.raises(InputError, match="older version .format 1, this one reads 2.; run it with the version"):
+        workdir.check_continues(config)
 
 
 def weighted(spoken, of):
