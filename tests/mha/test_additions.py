@@ -150,6 +150,7 @@ def test_replicas_in_one_program():
     got = together(stack(first, second), stack(*pairs))
     for row, (params, edits) in enumerate(zip((first, second), pairs, strict=True)):
         close(got[row], forward(config, params, tokens(13), edits)[0])
+        assert moved(got[row], forward(config, params, tokens(13))[0])
 
 
 @pytest.mark.parametrize(
