@@ -75,6 +75,10 @@ def run(
         with stop.at_once():
             preview.show(console, config)
         return DONE
+    older = workdir.cells_of_older_format() if mode == "status" else None
+    if older is not None:
+        summary.show_status(console, workdir, [name for name in older if not cells or name in cells])
+        return DONE
     if mode in ("eval", "report", "status"):
         config = _recorded(workdir)
     every_cell = grid.cells_of(config, sources.vocab_size(config.data))
