@@ -14,11 +14,13 @@ import pandas as pd
 
 from eval import doses
 from eval.judge import intervals
+from eval.judge.arms import Arm, mlp_first
 from eval.judge.evidence import Evidence
 from eval.judge.intervals import Interval
 from eval.judge.rules import UNDECIDED
 from eval.judge.verdict import Verdict
 from train.config import StudyConfig
+from train.run import starts
 
 FEW, MANY = 1, 6  # doses that the rules speak of
 ONE_HEAD, MANY_HEADS = 1, 8  # fixed beforehand
@@ -68,6 +70,11 @@ def fresh_runs(table: pd.DataFrame, stage: str = doses.FRESH) -> pd.DataFrame:
     return table[table.stage == stage] if len(table) else table
 
 
+def runs_of(arm: Arm) -> pd.DataFrame:
+    """The fresh runs of a secondary cell."""
+    return fresh_runs(arm.doses, starts.MLP_FIRST if mlp_first(arm.config) else doses.FRESH)
+
+
 def shallowest(evidence: Evidence) -> pd.DataFrame:
     """The fresh runs of the study's shallowest models, which its verdicts are on."""
     fresh = fresh_runs(evidence.doses)
@@ -92,6 +99,28 @@ def missing(fresh: pd.DataFrame) -> list[str]:
         for dose in (FEW, MANY)
         if fresh.empty or not ((fresh.num_heads == heads) & (fresh.relations == dose)).any()
     ]
+
+
+def slopes(tables: list[pd.DataFrame], confidence: float) -> dict[str, Interval] | None:
+    """What log T of fresh runs depends on: intervals over seeds of exponents, None where too few shapes or doses have
+    runs to tell them apart. Capped runs count as the cap.
+
+    In log T = a log r + b log(heads x layers) + c, by least squares within each seed: a is `relations`, b is
+    `heads_layers`, and `sum` is a + b, 0 where r / (heads x layers) alone matters.
+    """
+    every = pd.concat([table for table in tables if len(table)] or [pd.DataFrame()])
+    fitted = []
+    for _, mine in every.groupby("seed") if len(every) else ():
+        columns = [np.log(mine.relations), np.log(mine.num_heads * mine.num_layers), np.ones(len(mine))]
+        design = np.stack(columns, axis=1).astype(float)
+        if np.linalg.matrix_rank(design) < design.shape[1]:
+            return None
+        fitted.append(np.linalg.lstsq(design, np.log(mine.steps.to_numpy(float)), rcond=None)[0][:2])
+    if len(fitted) < 2:
+        return None
+    relations, heads_layers = np.array(fitted).T
+    found = {"relations": relations, "heads_layers": heads_layers, "sum": relations + heads_layers}
+    return {name: intervals.over_seeds(values, confidence) for name, values in found.items()}
 
 
 def applies(evidence: Evidence) -> str:

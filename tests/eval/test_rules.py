@@ -31,6 +31,15 @@ def test_the_rule(low, high, verdict):
     assert rules.decide(low, high, MARGIN) == verdict
 
 
+@given(st.floats(-0.03, 0.03), st.floats(0, 0.03))
+def test_the_regions_of_a_difference_are_disjoint_and_cover_everything(low, width):
+    high = low + width
+    regions = {"refuted": high < MARGIN, "supported": low > 0 and high >= MARGIN}
+    assert sum(regions.values()) <= 1
+    regions["undecided"] = not any(regions.values())
+    assert regions[rules.decide(low, high, MARGIN)]
+
+
 @given(st.floats(-1, 1), st.floats(0, 1))
 def test_a_shift_upwards_never_weakens_support(low, width):
     order = {"refuted": 0, "undecided": 1, "supported": 2}

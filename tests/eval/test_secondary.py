@@ -9,9 +9,9 @@ import pytest
 
 from configs import relations
 from eval import doses
-from eval.judge import arms, secondary, steps
+from eval.judge import arms, steps
 from eval.judge.arms import Arm
-from eval.judge.claims.c4a_slower import hypotheses, slower
+from eval.judge.claims import c4a_slower
 from main import main
 from tests.eval.workdirs import dose_workdir
 from train.config import InputError, freeze
@@ -48,26 +48,26 @@ def test_exponents_that_were_put_in():
     draw = np.random.default_rng(0)
     noise = {key: draw.normal(0, 0.05) for key in np.ndindex(9, 7, 6)}
     taken = lambda h, r, seed: 900 * r**0.8 * h**-0.8 * np.exp(noise[h, r, seed])  # noqa: E731
-    found = secondary.slopes([runs(taken, (1, 2, 8), (1, 2, 4, 6))], 0.95)
+    found = steps.slopes([runs(taken, (1, 2, 8), (1, 2, 4, 6))], 0.95)
     assert found["relations"].low < 0.8 < found["relations"].high and found["relations"].low > 0.7
     assert found["heads_layers"].low < -0.8 < found["heads_layers"].high
     assert found["sum"].low < 0 < found["sum"].high
-    alone = secondary.slopes([runs(lambda h, r, seed: taken(1, r, seed), (1, 2, 8), (1, 2, 4, 6))], 0.95)
+    alone = steps.slopes([runs(lambda h, r, seed: taken(1, r, seed), (1, 2, 8), (1, 2, 4, 6))], 0.95)
     assert alone["heads_layers"].mean == pytest.approx(0, abs=1e-9) and alone["sum"].low > 0.7
 
 
 def test_layers_count_as_heads_do():
     one = runs(lambda h, r, seed: 1000 * r / h, (1, 2), (1, 2))
     two = runs(lambda h, r, seed: 1000 * r / (2 * h), (1, 2), (1, 2), layers=2)
-    found = secondary.slopes([one, two], 0.95)
+    found = steps.slopes([one, two], 0.95)
     assert [found[name].mean for name in ("relations", "heads_layers", "sum")] == pytest.approx([1, -1, 0], abs=1e-9)
 
 
 def test_no_exponents_without_two_doses_and_two_shapes():
     taken = lambda h, r, seed: 500 + seed  # noqa: E731
-    assert secondary.slopes([runs(taken, (8,))], 0.95) is None
-    assert secondary.slopes([runs(taken, doses=(6,))], 0.95) is None
-    assert secondary.slopes([pd.DataFrame()], 0.95) is None
+    assert steps.slopes([runs(taken, (8,))], 0.95) is None
+    assert steps.slopes([runs(taken, doses=(6,))], 0.95) is None
+    assert steps.slopes([pd.DataFrame()], 0.95) is None
 
 
 WORDS = "{} demand, any sources, {}"
@@ -80,7 +80,7 @@ def arm(demand: str, table, layers=1) -> Arm:
 
 
 def corrected(cells) -> list:
-    return secondary.corrected(cells, slower, hypotheses, 0.95)
+    return c4a_slower.corrected(cells, 0.95)
 
 
 def slow(gap, spread):
@@ -166,7 +166,7 @@ def test_the_verdict_cites_them(tmp_path, capsys):
         "Secondary, joint demand, exchangeable sources, 2 layers: " in said and ": supported under Holm (p = " in said
     )
     assert "Secondary, switch demand, exchangeable sources, 1 layer: " in said and "not supported under Holm" in said
-    powers = secondary.slopes(
+    powers = steps.slopes(
         [steps.fresh_runs(doses.write_table(workdir, cells, config)), runs(slow(2.0, 0.2), layers=2)], 0.95
     )
     assert f"T goes with the relations to the power {powers['relations'].mean:+.2f} (" in said

@@ -16,10 +16,7 @@ RULE = decision.RULE
 FIXED_HEADS = 4  # a number of heads that no data chose, printed beside the best one
 LONGER = 4  # times the tokens at which 'learns faster' becomes 'beats'
 MORE_TOKENS = 1.05  # the margin is compared with what 5 % more tokens bring
-
-
-def applies(evidence: Evidence) -> str:
-    return decision.applies(evidence)
+applies = decision.applies
 
 
 def look(evidence: Evidence) -> dict | None:

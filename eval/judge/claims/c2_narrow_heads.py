@@ -18,10 +18,7 @@ OUTCOMES = {
     rules.REFUTED: "the loss at d_k = 1 does not exceed that at h*",
     rules.UNDECIDED: "it is open whether the loss at d_k = 1 exceeds that at h*",
 }
-
-
-def applies(evidence: Evidence) -> str:
-    return decision.applies(evidence)
+applies = decision.applies
 
 
 def look(evidence: Evidence) -> dict | None:

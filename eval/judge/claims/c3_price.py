@@ -25,10 +25,7 @@ RULE = (
 PATHS = {"auto": "the fast path", "reference": "plain attention"}
 LAST = 5  # logged steps that a training loss is averaged over
 UNIT = "times the step time of h = 1 on the fast path, 95 % interval over launches"
-
-
-def applies(evidence: Evidence) -> str:
-    return decision.applies(evidence)
+applies = decision.applies
 
 
 def cells_to_price(evidence: Evidence) -> list[str]:

@@ -1,10 +1,13 @@
 """C4a: does one head learn many relations slower than eight?"""
 
 import math
+from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
 
-from eval.judge import arms, intervals, secondary, steps
+from eval.judge import intervals, stats, steps
+from eval.judge.arms import Arm, mlp_first
 from eval.judge.evidence import Evidence
 from eval.judge.intervals import Interval
 from eval.judge.rules import REFUTED, SUPPORTED, UNDECIDED
@@ -19,10 +22,7 @@ RULE = (
     "below ln 1.5; G(r) = ln T(1, r) - ln T(8, r), paired by seed"
 )
 SLOWER = math.log(1.5)  # a gap at six relations that matters
-
-
-def applies(evidence: Evidence) -> str:
-    return steps.applies(evidence)
+applies = steps.applies
 
 
 def slower(
@@ -41,10 +41,41 @@ def slower(
     return Decision(SUPPORTED if supported else UNDECIDED, "", found, growth)
 
 
-def hypotheses(one_head_1: Steps, many_heads_1: Steps, one_head_6: Steps, many_heads_6: Steps) -> list:
-    """What support rejects: that the gap at many relations is no more than matters, and that it does not grow."""
-    first, last = steps.gap(one_head_1, many_heads_1), steps.gap(one_head_6, many_heads_6)
-    return [(last, SLOWER), (last - first, 0.0)]
+class Corrected(NamedTuple):
+    """The rule on a secondary cell.
+
+    Attributes:
+      decision: alone.
+      p_value: that the ratio at many relations is no more than matters, or does not grow with them, whichever is
+        likelier, two-sided; nan where the cell is not testable.
+      holds: supported, under Holm over all secondary cells that are testable.
+    """
+
+    words: str
+    decision: Decision
+    p_value: float
+    holds: bool
+
+
+def corrected(cells: Iterable[Arm], confidence: float) -> list[Corrected]:
+    """The rule on each of the secondary cells that have the runs for it, as one family."""
+    runs = {cell.words: steps.runs_of(cell) for cell in cells}
+    decisions = {
+        words: slower(*steps.four(fresh), confidence) for words, fresh in runs.items() if not steps.missing(fresh)
+    }
+    p_values = {words: _p_value(one) for words, one in decisions.items() if one.why != steps.NOT_TESTABLE}
+    rejected = stats.rejected(list(p_values.values()), 1 - confidence, "holm")
+    holds = dict(zip(p_values, rejected.tolist(), strict=True))
+    return [
+        Corrected(words, one, p_values.get(words, math.nan), holds.get(words, False))
+        for words, one in decisions.items()
+    ]
+
+
+def _p_value(decision: Decision) -> float:
+    """Of what support rejects: that the gap is at most SLOWER, and that it grows by nothing."""
+    short = [found._replace(mean=least - found.mean) for found, least in zip(decision[2:], (SLOWER, 0.0), strict=True)]
+    return min(1.0, 2 * max(map(intervals.p_of_so_low, short)))
 
 
 def judge(evidence: Evidence) -> Verdict:
@@ -71,11 +102,11 @@ def _of_slopes(evidence: Evidence) -> list[str]:
     data = evidence.config.data
     spoken = {"demand": data.demand, "sources": data.sources}
     alike = [
-        secondary.runs(arm)
+        steps.runs_of(arm)
         for arm in evidence.arms
-        if spoken.items() <= arm.config["data"].items() and not arms.mlp_first(arm.config)
+        if spoken.items() <= arm.config["data"].items() and not mlp_first(arm.config)
     ]
-    fitted = secondary.slopes([steps.fresh_runs(evidence.doses), *alike], evidence.confidence)
+    fitted = steps.slopes([steps.fresh_runs(evidence.doses), *alike], evidence.confidence)
     if fitted is None:
         return []
     rise, fall, both = (
@@ -91,7 +122,7 @@ def _of_slopes(evidence: Evidence) -> list[str]:
 
 def _of_arms(evidence: Evidence) -> list[str]:
     said = []
-    for cell in secondary.corrected(evidence.arms, slower, hypotheses, evidence.confidence):
+    for cell in corrected(evidence.arms, evidence.confidence):
         sentence = (
             f"Secondary, {cell.words}: with {MANY} relations one head takes {_times(cell.decision.interval)} the steps "
             f"of {MANY_HEADS} heads"

@@ -21,10 +21,7 @@ FAR = 10  # a cap this many times the median T(8, 6) is far enough to speak of c
 HOLDS = 4 / 6  # of the runs from hand-built weights
 CAP_TOO_NEAR = "cap too near"
 NEEDS_HAND_BUILT = "runs from hand-built weights are lacking"
-
-
-def applies(evidence: Evidence) -> str:
-    return steps.applies(evidence)
+applies = steps.applies
 
 
 def cannot(

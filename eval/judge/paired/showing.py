@@ -30,10 +30,11 @@ def of_parts(verdict: Verdict) -> list[str]:
 
 def of_intervals(verdict: Verdict) -> list[str]:
     """Both intervals, and that of the bootstrap."""
-    said, details = [], verdict.details
-    for key, words in (("these_documents", "On these documents"), ("new_documents", "For new documents too")):
-        if details[key]["low"] is not None:
-            said.append(f"{words}: {ends(details[key])}.")
+    details, named = (
+        verdict.details,
+        {"these_documents": "On these documents", "new_documents": "For new documents too"},
+    )
+    said = [f"{words}: {ends(details[key])}." for key, words in named.items() if details[key]["low"] is not None]
     if details.get("bootstrap"):
         low, high = details["bootstrap"]
         said.append(

@@ -29,20 +29,29 @@ def context(evidence: Evidence, verdicts) -> dict | None:
 def figures(evidence: Evidence, verdicts) -> dict[str, Drawn]:
     table, config, made = evidence.doses, evidence.config, {}
     if len(steps.fresh_runs(table)):
-        alt = "Steps to the threshold against the number of relations, by heads."
-        made["steps"] = Drawn(plots.taken(table, config), alt)
-        alt = "Relational loss where runs stop against the number of relations, by heads."
-        made["left"] = Drawn(plots.left(table, config, evidence.confidence), alt)
-        ratios = plots.ratios(table, evidence.confidence)
-        if ratios:
-            alt = f"How many times the steps of {MANY_HEADS} heads one head takes, against the number of relations."
-            made["ratio"] = Drawn(plots.ratio(ratios), alt)
+        made = {
+            "steps": Drawn(
+                plots.taken(table, config), "Steps to the threshold against the number of relations, by heads."
+            ),
+            "left": Drawn(
+                plots.left(table, config, evidence.confidence),
+                "Relational loss where runs stop against the number of relations, by heads.",
+            ),
+        }
+    ratios = plots.ratios(table, evidence.confidence)
+    if ratios:
+        alt = f"How many times the steps of {MANY_HEADS} heads one head takes, against the number of relations."
+        made["ratio"] = Drawn(plots.ratio(ratios), alt)
     for dose, of_heads in _curves(evidence).items():
         if any(of_heads.values()):
-            alt = f"Relational loss at every look with {dose} relations, a line a seed."
-            made[f"curves_r{dose}"] = Drawn(plots.learning(of_heads, dose, config), alt)
-            alt = f"Loss of each relation at every look with {dose} relations, mean over the seeds."
-            made[f"relations_r{dose}"] = Drawn(plots.by_relation(of_heads, dose, config), alt)
+            made[f"curves_r{dose}"] = Drawn(
+                plots.learning(of_heads, dose, config),
+                f"Relational loss at every look with {dose} relations, a line a seed.",
+            )
+            made[f"relations_r{dose}"] = Drawn(
+                plots.by_relation(of_heads, dose, config),
+                f"Loss of each relation at every look with {dose} relations, mean over the seeds.",
+            )
     return made
 
 
