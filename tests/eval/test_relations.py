@@ -17,13 +17,15 @@ from eval import summary, tables
 from eval.judge.evidence import Evidence
 from eval.measure import relations
 from eval.report import page
+from eval.restore import Restored
 from main import main
 from mha.transformer import Transformer
 from tests.eval import workdirs
 from train import grid
 from train.config import freeze
 from train.data import corpora
-from train.losses import documents
+from train.data.relations import parse
+from train.losses.documents import document_losses
 from train.run import packs, step
 
 
@@ -53,13 +55,16 @@ def made(config, folder):
 def test_losses_are_the_plain_sums(which, demand, tmp_path):
     config = frozen(relations=which, demand=demand)
     pack, params, corpus = made(config, tmp_path)
-    losses_by_document = documents.document_losses(pack, params, corpus, "test", config.eval)
-    table = relations.losses(pack, params, corpus, "test", config.eval, losses_by_document)
+    losses_by_document = document_losses(pack.model, pack.replica_map, params, corpus, "test", config.eval)
+    names = [replica.name for replica in pack.replicas]
+    needed = {"losses": pd.DataFrame({"replica": names, "loss_sum": losses_by_document.sum(axis=1)})}
+    restored = Restored("made_up", pack, params, np.full(2, -1), 0, dataclasses.asdict(config), corpus)
+    table = relations.measure_cell([restored], "test", relations.settings(config), needed)
     gold, (first, last) = corpus.gold, corpus.splits["test"]
     tokens = np.asarray(corpus.tokens_of("test")).reshape(last - first, 64).astype(int)
     bits = np.full((corpus.vocab_size, gold.answer_bits.shape[1]), -1)
     bits[: len(gold.answer_bits)] = gold.answer_bits
-    for replica, of_replica in enumerate(table.groupby("init_seed")):
+    for replica, of_replica in enumerate(table.groupby("replica")):
         own = jax.tree.map(lambda leaf, replica=replica: leaf[replica], params)
         logits, _ = Transformer(pack.model).apply({"params": own}, jnp.asarray(tokens[:, :-1]))
         p = np.asarray(jax.nn.softmax(logits), np.float64)
@@ -109,8 +114,6 @@ def test_questions_whose_source_is_cut_off_are_dropped_and_counted(tmp_path):
 
 
 def _kinds(config):
-    from train.data.relations import parse
-
     return parse.language(config.data).vocabulary.kinds
 
 
@@ -123,15 +126,17 @@ def test_a_loss_below_the_best_shortcut_is_marked(tmp_path):
     study = freeze(workdir.record()["config"])
     spoken = dataclasses.replace(study.data, source="relations", relations="1")
     planted = dict(zip(table.cell, (0.50, 0.58), strict=True))
+    (rule,) = relations._rules(parse.language(spoken), 0)
     for cell, excess in planted.items():
-        found = pd.read_parquet(workdir.cell(cell).documents(0))
-        runs = found[["learning_rate", "init_seed", "data_seed", "split"]].drop_duplicates()
+        found = pd.read_parquet(workdir.cell(cell).measured("documents", 0))
+        runs = found[["replica", "learning_rate", "init_seed", "data_seed", "split"]].drop_duplicates()
         losses = {relations.TOKENS: 0.01, relations.RELATIONAL: 0.02, "P1": excess}
         rows = [runs.assign(relation=name, floor=0.0, excess=value, loss=value) for name, value in losses.items()]
         rows = pd.concat(rows, ignore_index=True)
+        rows = rows.assign(shortcut=np.where(rows.relation == "P1", rule.best_excess, np.nan))
         lost = (rows.relation == "P1") & (rows.init_seed == 1) & (rows.split == "tune")
         rows.loc[lost, ["loss", "excess"]] = np.nan
-        rows.to_parquet(workdir.cell(cell).relations(0))
+        relations.beside_shortcuts(rows).to_parquet(workdir.cell(cell).measured_of_all("relations"))
     cells = grid.cells_of(study, corpora.VOCAB_SIZE)
     corpus = corpora.open_corpus(workdir.data)
     tables.write_tables(workdir, cells, dataclasses.replace(study, data=spoken), corpus)
@@ -143,8 +148,8 @@ def test_a_loss_below_the_best_shortcut_is_marked(tmp_path):
     below = (of_relation.cell == table.cell[0]) & of_relation.excess.notna()
     assert of_relation.below_shortcut.tolist() == below.tolist() and 0 < below.sum() < len(below) / 2
 
-    shown = relations.excess(workdir, table)
-    assert list(shown.index) == [relations.FLOOR, relations.SHORTCUT, *table.cell]
+    shown = tables.excess(workdir, table)
+    assert list(shown.index) == [tables.FLOOR, tables.SHORTCUT, *table.cell]
     html = page.write(Evidence(workdir, study, corpus, table), []).read_text()
     html = html[html.index('id="relations"') :].split("</table>")[0]
     assert re.findall("<strong>(.*?)</strong>", html) == ["✓ 0.500"] and "<td>0.580</td>" in html

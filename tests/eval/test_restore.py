@@ -72,8 +72,10 @@ def test_the_restored_loss_is_the_trained_one(moved, saved, config):
     corpus = corpora.open_corpus(workdir.data)
     restored = restore.restore(moved)
     for split in ("tune", "test"):
-        before = documents.document_losses(pack, state.params, corpus, split, config.eval)
-        after = documents.document_losses(restored.pack, restored.params, restored.corpus, split, config.eval)
+        before = documents.document_losses(pack.model, pack.replica_map, state.params, corpus, split, config.eval)
+        after = documents.document_losses(
+            pack.model, pack.replica_map, restored.params, restored.corpus, split, config.eval
+        )
         assert before.shape == (2, corpus.splits[split][1] - corpus.splits[split][0])
         assert before.tobytes() == after.tobytes()
     assert not np.array_equal(before[0], before[1]), "two seeds, two models"

@@ -15,7 +15,6 @@ from eval.judge.claims import c4a_slower
 from main import main
 from tests.eval.workdirs import dose_workdir
 from train.config import InputError, freeze
-from train.data import corpora
 from train.files import write_table
 from train.workdir import Workdir, read_json
 
@@ -154,8 +153,6 @@ def as_recorded(config):
 def test_the_verdict_cites_them(tmp_path, capsys):
     """From the command line, in the results and on the page; another condition alone is no depth of this one."""
     workdir, cells, config = dose_workdir(tmp_path / "primary", slow(1.6, 0.2))
-    corpora.write_corpus(dataclasses.replace(config.data, max_bytes=50_000), workdir.data)
-    workdir.write_record(config, "cpu", corpora.open_corpus(workdir.data).fingerprint)
     study(tmp_path / "deep", runs(slow(2.0, 0.2), layers=2), model__num_layers=2)
     study(tmp_path / "switch", runs(slow(0.0, 0.2)), data__demand="switch")
     arms = f"--arms={tmp_path / 'deep'},{tmp_path / 'switch'}"

@@ -12,9 +12,9 @@ from eval.tables import write_tables
 from train import grid
 from train.config import StudyConfig, freeze
 from train.data import corpora, sources
-from train.files import write_json, write_table
+from train.files import write_json, write_table, write_text
 from train.grid import Replica
-from train.run import packs
+from train.run import feed, packs
 from train.study import tuning
 from train.workdir import CellFolder, Workdir
 
@@ -165,6 +165,6 @@ def dose_workdir(folder, steps, heads=(1, 8), doses=(1, 6), stages=("tune", "fre
             pack = packs.Pack(len(place.packs()), cell.model, tuple(runs), "scan", ENVIRONMENT, dose=cell.dose)
             trained = {"step": CAP, "checkpoint": "made up", "outcomes": outcomes, "diverged_at": [-1] * len(runs)}
             place.write_packs([*place.packs(), {**pack.as_json(), "trained": trained}])
-        place.looks.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    workdir.write_record(config, "cpu", "f" * 64)
+        write_text(place.looks, "".join(json.dumps(line) + "\n" for line in lines))
+    workdir.write_record(config, "cpu", feed.fingerprint(config, None))
     return workdir, cells, config
