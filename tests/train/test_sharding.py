@@ -21,7 +21,7 @@ def test_two_devices_train_as_one(tmp_path):
         from configs import smoke
         from train.data import corpora
         from train import grid
-        from train.run import packs
+        from train.run import feed, packs
         from train.config import freeze
         from train.run.program import Program
 
@@ -36,7 +36,7 @@ def test_two_devices_train_as_one(tmp_path):
             cell = grid.cells_of(config, corpora.VOCAB_SIZE)[0]
             model, replica_map = packs.resolve(cell, config)
             pack = packs.Pack(0, model, cell.replicas, replica_map, packs.environment(config))
-            program = Program(pack, config, corpus)
+            program = Program(pack, config, feed.of(config, corpus, 0))
             state, metrics = program.run(program.init(), 0, 8)
             assert all(len(leaf.sharding.device_set) == devices for leaf in jax.tree.leaves(state))
             losses[devices] = np.asarray(metrics["loss"])[:, :8].tolist()
@@ -63,7 +63,8 @@ def test_replicas_over_two_devices_train_as_on_one(replica_map, replicas, tmp_pa
         from configs import smoke
         from train.data import corpora
         from train import grid
-        from train.run import loop, packs
+        from train.run import feed, loop, packs
+        from train.run.stops import Fixed
         from train.config import freeze
         from train.hosts.preemption import Notice, Preempted
         from train.run.program import Program
@@ -89,14 +90,14 @@ def test_replicas_over_two_devices_train_as_on_one(replica_map, replicas, tmp_pa
             cell = grid.cells_of(config, corpora.VOCAB_SIZE)[0]
             model, replica_map = packs.resolve(cell, config)
             pack = packs.Pack(0, model, cell.replicas, replica_map, packs.environment(config))
-            program = Program(pack, config, corpus)
+            program = Program(pack, config, feed.of(config, corpus, 0))
             assert ("all-gather" in program._compiled.as_text()) == (devices == 2), "each device trains its own part"
             place, stopping, stop = CellFolder(folder / str(devices)), devices == 2, Notice()
             try:
-                state = loop.train(program, place, config, "", stop, Silent())
+                state = loop.train(program, place, config, "", Fixed(8), stop, Silent()).state
             except Preempted:
                 stopping, stop = False, Notice()
-                state = loop.train(program, place, config, "", stop, Silent())
+                state = loop.train(program, place, config, "", Fixed(8), stop, Silent()).state
             params[devices] = [np.asarray(leaf) for leaf in jax.tree.leaves(state.params)]
         worst = max(np.abs(a - b).max() for a, b in zip(params[1], params[2]))
         print(json.dumps([float(worst), bool(np.any(params[1][0][0] != params[1][0][-1]))]))

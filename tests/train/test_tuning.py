@@ -30,6 +30,11 @@ def study(tmp_path):
     return config, Workdir(tmp_path / "run"), grid.cells_of(config, corpora.VOCAB_SIZE), corpus
 
 
+def read(study) -> tuning.Tuning:
+    config, workdir, cells, corpus = study
+    return tuning.read(config, workdir, cells, tuning.score_of(config, corpus))
+
+
 def test_of_several_scales_the_best_goes_on(study):
     config, workdir, _, corpus = study
     wider = dataclasses.replace(config, grid=dataclasses.replace(config.grid, logit_scales=("sqrt", "learned")))
@@ -37,10 +42,10 @@ def test_of_several_scales_the_best_goes_on(study):
     wider_study = (wider, workdir, cells, corpus)
     for name, best in (("d016_h001", 0.01), ("d016_h001_learned", 0.014), ("d016_h016", 0.014)):
         try_rates(wider_study, name, (0.01, 0.02), best=best)
-    tuned = tuning.read(wider, workdir, cells, corpus)
+    tuned = read(wider_study)
     assert tuning.passed_over(tuned, cells) == {"d016_h001_learned": "d016_h001"}, "the last cell is not tried yet"
     try_rates(wider_study, "d016_h016_learned", (0.01, 0.02), best=0.02)
-    tuned = tuning.read(wider, workdir, cells, corpus)
+    tuned = read(wider_study)
     assert tuning.passed_over(tuned, cells) == {"d016_h001_learned": "d016_h001", "d016_h016": "d016_h016_learned"}
 
 
@@ -63,24 +68,24 @@ def try_rates(study, name, rates, best=None, diverged=(), seeds=(7, 8)):
 
 
 def test_nothing_is_chosen_before_every_cell_has_tried_every_rate(study):
-    found = tuning.read(*study)
+    found = read(study)
     assert found.rates == (0.01, 0.02) and found.lacking == ("d016_h001", "d016_h016") and not found.chosen
     try_rates(study, "d016_h001", (0.01, 0.02))
-    found = tuning.read(*study)
+    found = read(study)
     assert found.rates == (0.01, 0.02) and found.lacking == ("d016_h016",)
-    assert found.losses["d016_h001"] == pytest.approx({0.01: 1, 0.02: 2})
+    assert found.scores["d016_h001"] == pytest.approx({0.01: 1, 0.02: 2})
     try_rates(study, "d016_h016", (0.01, 0.02), seeds=(7,))
-    assert tuning.read(*study).lacking == ("d016_h016",), "one of two seeds is missing"
+    assert read(study).lacking == ("d016_h016",), "one of two seeds is missing"
 
 
 def test_a_best_rate_at_an_edge_extends_the_rates_of_all(study):
     for name in BEST:
         try_rates(study, name, (0.01, 0.02))
-    found = tuning.read(*study)
+    found = read(study)
     assert found.rates == (0.005, 0.01, 0.02, 0.04) and set(found.lacking) == set(BEST)
     for name in BEST:
         try_rates(study, name, (0.005, 0.04))
-    found = tuning.read(*study)
+    found = read(study)
     assert found.rates == (0.005, 0.01, 0.02, 0.04) and not found.lacking
     assert found.chosen == BEST and {found.edge(name) for name in BEST} == {""}
 
@@ -88,7 +93,7 @@ def test_a_best_rate_at_an_edge_extends_the_rates_of_all(study):
 def test_the_extension_is_bounded(study):
     for name in BEST:
         try_rates(study, name, (0.0025, 0.005, 0.01, 0.02), best=1e-5)
-    found = tuning.read(*study)
+    found = read(study)
     assert found.rates == (0.0025, 0.005, 0.01, 0.02) and not found.lacking
     assert found.chosen == dict.fromkeys(BEST, 0.0025) and found.edge("d016_h001") == "lowest"
 
@@ -96,7 +101,7 @@ def test_the_extension_is_bounded(study):
 def test_a_failed_cell_does_not_hold_up_the_others(study):
     try_rates(study, "d016_h001", (0.005, 0.01, 0.02))
     study[1].cell("d016_h016").write_status("out_of_memory", "too large")
-    found = tuning.read(*study)
+    found = read(study)
     assert found.lacking == ("d016_h016",) and found.rates == (0.005, 0.01, 0.02)
     assert found.chosen == {"d016_h001": 0.01}
 
@@ -105,8 +110,8 @@ def test_a_rate_at_which_all_diverged_is_chosen_only_where_no_other_is(study):
     unigram = corpora.unigram_entropy(study[3])
     try_rates(study, "d016_h001", (0.01, 0.02), best=0.02 * 2**10, diverged=(0.01,))
     try_rates(study, "d016_h016", (0.01, 0.02), diverged=(0.01, 0.02))
-    found = tuning.read(*study)
-    assert found.losses["d016_h001"][0.01] == pytest.approx(unigram) and unigram < found.losses["d016_h001"][0.02]
+    found = read(study)
+    assert found.scores["d016_h001"][0.01] == pytest.approx(unigram) and unigram < found.scores["d016_h001"][0.02]
     assert found.chosen["d016_h001"] == 0.02
     assert found.chosen["d016_h016"] == 0.01, "the smaller of two that tie"
 
@@ -114,4 +119,4 @@ def test_a_rate_at_which_all_diverged_is_chosen_only_where_no_other_is(study):
 def test_seeds_that_are_judged_choose_nothing(study):
     try_rates(study, "d016_h001", (0.005, 0.01, 0.02, 0.04))
     try_rates(study, "d016_h001", (0.02,), best=0.02, seeds=(0, 1))
-    assert tuning.read(*study).chosen["d016_h001"] == 0.01
+    assert read(study).chosen["d016_h001"] == 0.01
