@@ -64,7 +64,9 @@ def program_of(config, corpus, replica_map="scan", rates=(SANE,) * 3) -> Program
         dataclasses.replace(replica, learning_rate=rate) for replica, rate in zip(cell.replicas, rates, strict=True)
     )
     model, _ = packs.resolve(cell, config)
-    return Program(packs.Pack(0, model, replicas, replica_map, packs.environment(config)), config, feed.of(config, corpus, 0))
+    return Program(
+        packs.Pack(0, model, replicas, replica_map, packs.environment(config)), config, feed.of(config, corpus, 0)
+    )
 
 
 @pytest.fixture(scope="module")

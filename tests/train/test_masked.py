@@ -99,7 +99,10 @@ def test_evaluation_tells_every_token_once(stride, study):
     """A model that knows nothing loses ln V on each: the sums count them."""
     config, corpus = study
     (cell,) = grid.cells_of(config, corpus.vocab_size)
-    model, windows = dataclasses.replace(cell.model, attention="reference"), dataclasses.replace(config.eval, stride=stride)
+    model, windows = (
+        dataclasses.replace(cell.model, attention="reference"),
+        dataclasses.replace(config.eval, stride=stride),
+    )
     params = jax.tree.map(jnp.zeros_like, step.init(model, config.train, jnp.zeros(1, jnp.uint32)).params)
     first, last = corpus.splits["test"]
     sums = documents.document_losses(model, "scan", params, corpus, "test", windows)
