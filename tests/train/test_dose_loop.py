@@ -74,7 +74,7 @@ def train(program, path, config=None, stop=None, progress=None) -> loop.Trained:
 
 @pytest.fixture
 def told(monkeypatch):
-    """Makes looks say `losses`, seed -> step -> loss, else .6; what it returns has the weights of each seed and step."""
+    """Makes looks say `losses`, seed -> step -> loss, else .6; returns what will hold each seed's weights by step."""
 
     def tell(losses: dict) -> dict:
         step, seen = [0], {}

@@ -109,6 +109,69 @@ def test_replicas_over_two_devices_train_as_on_one(replica_map, replicas, tmp_pa
     assert worst < 1e-5 and differ and "continues at step 4 of 8" in done.stderr
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("replica_map", ["scan", "vmap"])
+def test_runs_of_a_dose_over_two_devices_are_there_at_the_same_step(replica_map, tmp_path):
+    """Also where the runs that are left are moved from one device to the other as others end."""
+    script = """
+        import dataclasses, json, pathlib, sys
+        import jax, numpy as np
+        jax.config.update("jax_num_cpu_devices", 2)
+        from configs import relations
+        from train import grid
+        from train.config import freeze
+        from train.data import sources
+        from train.grid import Replica
+        from train.hosts.preemption import Notice
+        from train.run import feed, loop, packs
+        from train.run.program import Program
+        from train.run.stops import UntilLow
+        from train.workdir import CellFolder
+
+        class Silent:
+            def __getattr__(self, name):
+                return lambda *_: None
+
+        folder, values = pathlib.Path(sys.argv[1]), relations.get_config().to_dict()
+        values["grid"].update(d_model=(16,), num_heads=(2,), init_seeds=(3, 4, 5), tuning_seeds=(), extensions=0)
+        values["grid"].update(learning_rates=(0.01,))
+        values["train"] |= {"steps": 60, "batch_size": 4, "warmup_steps": 5, "replica_map": sys.argv[2]}
+        values["dose"] |= {"look_every": 20, "documents": 8, "relations": (2,), "threshold": float(sys.argv[3])}
+        replicas = tuple(Replica(rate, seed, seed) for rate, seed in ((0.003, 3), (0.01, 4), (0.001, 5)))
+        found, params = {}, {}
+        for devices in (1, 2):
+            values["mesh"]["replicas"] = devices
+            config = freeze(values)
+            (cell,) = grid.cells_of(config, sources.vocab_size(config.data))
+            model, replica_map = packs.resolve(cell, config)
+            pack = packs.Pack(0, model, replicas, replica_map, packs.environment(config), dose=2)
+            program = Program(pack, config, feed.of(config, None, 2))
+            rule, place = UntilLow(config, pack, 60, "test", False, None), CellFolder(folder / str(devices))
+            ended = loop.train(program, place, config, "", rule, Notice(), Silent())
+            assert all(len(leaf.sharding.device_set) == devices for leaf in jax.tree.leaves(ended.state))
+            found[devices] = [dataclasses.asdict(one) for one in ended.outcomes]
+            params[devices] = [np.asarray(leaf) for leaf in jax.tree.leaves(ended.state.params)]
+            losses = [json.loads(line) for line in place.looks.read_text().splitlines()]
+            found[devices].append({line["replica"]: line["loss"] for line in losses if line["step"] == 20})
+        worst = max(np.abs(a - b).max() for a, b in zip(params[1], params[2]))
+        print(json.dumps([float(worst), found[1], found[2]]))
+    """
+
+    def two_ways(threshold: float):
+        command = [sys.executable, "-c", textwrap.dedent(script), str(tmp_path / str(threshold)), replica_map]
+        done = subprocess.run([*command, str(threshold)], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout.splitlines()[-1])
+
+    _, (*_, losses), _ = two_ways(1e-9)
+    middle = sorted(losses.values())[1]  # one or two runs are there at the first look, none on the edge
+    worst, one, two = two_ways(middle + 1e-3)
+    assert worst < 1e-5 and {run["steps"] for run in one[:3]} == {20, 60}
+    for ours, theirs in zip(one[:3], two[:3], strict=True):
+        assert ours["steps"] == theirs["steps"] and ours["why"] == theirs["why"]
+        assert ours["loss"] == pytest.approx(theirs["loss"], abs=1e-5)
+
+
 def test_too_few_devices_is_a_sentence():
     with pytest.raises(InputError, match="mesh.data=64, but"):
         sharding.make_mesh(MeshConfig(data=64, replicas=1))
