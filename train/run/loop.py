@@ -83,13 +83,12 @@ def train(
                 _look(looks, rule, pack, step, program.replicas_of(state).params, rows)
                 rows = _running(pack, rule, looks)
                 state, order = _in_order(state, rows, order)
-            asked = stop.requested
-            if step in (next_save, cap) or not rows or asked:
+            if step in (next_save, cap) or not rows or stop.requested:
                 _record(log, pack, config, progress, *unread)
                 unread = None
                 saver.save(step, items_of(program.replicas_of(_in_order(state, (), order)[0])), description)
-            if asked and step < cap and rows:
-                raise Preempted
+                if stop.requested and step < cap and rows:
+                    raise Preempted
             dispatch = _next_dispatch(dispatch, time.perf_counter() - began)
         log.close()
     state, _ = _in_order(state, (), order)
