@@ -61,6 +61,7 @@ def looped(program, config, folder: pathlib.Path):
     first and the last that it reports."""
     from train.hosts.preemption import Notice
     from train.run import loop
+    from train.run.stops import Fixed
     from train.workdir import CellFolder
 
     class Clock:
@@ -76,7 +77,8 @@ def looped(program, config, folder: pathlib.Path):
     def once() -> float:
         clock = Clock()
         with tempfile.TemporaryDirectory(dir=folder) as cell:
-            loop.train(program, CellFolder(pathlib.Path(cell)), config, "", Notice(), clock)
+            rule = Fixed(config.train.steps)
+            loop.train(program, CellFolder(pathlib.Path(cell)), config, "", rule, Notice(), clock)
         (first, began), (last, ended) = clock.seen[0], clock.seen[-1]
         return (ended - began) / (last - first) * config.train.steps
 

@@ -88,7 +88,7 @@ def program_of(corpus, replicas: int, fields: dict):
     from train import grid
     from train.config import freeze
     from train.data import corpora
-    from train.run import packs
+    from train.run import feed, packs
     from train.run.program import Program
 
     one_rate = {"grid.tuning_seeds": (), "grid.extensions": 0, "grid.learning_rates": (0.01,)}
@@ -98,7 +98,7 @@ def program_of(corpus, replicas: int, fields: dict):
     (cell,) = grid.cells_of(config, corpora.VOCAB_SIZE)
     model, replica_map = packs.resolve(cell, config)
     pack = packs.Pack(0, model, cell.replicas, replica_map, packs.environment(config))
-    return Program(pack, config, corpus), config
+    return Program(pack, config, feed.of(config, corpus, cell.dose)), config
 
 
 def point(args, **changed):

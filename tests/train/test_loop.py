@@ -12,8 +12,10 @@ from train import grid
 from train.config import freeze
 from train.data import corpora
 from train.hosts.preemption import Notice, Preempted
-from train.run import loop, metrics, packs
-from train.run.program import STEPS_PER_DISPATCH, Program
+from train.run import feed, loop, metrics, packs
+from train.run.feed import STEPS_PER_DISPATCH
+from train.run.program import Program
+from train.run.stops import Fixed
 from train.workdir import CellFolder
 
 WORDS = "the of and a to in is was that for it with as his on be at by had not are but from or have an they".split()
@@ -62,7 +64,9 @@ def program_of(config, corpus, replica_map="scan", rates=(SANE,) * 3) -> Program
         dataclasses.replace(replica, learning_rate=rate) for replica, rate in zip(cell.replicas, rates, strict=True)
     )
     model, _ = packs.resolve(cell, config)
-    return Program(packs.Pack(0, model, replicas, replica_map, packs.environment(config)), config, corpus)
+    return Program(
+        packs.Pack(0, model, replicas, replica_map, packs.environment(config)), config, feed.of(config, corpus, 0)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -73,11 +77,14 @@ def program(config, corpus):
 @pytest.fixture(scope="module", params=[3, 2], ids=["a full pack", "a pack with a spare row"])
 def any_program(request, program, config, corpus):
     replicas = program.pack.replicas[: request.param]
-    return Program(dataclasses.replace(program.pack, replicas=replicas), config, corpus, [program])
+    return Program(dataclasses.replace(program.pack, replicas=replicas), config, feed.of(config, corpus, 0), [program])
 
 
 def train(program, config, path, stop=None):
-    return loop.train(program, CellFolder(path), config, "fingerprint", stop or Notice(), Silent())
+    rule = Fixed(config.train.steps)
+    ended = loop.train(program, CellFolder(path), config, "fingerprint", rule, stop or Notice(), Silent())
+    assert ended.step == config.train.steps and ended.outcomes == [] and not CellFolder(path).looks.exists()
+    return ended.state
 
 
 def bits(state, replica=None):
@@ -129,9 +136,9 @@ def test_metrics_are_read_while_the_next_dispatch_runs(program, config, tmp_path
     order = []
     run, read_back = Program.run, loop.read_back
 
-    def noted_run(self, state, first, count):
+    def noted_run(self, state, first, count, rows):
         order.append(f"run {first}")
-        return run(self, state, first, count)
+        return run(self, state, first, count, rows)
 
     def noted_read(found):
         order.append("read")
@@ -188,7 +195,7 @@ def test_a_trace_of_some_steps(trained, program, config, tmp_path, monkeypatch):
     """The bits are those without it, and it holds the dispatches of these steps alone."""
     calls, run = [], program.run
     monkeypatch.setattr(
-        program, "run", lambda state, step, count: calls.append((step, count)) or run(state, step, count)
+        program, "run", lambda state, step, count, rows: calls.append((step, count)) or run(state, step, count, rows)
     )
     started, start = [], jax.profiler.start_trace
     monkeypatch.setattr(jax.profiler, "start_trace", lambda folder: started.append(len(calls)) or start(folder))
@@ -251,12 +258,12 @@ def test_ten_steady_dispatches(any_program, config, tmp_path, monkeypatch, compi
     monkeypatch.setattr(loop, "_next_dispatch", lambda *_: 1)
     order, run, read_back = [], any_program.run, loop.read_back
 
-    def dispatched(state, step, count):
+    def dispatched(state, step, count, rows):
         order.append(f"dispatch {step}")
         if step == 2:  # whatever a process does only once has been done
             compilations.clear()
             jax.config.update("jax_transfer_guard", "disallow")
-        state, metrics = run(state._open() if isinstance(state, Sealed) else state, step, count)
+        state, metrics = run(state._open() if isinstance(state, Sealed) else state, step, count, rows)
         if step + count < train_config.steps:
             return Sealed(state), Sealed(metrics)
         jax.config.update("jax_transfer_guard", "allow")
@@ -303,17 +310,19 @@ def test_dispatches_grow_while_short_and_shrink_while_long():
 
 def test_a_log_drops_what_lies_beyond_and_what_is_torn(tmp_path):
     path = tmp_path / "metrics.jsonl"
-    log = metrics.MetricsLog(path, pack=0, step=0)
+    log = metrics.Log(path, pack=0, first=0)
     for step in range(4):
         log.write("a", step, {"loss": 1.0 if step else float("nan")})
     log.close()
-    other = metrics.MetricsLog(path, pack=1, step=0)
+    other = metrics.Log(path, pack=1, first=0)
     other.write("b", 3, {"loss": 2.0})
     other.close()
     with open(path, "ab") as file:
         file.write(b'{"pack": 0, "step": 4, "repl\xff')
     assert len(metrics.read(path)) == 5
-    metrics.MetricsLog(path, pack=0, step=2).close()
+    again = metrics.Log(path, pack=0, first=2)
+    assert again.lines == [line for line in metrics.read(path) if line["pack"] == 0]
+    again.close()
     kept = metrics.read(path)
     assert [(line["pack"], line["step"], line["loss"]) for line in kept] == [(0, 0, None), (0, 1, 1.0), (1, 3, 2.0)]
     assert path.read_bytes().endswith(b"}\n")
@@ -324,9 +333,10 @@ def test_a_program_with_room_for_more_gives_the_same_bits(replicas, program, con
     """Rows of the program that a pack does not need are not trained, and one program serves packs of several sizes."""
     pack = dataclasses.replace(program.pack, replicas=program.pack.replicas[:replicas])
     small = dataclasses.replace(config, grid=dataclasses.replace(config.grid, init_seeds=(0,)))
-    alone = Program(pack, small if replicas == 1 else config, corpus)
-    shared = Program(pack, config, corpus, [program])
+    source = feed.of(config, corpus, 0)
+    alone = Program(pack, small if replicas == 1 else config, source)
+    shared = Program(pack, config, source, [program])
     assert shared._compiled is program._compiled and (alone._compiled is not shared._compiled)
     assert bits(train(shared, config, tmp_path / "shared")) == bits(train(alone, config, tmp_path / "alone"))
     other = dataclasses.replace(pack, model=dataclasses.replace(pack.model, d_ff=(7,)))
-    assert Program(other, config, corpus, [program])._compiled is not program._compiled
+    assert Program(other, config, source, [program])._compiled is not program._compiled

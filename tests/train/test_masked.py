@@ -15,7 +15,7 @@ from train import grid
 from train.config import InputError, freeze
 from train.data import corpora
 from train.losses import documents, masked
-from train.run import packs, step
+from train.run import step
 
 BOS = 256
 MODEL = ModelConfig(258, 16, 16, 2, 8, (32,), causal=False, attention="reference")
@@ -99,10 +99,13 @@ def test_evaluation_tells_every_token_once(stride, study):
     """A model that knows nothing loses ln V on each: the sums count them."""
     config, corpus = study
     (cell,) = grid.cells_of(config, corpus.vocab_size)
-    pack = packs.Pack(0, dataclasses.replace(cell.model, attention="reference"), cell.replicas, "scan", {})
-    params = jax.tree.map(jnp.zeros_like, step.init(pack.model, config.train, jnp.zeros(1, jnp.uint32)).params)
+    model, windows = (
+        dataclasses.replace(cell.model, attention="reference"),
+        dataclasses.replace(config.eval, stride=stride),
+    )
+    params = jax.tree.map(jnp.zeros_like, step.init(model, config.train, jnp.zeros(1, jnp.uint32)).params)
     first, last = corpus.splits["test"]
-    sums = documents.document_losses(pack, params, corpus, "test", dataclasses.replace(config.eval, stride=stride))
+    sums = documents.document_losses(model, "scan", params, corpus, "test", windows)
     np.testing.assert_allclose(sums[0], corpus.num_tokens[first:last] * np.log(258), rtol=1e-5)
 
 

@@ -10,7 +10,7 @@ from train import grid
 from train.config import InputError, freeze
 from train.data import corpora
 from train.hosts import memory
-from train.run import packs
+from train.run import feed, packs
 from train.run.program import Program
 from train.workdir import CellFolder
 
@@ -182,4 +182,4 @@ def test_the_estimate_is_near_what_the_compiled_program_needs(replicas, fields, 
     model, replica_map = packs.resolve(cell, config)
     pack = packs.Pack(0, model, cell.replicas, replica_map, packs.environment(config))
     estimated = memory.estimate(model, replicas, replica_map, config.train.batch_size, len(corpus.tokens))
-    assert 0.9 < estimated / Program(pack, config, corpus).bytes < 1.5
+    assert 0.9 < estimated / Program(pack, config, feed.of(config, corpus, 0)).bytes < 1.5

@@ -9,10 +9,10 @@ import sys
 import jax
 import pytest
 
-from configs import default
+from configs import default, relations
 from train import grid
 from train.config import InputError, freeze
-from train.data import corpora
+from train.data import corpora, sources
 from train.files import write_json
 from train.hosts import cgroup, memory, placement, slots
 from train.hosts.slots import Launcher
@@ -39,7 +39,8 @@ def cores(monkeypatch):
 
 
 def workers(config, workdir, launcher=NOBODY) -> int:
-    return placement.workers_for(launcher, config, Workdir(workdir), grid.cells_of(config, corpora.VOCAB_SIZE))
+    cells = grid.cells_of(config, sources.vocab_size(config.data))
+    return placement.workers_for(launcher, config, Workdir(workdir), cells)
 
 
 def test_workers_run_where_there_is_a_cell_for_every_core(config, cores, tmp_path):
@@ -83,12 +84,27 @@ def test_a_study_on_several_gpus_goes_on_as_it_began(config, cores, tmp_path, mo
         assert workers(config, tmp_path) == expected
 
 
-def test_a_study_of_doses_trains_in_one_process(config, cores, tmp_path):
+def test_cells_of_doses_run_in_workers_as_others_do(cores, tmp_path):
+    """Every shape at every dose is a cell, each of which trains to its end by itself."""
+    doses = freeze(relations.get_config().to_dict())
+    for number, expected in ((1, 0), (2, 2), (6, 6), (8, 0)):
+        cores(number)
+        assert workers(doses, tmp_path) == expected
+    assert workers(doses, tmp_path, Launcher("processes", 0, ())) == 6, "a worker a cell at most"
+    assert workers(doses, tmp_path, Launcher("here", 0, ())) == 0
+    several = dataclasses.replace(doses, mesh=dataclasses.replace(doses.mesh, replicas=2))
+    cores(6)
+    assert workers(several, tmp_path) == 0
+    with pytest.raises(InputError, match="gives each worker one device, and mesh.data=1, mesh.replicas=2"):
+        workers(several, tmp_path, Launcher("processes", 0, ()))
+
+
+def test_a_study_of_doses_goes_on_as_it_began(cores, tmp_path):
     cores(2)
-    doses = dataclasses.replace(config, dose=dataclasses.replace(config.dose, relations=(1, 2)))
-    assert workers(doses, tmp_path) == 0
-    with pytest.raises(InputError, match="a study of doses, which trains in one process; leave --launcher out"):
-        workers(doses, tmp_path, Launcher("processes", 0, ()))
+    doses = freeze(relations.get_config().to_dict())
+    for threads, expected in ((2, 0), (1, 2)):
+        write_json(tmp_path / "cells" / "d064_h008_r4" / "packs.json", [{"environment": {"threads": threads}}])
+        assert workers(doses, tmp_path) == expected
 
 
 FIRST = {"cgroup": "5:cpu,cpuacct:/a\n4:memory:/a/b\n0::/\n", "memory/a/b/memory.oom_control": "x 1\noom_kill 3\n",

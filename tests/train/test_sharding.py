@@ -21,7 +21,7 @@ def test_two_devices_train_as_one(tmp_path):
         from configs import smoke
         from train.data import corpora
         from train import grid
-        from train.run import packs
+        from train.run import feed, packs
         from train.config import freeze
         from train.run.program import Program
 
@@ -36,7 +36,7 @@ def test_two_devices_train_as_one(tmp_path):
             cell = grid.cells_of(config, corpora.VOCAB_SIZE)[0]
             model, replica_map = packs.resolve(cell, config)
             pack = packs.Pack(0, model, cell.replicas, replica_map, packs.environment(config))
-            program = Program(pack, config, corpus)
+            program = Program(pack, config, feed.of(config, corpus, 0))
             state, metrics = program.run(program.init(), 0, 8)
             assert all(len(leaf.sharding.device_set) == devices for leaf in jax.tree.leaves(state))
             losses[devices] = np.asarray(metrics["loss"])[:, :8].tolist()
@@ -63,7 +63,8 @@ def test_replicas_over_two_devices_train_as_on_one(replica_map, replicas, tmp_pa
         from configs import smoke
         from train.data import corpora
         from train import grid
-        from train.run import loop, packs
+        from train.run import feed, loop, packs
+        from train.run.stops import Fixed
         from train.config import freeze
         from train.hosts.preemption import Notice, Preempted
         from train.run.program import Program
@@ -89,14 +90,14 @@ def test_replicas_over_two_devices_train_as_on_one(replica_map, replicas, tmp_pa
             cell = grid.cells_of(config, corpora.VOCAB_SIZE)[0]
             model, replica_map = packs.resolve(cell, config)
             pack = packs.Pack(0, model, cell.replicas, replica_map, packs.environment(config))
-            program = Program(pack, config, corpus)
+            program = Program(pack, config, feed.of(config, corpus, 0))
             assert ("all-gather" in program._compiled.as_text()) == (devices == 2), "each device trains its own part"
             place, stopping, stop = CellFolder(folder / str(devices)), devices == 2, Notice()
             try:
-                state = loop.train(program, place, config, "", stop, Silent())
+                state = loop.train(program, place, config, "", Fixed(8), stop, Silent()).state
             except Preempted:
                 stopping, stop = False, Notice()
-                state = loop.train(program, place, config, "", stop, Silent())
+                state = loop.train(program, place, config, "", Fixed(8), stop, Silent()).state
             params[devices] = [np.asarray(leaf) for leaf in jax.tree.leaves(state.params)]
         worst = max(np.abs(a - b).max() for a, b in zip(params[1], params[2]))
         print(json.dumps([float(worst), bool(np.any(params[1][0][0] != params[1][0][-1]))]))
@@ -106,6 +107,70 @@ def test_replicas_over_two_devices_train_as_on_one(replica_map, replicas, tmp_pa
     assert done.returncode == 0, done.stderr
     worst, differ = json.loads(done.stdout.splitlines()[-1])
     assert worst < 1e-5 and differ and "continues at step 4 of 8" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("replica_map", ["scan", "vmap"])
+def test_runs_of_a_dose_over_two_devices_are_there_at_the_same_step(replica_map, tmp_path):
+    """Also where the runs that are left are moved from one device to the other as others end."""
+    script = """
+        import dataclasses, json, pathlib, sys
+        import jax, numpy as np
+        jax.config.update("jax_num_cpu_devices", 2)
+        from configs import relations
+        from train import grid
+        from train.config import freeze
+        from train.data import sources
+        from train.grid import Replica
+        from train.hosts.preemption import Notice
+        from train.run import feed, loop, metrics, packs
+        from train.run.program import Program
+        from train.run.stops import UntilLow
+        from train.workdir import CellFolder
+
+        class Silent:
+            def __getattr__(self, name):
+                return lambda *_: None
+
+        folder, values = pathlib.Path(sys.argv[1]), relations.get_config().to_dict()
+        values["grid"].update(d_model=(16,), num_heads=(2,), init_seeds=(3, 4, 5), tuning_seeds=(), extensions=0)
+        values["grid"].update(learning_rates=(0.01,))
+        values["train"] |= {"steps": 60, "batch_size": 4, "warmup_steps": 5, "replica_map": sys.argv[2]}
+        values["dose"] |= {"look_every": 20, "documents": 8, "relations": (2,), "threshold": 1e-9}
+        replicas = tuple(Replica(rate, seed, seed) for rate, seed in ((0.003, 3), (0.01, 4), (0.001, 5)))
+        programs = {}
+
+        def train(devices):
+            values["mesh"]["replicas"] = devices
+            config = freeze(values)
+            (cell,) = grid.cells_of(config, sources.vocab_size(config.data))
+            model, replica_map = packs.resolve(cell, config)
+            pack = packs.Pack(0, model, replicas, replica_map, packs.environment(config), dose=2)
+            if devices not in programs:
+                programs[devices] = Program(pack, config, feed.of(config, None, 2))
+            rule = UntilLow(config, pack, 60, "test", False, None)
+            place = CellFolder(folder / f"{devices} {config.dose.threshold}")
+            ended = loop.train(programs[devices], place, config, "", rule, Notice(), Silent())
+            assert all(len(leaf.sharding.device_set) == devices for leaf in jax.tree.leaves(ended.state))
+            losses = [line["loss"] for line in metrics.read(place.looks) if line["step"] == 20]
+            params = [np.asarray(leaf) for leaf in jax.tree.leaves(ended.state.params)]
+            return params, [dataclasses.asdict(one) for one in ended.outcomes], losses
+
+        _, _, losses = train(1)
+        values["dose"]["threshold"] = sum(sorted(losses)[1:]) / 2  # two runs are there at the first look
+        (params, one, _), (others, two, _) = train(1), train(2)
+        worst = max(np.abs(a - b).max() for a, b in zip(params, others))
+        print(json.dumps([float(worst), one, two]))
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script), str(tmp_path), replica_map]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    worst, one, two = json.loads(done.stdout.splitlines()[-1])
+    first, second, last = sorted(run["steps"] for run in one)
+    assert worst < 1e-5 and (first, second) == (20, 20) and last > 20
+    for ours, theirs in zip(one, two, strict=True):
+        assert ours["steps"] == theirs["steps"] and ours["why"] == theirs["why"]
+        assert ours["loss"] == pytest.approx(theirs["loss"], abs=1e-5)
 
 
 def test_too_few_devices_is_a_sentence():

@@ -11,13 +11,12 @@ from mha.transformer import Transformer
 from train import grid
 from train.config import InputError, freeze
 from train.data import sources
-from train.data.relations import by_hand
-from train.grid import Replica
+from train.data.relations import by_hand, doses
 from train.hosts.preemption import Notice, Preempted
 from train.losses import answers
-from train.run import metrics, packs, starts
-from train.study import until
-from train.study.until import Program, Runs
+from train.run import feed, loop, metrics, packs, starts, stops
+from train.run.program import Program
+from train.workdir import CellFolder
 
 
 def frozen(**changes):
@@ -31,31 +30,32 @@ def frozen(**changes):
     return freeze(config.to_dict())
 
 
+def program_of(config, rate=0.01, start=grid.DRAWN, dose=6, before=()) -> Program:
+    (cell,) = grid.cells_of(config, sources.vocab_size(config.data))
+    replicas = grid.replicas((rate,), ((3, 3), (4, 4)), start)
+    pack = packs.Pack(0, packs.resolve(cell, config)[0], replicas, "scan", packs.environment(config), dose=dose)
+    return Program(pack, config, feed.of(config, None, dose), before)
+
+
 @pytest.fixture(scope="module")
 def program():
-    config = frozen()
-    (cell,) = grid.cells_of(config, sources.vocab_size(config.data))
-    model, _ = packs.resolve(cell, config)
-    return Program(model, config, rows=2)
+    return program_of(frozen())
 
 
-REPLICAS = (Replica(0.003, 3, 3), Replica(0.003, 4, 4))
-
-
-def languages():
-    return [until.spoken(frozen().data, 6, replica.data_seed) for replica in REPLICAS]
+def languages(dose=6):
+    return [doses.spoken(frozen().data, dose, seed) for seed in (3, 4)]
 
 
 class Silent:
     def __init__(self, stop=None):
-        self.stop = stop
+        self.stop, self.said = stop, []
 
     def say(self, text):
-        raise AssertionError(text)
+        self.said.append(text)
 
     def steps(self, step, losses):
         if self.stop and step == 20:
-            self.stop._asked.set()
+            self.stop._received()
 
 
 def bits_of(spoken):
@@ -70,11 +70,12 @@ def leaves(params, name):
 @pytest.mark.parametrize(("start", "off"), [(starts.NO_ATTENTION, (0, 1)), (starts.MLP_FIRST, (0,))])
 def test_attention_that_is_off_stays_off(program, start, off):
     """Exactly, and in these layers alone, while all else learns."""
-    config, spoken = frozen(), languages()
-    state = program.init([3, 4], start, spoken)
+    config = frozen()
+    program = program_of(config, start=start, before=[program])
+    state = program.init()
     before = jax.device_get(state.params)
-    texts = [until._documents(one, 3, 16, 20) for one in spoken]
-    state, _ = program.run(state, texts, [0.01, 0.01], 10, 10)
+    text = doses.trained_on(config, 6, 3, 10, 1)
+    state, _ = program.run(state, 10, 10)
     for layer in range(config.model.num_layers):
         for weight in ("w_v", "w_o"):
             (value,) = leaves(state.params, f"'block_{layer}']['attention']['{weight}'").values()
@@ -83,30 +84,29 @@ def test_attention_that_is_off_stays_off(program, start, off):
     assert all((np.abs(moved[name][:2] - old[:2]) > 0).any() for name, old in leaves(before, "mlp_in").items())
     if start == starts.NO_ATTENTION:
         row = jax.tree.map(lambda leaf: leaf[0], state.params)
-        tokens = texts[0][:2, :-1].astype(np.int32)
+        tokens = text[:2, :-1].astype(np.int32)
         other = tokens.copy()
         other[:, :30] = np.roll(tokens[:, :30], 1, axis=0)
-        one, two = (Transformer(program.model).apply({"params": row}, each)[0] for each in (tokens, other))
+        one, two = (Transformer(program.pack.model).apply({"params": row}, each)[0] for each in (tokens, other))
         np.testing.assert_array_equal(one[:, 30:], two[:, 30:])
 
 
 def test_every_row_starts_by_hand_from_its_own_language(program):
-    spoken = [until.spoken(frozen().data, 2, replica.data_seed) for replica in REPLICAS]
-    state = program.init([3, 4], starts.HAND_BUILT, spoken)
-    texts = [until.looked_at(frozen(), 2, "test", replica.data_seed) for replica in REPLICAS]
-    bits = bits_of(spoken[0])
-    together, _ = answers.excess_of(program.model, state.params, bits, texts)
+    by_hand_at_two = program_of(frozen(), start=starts.HAND_BUILT, dose=2, before=[program])
+    spoken, params = languages(2), by_hand_at_two.replicas_of(by_hand_at_two.init()).params
+    texts = [doses.looked_at(frozen(), 2, "test", seed) for seed in (3, 4)]
+    model, bits = program.pack.model, bits_of(spoken[0])
+    together, _ = answers.excess_of(model, params, bits, texts)
     assert together.shape == (2,) and (together < 1e-3).all()
-    crossed, _ = answers.excess_of(program.model, state.params, bits, texts[::-1])
+    crossed, _ = answers.excess_of(model, params, bits, texts[::-1])
     assert spoken[0].on != spoken[1].on and (crossed > 0.05).all()
 
 
 @pytest.fixture(scope="module")
 def one_layer_program():
-    config = frozen(train__batch_size=32, train__warmup_steps=50, train__steps=160)
-    config = dataclasses.replace(config, model=dataclasses.replace(config.model, num_layers=1))
-    (cell,) = grid.cells_of(config, sources.vocab_size(config.data))
-    return Program(packs.resolve(cell, config)[0], config, rows=2)
+    config = frozen(train__batch_size=32, train__warmup_steps=50, train__steps=160, model__num_layers=1)
+    rate = starts.learning_rate(starts.HAND_BUILT, 0.003, (0.001, 0.003, 0.01))
+    return program_of(config, rate, starts.HAND_BUILT), config
 
 
 @pytest.mark.parametrize("eased", [True, False])
@@ -114,48 +114,61 @@ def test_training_keeps_weights_by_hand(one_layer_program, eased, monkeypatch):
     """At the rate that such runs have; the same function of weights that are not eased is lost."""
     if not eased:
         monkeypatch.setattr(by_hand, "_eased", lambda ours: ours)
-    program, config, spoken = one_layer_program, frozen(), languages()
-    rate = starts.learning_rate(starts.HAND_BUILT, 0.003, (0.001, 0.003, 0.01))
-    texts = [until.looked_at(config, 6, "test", replica.data_seed) for replica in REPLICAS]
-    state, worst = program.init([3, 4], starts.HAND_BUILT, spoken), np.zeros(2)
-    for now in range(0, 160, until.CHUNK):
-        drawn = [until._documents(one, 3, now * 32, until.CHUNK * 32) for one in spoken]
-        state, _ = program.run(state, drawn, [rate] * 2, now, until.CHUNK)
-        worst = np.maximum(worst, answers.excess_of(program.model, state.params, bits_of(spoken[0]), texts)[0])
+    program, config = one_layer_program
+    state, worst = program.init(), np.zeros(2)
+    for now in range(0, 160, 10):
+        state, _ = program.run(state, now, 10)
+        params = program.replicas_of(state).params
+        found = answers.of_seeds(program.pack.model, params, config, 6, "test", (3, 4))
+        worst = np.maximum(worst, [each["loss"] for each in found])
     assert (worst < 0.05).all() == eased, worst
 
 
-def test_runs_by_hand_train_to_the_cap_whatever_the_looks_say(program, tmp_path):
+def test_runs_by_hand_train_to_the_cap_whatever_the_looks_say(program, tmp_path, monkeypatch):
     """And a stop in between changes nothing."""
-    gently = tuple(dataclasses.replace(replica, learning_rate=1e-7) for replica in REPLICAS)
-    runs = Runs(program.model, 6, "test", gently, start=starts.HAND_BUILT)
-    found = until.train(program, runs, tmp_path / "a", frozen(), answers.excess_of, Notice(), Silent())
-    assert [(run.steps, run.why) for run in found] == [(40, "capped")] * 2
+    monkeypatch.setattr(loop, "_next_dispatch", lambda *_: 5)
+    gently = program_of(frozen(), 1e-7, starts.HAND_BUILT, before=[program])
+
+    def train(name, stop):
+        rule = stops.rule_for(gently.pack, frozen(), {})
+        return loop.train(gently, CellFolder(tmp_path / name), frozen(), "", rule, stop, Silent(stop))
+
+    with monkeypatch.context() as quiet:
+        quiet.setattr(Silent, "steps", lambda *_: None)
+        found = train("a", Notice())
+    assert [(run.steps, run.why) for run in found.outcomes] == [(40, "capped")] * 2
     looks = metrics.read(tmp_path / "a" / "looks.jsonl")
     assert len(looks) == 4 and all(line["loss"] < 0.05 for line in looks), "drawn weights would be at .69"
-    stop = Notice()
     with pytest.raises(Preempted):
-        until.train(program, runs, tmp_path / "b", frozen(), answers.excess_of, stop, Silent(stop))
-    until.train(program, runs, tmp_path / "b", frozen(), answers.excess_of, Notice(), Silent())
+        train("b", Notice())
+    assert train("b", Notice()).outcomes == found.outcomes
     assert (tmp_path / "b" / "looks.jsonl").read_text() == (tmp_path / "a" / "looks.jsonl").read_text()
 
 
-def test_runs_without_attention_have_a_cap_of_their_own(program):
-    long = frozen(train__steps=20_000)
-    runs = Runs(program.model, 6, "test", REPLICAS)
-    assert runs.cap(long) == 20_000 and dataclasses.replace(runs, start=starts.HAND_BUILT).cap(long) == 20_000
-    off = dataclasses.replace(runs, start=starts.NO_ATTENTION)
-    assert off.cap(long) == 1_000 and off.cap(frozen()) == 40
+@pytest.mark.parametrize("start", [grid.DRAWN, *starts.KNOWN])
+def test_a_pack_has_one_start(start, tmp_path):
+    """The runs of another start of the same cell form a pack of their own, in a folder that a resume reads back."""
+    config = frozen(dose__starts=starts.KNOWN)
+    (cell,) = grid.cells_of(config, sources.vocab_size(config.data))
+    seeds = grid.judged_seeds(config)
+    runs = sum((grid.replicas((0.01,), seeds, each) for each in (grid.DRAWN, *starts.KNOWN)), ())
+    folder = CellFolder(tmp_path)
+    planned = packs.plan(dataclasses.replace(cell, replicas=runs), folder, config, 0, print)
+    (mine,) = [pack for pack, _ in planned if pack.replicas[0].start == start]
+    assert len(planned) == 4 and {replica.start for replica in mine.replicas} == {start} and mine.dose == 6
+    assert len(mine.replicas) == len(seeds)
+    names = [replica.name for replica in mine.replicas]
+    assert names[0] == "lr0.01_i0_d0" + (f"_{start}" if start != grid.DRAWN else "")
 
 
 def test_starts_that_cannot_be(program):
-    one_layer = dataclasses.replace(program.model, d_ff=(256,))
+    one_layer = dataclasses.replace(program.pack.model, d_ff=(256,))
     with pytest.raises(InputError, match="dose.starts=mlp_first cannot be: .*this model has 1 layer; set --config.mod"):
         starts.check(starts.MLP_FIRST, one_layer, languages()[0])
     with pytest.raises(InputError, match="hand_built cannot be: a start by hand at dose 6 needs one head"):
         starts.check(starts.HAND_BUILT, dataclasses.replace(one_layer, d_ff=(32,)), languages()[0])
     for start in starts.KNOWN:
-        starts.check(start, program.model, languages()[0])
+        starts.check(start, program.pack.model, languages()[0])
     with pytest.raises(InputError, match="dose.starts=.* is not one of hand_built, no_attention, mlp_first"):
         frozen(dose__starts=("by_hand",))
     with pytest.raises(InputError, match="names a start twice"):

@@ -87,8 +87,8 @@ def train(
                 _record(log, pack, config, progress, *unread)
                 unread = None
                 saver.save(step, items_of(program.replicas_of(_in_order(state, (), order)[0])), description)
-            if stop.requested and step < cap and rows:
-                raise Preempted
+                if stop.requested and step < cap and rows:
+                    raise Preempted
             dispatch = _next_dispatch(dispatch, time.perf_counter() - began)
         log.close()
     state, _ = _in_order(state, (), order)

@@ -80,12 +80,18 @@ class UntilLow:
         return ended
 
     def _hopeless(self, step: int, ended: dict[str, Outcome]) -> list[str]:
-        """The replicas of rates whose median T can no longer be the lowest."""
+        """The replicas of rates whose median T can no longer be the lowest, whatever packs to come bring."""
         steps = {rate: list(each) for rate, each in self.known.items()}
         for replica in self.pack.replicas:
             own = ended.get(replica.name)
             steps.setdefault(replica.learning_rate, []).append(own.steps if own else None)
-        return [replica.name for replica in self.pack.replicas if hopeless(step, steps, replica.learning_rate)]
+        lacking = {rate: len(grid.choosing_seeds(self.config)) - len(each) for rate, each in steps.items()}
+
+        def foreseen(judged: float) -> dict[float, list[int | None]]:
+            return {rate: [*each, *[0 if rate == judged else None] * lacking[rate]] for rate, each in steps.items()}
+
+        rates = {rate for rate in steps if hopeless(step, foreseen(rate), rate)}
+        return [replica.name for replica in self.pack.replicas if replica.learning_rate in rates]
 
     def outcomes(self, looks: list[dict]) -> list[Outcome]:
         """Of every replica of the pack, once none trains on."""
