@@ -10,7 +10,7 @@ import pytest
 import main
 from tests.study.tiny import HERE
 from train.hosts import slots
-from train.study import order as train_study
+from eval import study as whole_study
 
 SECONDS = 10
 
@@ -290,4 +290,4 @@ def test_the_exit_code_of_the_process(study, tmp_path):
 def test_the_guard_of_these_tests_is_on(study):
     with pytest.raises(AssertionError, match="must not come this far"):
         study.run()
-    assert train_study.SOME_CELL_FAILED == main.SOME_CELL_FAILED == 3
+    assert whole_study.SOME_CELL_FAILED == main.SOME_CELL_FAILED == 3
