@@ -8,9 +8,9 @@ import time
 import pytest
 
 import main
+from eval import study as whole_study
 from tests.study.tiny import HERE
 from train.hosts import slots
-from eval import study as whole_study
 
 SECONDS = 10
 

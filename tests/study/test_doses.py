@@ -1,6 +1,5 @@
 """A study of doses of relations is a study like any other: its cells, stops, modes and measurements."""
 
-import dataclasses
 import json
 import os
 import pathlib
@@ -25,7 +24,6 @@ from train.config import freeze
 from train.data.relations import doses
 from train.hosts import slots, workers
 from train.losses import answers
-from train.run import packs
 from train.workdir import CellFolder, read_json
 
 HERE_, PROCESSES = "--launcher=here", ("--launcher=processes", "--workers=2")
@@ -124,7 +122,9 @@ def test_its_tables_and_its_page(study):
     for _, mine in fresh.groupby(["cell", "relations"]):
         assert len(set(mine.learning_rate)) == 1 and len(mine) == 2
     measured = pd.read_csv(study / "results" / "relations.csv")
-    assert set(measured.cell) == {*CELLS} and (measured.groupby("cell").split.unique().map(set) == {"tune", "test"}).all()
+    assert (
+        set(measured.cell) == {*CELLS} and (measured.groupby("cell").split.unique().map(set) == {"tune", "test"}).all()
+    )
     assert {json.loads(path.read_text())["state"] for path in study.glob("cells/*/status.json")} == {"done"}
     assert {one["id"] for one in read_json(study / "results" / "claims.json")} == {"C4a", "C4b"}
     assert (study / "report" / "index.html").exists()

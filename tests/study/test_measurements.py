@@ -250,7 +250,9 @@ def test_a_damaged_checkpoint_is_said_and_a_study_mends_it(drop, done, quiet, ca
 
 @pytest.mark.usefixtures("plain_page")
 def test_a_fault_in_one_stays_in_its_cell(drop, done, quiet):
-    broken = NORMS.replace("    rows = []\n", "    if restored.pack.model.num_heads == 1:\n        1 / 0\n    rows = []\n")
+    broken = NORMS.replace(
+        "    rows = []\n", "    if restored.pack.model.num_heads == 1:\n        1 / 0\n    rows = []\n"
+    )
     drop("norms", broken)
     assert done.run("--mode=eval", "--measure=norms") == SOME_CELL_FAILED
     assert done.state(ONE) == "failed" and done.reason(ONE) == "division by zero" and done.state(OTHER) == "done"

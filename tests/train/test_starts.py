@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
+from train.study.until import Program, Runs
 
 from configs import relations
 from mha.transformer import Transformer
@@ -17,7 +18,6 @@ from train.hosts.preemption import Notice, Preempted
 from train.losses import answers
 from train.run import metrics, packs, starts
 from train.study import until
-from train.study.until import Program, Runs
 
 
 def frozen(**changes):

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from train.study.until import Outcome, Program, Runs
 
 from configs import relations, relations_full, relations_sanity
 from train import grid
@@ -15,7 +16,6 @@ from train.hosts.preemption import Notice, Preempted
 from train.losses import answers
 from train.run import metrics, packs
 from train.study import dose_study, until
-from train.study.until import Outcome, Program, Runs
 from train.workdir import CellFolder
 
 
