@@ -201,6 +201,8 @@ def _tell(
     study.progress.close()
     if study.corpus is not None:
         summary.show_cells(console, study.workdir, every_cell, evidence.cells)
+        if evidence.cells.empty:
+            console.print("No judged run is measured yet, so there is no table of cells; --mode=study makes it.")
     summary.show_verdicts(console, judged, written)
     failed = [cell.name for cell in cells if study.workdir.cell(cell.name).failed]
     if failed:
@@ -216,6 +218,8 @@ def _measure(study: Study, mode: str, every_cell, cells, names: tuple[str, ...])
     """Measures what is not; a cell whose checkpoint is lost is trained again, from the one before if there is one."""
     lost = measurements.measure(study, cells, names)
     if lost and mode == "study":
+        for cell in lost:
+            study.progress.say(f"{cell.name}: Training it again from the checkpoint before, if there is one.")
         stages.train(study, every_cell, cells)
         measurements.measure(study, cells, names)
 

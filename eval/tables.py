@@ -43,6 +43,8 @@ def write_tables(workdir: Workdir, cells: tuple[Cell, ...], config: StudyConfig,
         folder = workdir.cell(cell.name)
         mine = documents[documents.cell == cell.name] if len(documents) else documents
         for record in folder.packs():
+            if record["trained"] is None:
+                continue
             names = {replica.name for replica in packs.from_json(record).replicas}
             of_pack = mine[mine.replica.isin(names)] if len(mine) else mine
             if len(of_pack):

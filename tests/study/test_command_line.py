@@ -20,17 +20,19 @@ SMOKE = "--config=configs/smoke.py"
 
 
 def test_defaults():
-    config, mode, workdir, cells, *_ = main.parse([])
-    assert (mode, workdir, cells) == ("study", pathlib.Path("runs/default"), [])
+    config, workdir, asked = main.parse([])
+    assert (asked.mode, workdir, asked.names) == ("study", pathlib.Path("runs/default"), ())
+    assert asked.arms == asked.measure == () and (asked.launcher.name, asked.launcher.workers) == ("", 0)
     assert config["grid"]["num_heads"] == ()
 
 
 def test_config_and_fields():
-    config, mode, workdir, cells, *_ = main.parse(
+    config, workdir, asked = main.parse(
         [SMOKE, "--config.grid.num_heads=1,8", "--config.train.steps=9", "--mode=train", "--cells=d016_h001, d016_h008"]
     )
     assert config["grid"]["num_heads"] == (1, 8) and config["train"]["steps"] == 9
-    assert (mode, workdir, cells) == ("train", pathlib.Path("runs/smoke"), ["d016_h001", "d016_h008"])
+    assert (asked.mode, workdir) == ("train", pathlib.Path("runs/smoke"))
+    assert asked.names == ("d016_h001", "d016_h008")
 
 
 @pytest.mark.parametrize(
@@ -65,7 +67,7 @@ def test_a_config_is_found_from_any_folder(tmp_path, monkeypatch):
 
 
 def test_an_arm_has_a_workdir_of_its_own():
-    config, _, workdir, *_ = main.parse(["--config=configs/arms.py:tokens4"])
+    config, workdir, _ = main.parse(["--config=configs/arms.py:tokens4"])
     assert config["train"]["steps"] == 4 * full.get_config().train.steps
     assert workdir == pathlib.Path("runs/arms_tokens4")
     with pytest.raises(InputError, match="name an arm, .* with tokens2, tokens4"):
@@ -73,7 +75,7 @@ def test_an_arm_has_a_workdir_of_its_own():
 
 
 def test_an_argument_of_get_config(text):
-    config, _, workdir, *_ = main.parse([f"--config={HERE / 'tiny_config.py'}:{text}"])
+    config, workdir, _ = main.parse([f"--config={HERE / 'tiny_config.py'}:{text}"])
     assert config["data"]["source"] == f"file:{text}" and workdir == pathlib.Path("runs/tiny_config")
 
 

@@ -1,5 +1,6 @@
 """What goes wrong while a study runs: finished work stays whole, the rest goes on or says clearly why not."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -11,6 +12,7 @@ import pandas as pd
 import pytest
 
 from eval import tables
+from eval.restore import NotReproduced, restore
 from mha import budget
 from tests.study.tiny import CELLS, Fault, assert_same_losses, assert_same_results
 from train.hosts import memory
@@ -91,6 +93,7 @@ def test_a_half_trained_cell_falls_back_too(done, quiet, capsys):
 
 def test_eval_names_a_damaged_cell_and_a_study_mends_it(done, quiet, capsys):
     flip(data_files(newest(done, ONE))[0])
+    (done.cell(ONE) / "documents_0.parquet").unlink()
     assert done.run("--mode=eval") == SOME_CELL_FAILED
     assert done.state(ONE) == "failed" and done.state(OTHER) == "done"
     assert "SHA-256 differs" in done.reason(ONE) and "--mode=study trains this cell again" in done.reason(ONE)
@@ -122,6 +125,7 @@ def test_eval_beside_half_trained_replicas(done, quiet):
 
 def test_a_loss_that_differs_from_the_trained_one_is_noticed(done):
     done.change_packs(ONE, lambda packs: packs[0]["trained"]["tune_losses"].__setitem__(1, 1.0))
+    (done.cell(ONE) / "documents_0.parquet").unlink()
     assert done.run("--mode=eval") == SOME_CELL_FAILED
     assert done.state(ONE) == "failed" and "agree in every bit" in done.reason(ONE)
     assert done.state(OTHER) == "done"
@@ -265,9 +269,13 @@ def test_a_diverged_replica_is_recorded(replica_map, study):
     assert study.run("--mode=eval") == DONE
 
 
-def test_a_perplexity_beyond_any_float():
+def test_a_perplexity_beyond_any_float(quiet):
+    """And a loss that is no number is reproduced by one that is none."""
     assert tables.perplexity(1e5) == np.inf and np.isnan(tables.perplexity(np.nan))
-    tables._check_reproduced("cell", np.array([np.nan, 1.0]), [np.nan, 1.0])
+    restored = dataclasses.replace(restore(quiet.cell(ONE), 0), trained={"losses": [np.nan, 1.0]})
+    restored.check(np.array([np.nan, 1.0]), "losses", lambda trained: trained["losses"])
+    with pytest.raises(NotReproduced, match="must agree in every bit"):
+        restored.check(np.array([1.0, np.nan]), "losses", lambda trained: trained["losses"])
 
 
 @pytest.fixture

@@ -108,7 +108,7 @@ def test_terminated_at_a_random_moment(seed, study, quiet):
 
 
 def test_terminated_when_all_is_done(done):
-    code, output = done.finish(fault=Fault("train.study.order", "run", act="terminate at exit"))
+    code, output = done.finish(fault=Fault("eval.study", "run", act="terminate at exit"))
     assert code == 0, output
 
 

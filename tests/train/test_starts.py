@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
+from train.study.until import Program
 
 from configs import relations
 from mha.transformer import Transformer
