@@ -5,7 +5,6 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
-from train.study.until import Program
 
 from configs import relations
 from mha.transformer import Transformer
