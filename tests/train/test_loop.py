@@ -191,6 +191,30 @@ def test_stopped_and_continued(asked_at, trained, program, config, tmp_path, mon
     assert lines(tmp_path) == lines(trained[1])
 
 
+def test_a_stop_at_any_moment_leaves_a_checkpoint_of_the_last_step(program, config, tmp_path, monkeypatch):
+    """Also one that comes just after the loop has looked for it."""
+
+    class Late(Notice):
+        asked = 0
+
+        @property
+        def requested(self):
+            self.asked += 1
+            return self.asked > 1
+
+    monkeypatch.setattr(loop, "_next_dispatch", lambda *_: 2)
+    stop, ran, run = Late(), [], Program.run
+    monkeypatch.setattr(stop, "wait_for", lambda work: work())
+    monkeypatch.setattr(
+        Program,
+        "run",
+        lambda self, state, first, count, rows: ran.append(count) or run(self, state, first, count, rows),
+    )
+    with pytest.raises(Preempted):
+        train(program, config, tmp_path, stop)
+    assert loop.checkpoint.steps_in(CellFolder(tmp_path).checkpoints(0))[0] == sum(ran) == 3
+
+
 def test_a_trace_of_some_steps(trained, program, config, tmp_path, monkeypatch):
     """The bits are those without it, and it holds the dispatches of these steps alone."""
     calls, run = [], program.run
