@@ -32,6 +32,7 @@ def no_training(monkeypatch):
         raise AssertionError("bad input must not come this far")
 
     monkeypatch.setattr("train.study.launch.train_cells", trained)
+    monkeypatch.setattr("train.study.launch.train_packs", trained)
     monkeypatch.setattr("train.study.launch.Program", trained)
 
 

@@ -27,26 +27,29 @@ from train.losses import answers
 from train.workdir import CellFolder, read_json
 
 PROCESSES = ("--launcher=processes", "--workers=2")
-SHRUNK = (
+SMALLEST = (
     "--config=configs/relations.py",
-    "--config.grid.d_model=16",
-    "--config.grid.learning_rates=0.003,0.01",
-    "--config.grid.init_seeds=0,1",
     "--config.train.steps=40",
     "--config.train.batch_size=4",
     "--config.train.warmup_steps=5",
     "--config.dose.look_every=20",
     "--config.dose.documents=8",
+)
+SHRUNK = (
+    *SMALLEST,
+    "--config.grid.d_model=16",
+    "--config.grid.learning_rates=0.003,0.01",
+    "--config.grid.init_seeds=0,1",
     "--config.dose.relations=1,6",
 )
 ONE_HEAD = (*SHRUNK, "--config.grid.num_heads=1")
-# One run of one cell, as nothing is tuned.
+# One cell that tunes nothing.
 ALONE = (
-    *ONE_HEAD,
+    *SMALLEST,
+    "--config.grid.num_heads=1",
     "--config.grid.learning_rates=0.01",
     "--config.grid.tuning_seeds=()",
     "--config.grid.extensions=0",
-    "--config.grid.init_seeds=3",
     "--config.dose.relations=1",
 )
 ONE, SIX = CELLS = ("d016_h001_r1", "d016_h001_r6")
@@ -94,9 +97,8 @@ def config_of(workdir: pathlib.Path):
     return freeze(read_json(workdir / "config.json")["config"])
 
 
-@pytest.fixture
-def plain_page(monkeypatch):
-    """As that of conftest.py: drawing it takes longer than the rest of most tests."""
+def draw_no_page(monkeypatch) -> None:
+    """It takes longer than the rest of most tests."""
 
     def write(workdir, *_):
         files.write_text(workdir.report / "index.html", "A page.")
@@ -105,12 +107,19 @@ def plain_page(monkeypatch):
     monkeypatch.setattr("eval.report.dose_page.write", write)
 
 
+@pytest.fixture
+def plain_page(monkeypatch):
+    draw_no_page(monkeypatch)
+
+
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
     """A finished study of a cell at two doses: one trained in this process, then the other in a worker. Not to be
     written to."""
     workdir = tmp_path_factory.mktemp("doses") / "workdir"
-    assert run(workdir, *ONE_HEAD, "--launcher=here", f"--cells={ONE}") == 0
+    with pytest.MonkeyPatch.context() as patch:
+        draw_no_page(patch)
+        assert run(workdir, *ONE_HEAD, "--launcher=here", f"--cells={ONE}") == 0
     before = moments(workdir)
     assert names_of(workdir) == [ONE] and folder(workdir, ONE).status()["state"] == "done"
     assert run(workdir, *ONE_HEAD, *PROCESSES) == 0
@@ -270,7 +279,13 @@ def test_a_dose_that_is_not_of_the_grid(study, capsys):
 @pytest.mark.usefixtures("plain_page")
 def test_the_settings_of_a_loop_are_obeyed(tmp_path):
     """log_every, checkpoint_every, profile_steps and a single rate without tuning seeds."""
-    flags = ("--config.train.log_every=7", "--config.train.checkpoint_every=10", "--config.train.profile_steps=10,12")
+    flags = (
+        "--config.grid.d_model=16",
+        "--config.grid.init_seeds=3",
+        "--config.train.log_every=7",
+        "--config.train.checkpoint_every=10",
+        "--config.train.profile_steps=10,12",
+    )
     assert run(tmp_path / "workdir", *ALONE, *flags, "--launcher=here") == 0
     place = folder(tmp_path / "workdir", ONE)
     assert [json.loads(line)["step"] for line in place.metrics.read_text().splitlines()] == [0, 7, 14, 21, 28, 35, 39]
@@ -290,7 +305,12 @@ STARTS = ("hand_built", "no_attention", "mlp_first")
 @pytest.mark.slow
 def test_the_starts_that_the_config_asks_for_appear(tmp_path):
     """Each in a pack of its own, at its own rate; two layers and d_model 32 are the least that all three need."""
-    flags = ("--config.grid.d_model=32", "--config.model.num_layers=2", f"--config.dose.starts={','.join(STARTS)}")
+    flags = (
+        "--config.grid.d_model=32",
+        "--config.grid.init_seeds=3",
+        "--config.model.num_layers=2",
+        f"--config.dose.starts={','.join(STARTS)}",
+    )
     workdir = tmp_path / "workdir"
     assert run(workdir, *ALONE, *flags, "--launcher=here") == 0
     found = table(workdir).set_index("stage")
@@ -308,14 +328,14 @@ def test_the_starts_that_the_config_asks_for_appear(tmp_path):
 @pytest.mark.slow
 def test_it_trains_over_a_mesh(tmp_path):
     """Two runs over two devices, in a process of its own, since JAX fixes their number when it starts."""
-    flags = (*ALONE, "--config.grid.init_seeds=3,4", "--launcher=here")
+    flags = (*ALONE, "--config.grid.d_model=16", "--config.grid.init_seeds=3,4", "--launcher=here")
     one, two = tmp_path / "one", tmp_path / "two"
     assert run(one, *flags) == 0
     environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
     command = [sys.executable, str(HERE.parents[1] / "main.py"), *flags, "--config.mesh.replicas=2"]
     ended = subprocess.run([*command, f"--workdir={two}"], env=environment, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert {record["environment"]["devices"] for record in folder(two, ONE_HEAD[0]).packs()} == {2}
+    assert {record["environment"]["devices"] for record in folder(two, ONE).packs()} == {2}
     np.testing.assert_allclose(table(one)[LOSSES], table(two)[LOSSES], rtol=1e-5)
 
 
