@@ -75,16 +75,16 @@ def train(
             began = time.perf_counter()
             state, metrics = program.run(state, step, count, rows)
             if unread is not None:
-                _record(log, pack, config, progress, *unread)
+                _record(log, pack, config, cap, progress, *unread)
             unread = (step, count, rows, metrics)
             step += count
             trace.after(step, metrics)
             if looks and step == next_look:
-                _look(looks, rule, pack, step, program.replicas_of(state).params, rows)
+                _look(looks, rule, pack, step, state.params, rows)
                 rows = _running(pack, rule, looks)
                 state, order = _in_order(state, rows, order)
             if step in (next_save, cap) or not rows or stop.requested:
-                _record(log, pack, config, progress, *unread)
+                _record(log, pack, config, cap, progress, *unread)
                 unread = None
                 saver.save(step, items_of(program.replicas_of(_in_order(state, (), order)[0])), description)
                 if stop.requested and step < cap and rows:
@@ -142,11 +142,13 @@ def read_back(metrics: dict[str, jax.Array]) -> dict[str, np.ndarray]:
     return jax.device_get(metrics)
 
 
-def _record(log: Log, pack: Pack, config: StudyConfig, progress, first: int, count: int, rows, metrics) -> None:
+def _record(
+    log: Log, pack: Pack, config: StudyConfig, cap: int, progress, first: int, count: int, rows, metrics
+) -> None:
     values = read_back(metrics)
     for index in range(count):
         step = first + index
-        if step % config.train.log_every == 0 or step == config.train.steps - 1:
+        if step % config.train.log_every == 0 or step == cap - 1:
             for place, row in enumerate(rows):
                 numbers = {name: value[place, index] for name, value in values.items()}
                 log.write(pack.replicas[row].name, step, numbers)
