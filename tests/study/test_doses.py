@@ -100,11 +100,11 @@ def config_of(workdir: pathlib.Path):
 def draw_no_page(monkeypatch) -> None:
     """It takes longer than the rest of most tests."""
 
-    def write(workdir, *_):
-        files.write_text(workdir.report / "index.html", "A page.")
-        return workdir.report / "index.html"
+    def write(evidence, verdicts):
+        files.write_text(evidence.workdir.report / "index.html", "A page.")
+        return evidence.workdir.report / "index.html"
 
-    monkeypatch.setattr("eval.report.dose_page.write", write)
+    monkeypatch.setattr("eval.report.page.write", write)
 
 
 @pytest.fixture
