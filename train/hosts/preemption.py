@@ -4,6 +4,7 @@ import contextlib
 import signal
 import threading
 from collections.abc import Callable
+from concurrent import futures
 
 
 class Preempted(BaseException):
@@ -71,20 +72,16 @@ class Notice:
         on Preempted, so `work` must leave nothing half done on disk, and the process must leave by os._exit.
         """
         self.check()
-        outcome = []
+        outcome = futures.Future()
 
         def run():
             try:
-                outcome.append((work(), None))
+                outcome.set_result(work())
             except BaseException as error:
-                outcome.append((None, error))
+                outcome.set_exception(error)
 
-        thread = threading.Thread(target=run, daemon=True)
-        thread.start()
-        while thread.is_alive():
-            thread.join(timeout=0.1)
+        threading.Thread(target=run, daemon=True).start()
+        while not outcome.done():
+            futures.wait([outcome], timeout=0.1)
             self.check()
-        result, error = outcome[0]
-        if error is not None:
-            raise error
-        return result
+        return outcome.result()

@@ -14,7 +14,6 @@ from train import grid
 from train.config import DataConfig, StudyConfig
 from train.data import corpora, gold, sources
 from train.data.bpe import Bpe
-from train.data.corpora import Corpus
 from train.data.relations import doses, parse, shortcuts
 from train.data.relations.language import Language
 from train.study import draw, stages
@@ -49,7 +48,7 @@ def _show_corpus(console: Console, config: DataConfig) -> None:
         console.print(f"Fingerprint: {corpus.fingerprint}", highlight=False, soft_wrap=True)
 
 
-def _documents(console: Console, config: DataConfig, corpus: Corpus) -> None:
+def _documents(console: Console, config: DataConfig, corpus: corpora.Corpus) -> None:
     first, last = corpus.splits["tune"]
     for document in range(first, min(first + DOCUMENTS, last)):
         console.print(Text(f"Document {corpus.names[document]}, {corpus.num_tokens[document]:,} tokens", "bold"))
@@ -104,7 +103,7 @@ def _language_words(spoken: Language, tokens: np.ndarray) -> tuple[list[str], se
     return [spoken.vocabulary.words[token] for token in tokens], ends
 
 
-def _text_words(corpus: Corpus, tokens: np.ndarray) -> tuple[list[str], np.ndarray]:
+def _text_words(corpus: corpora.Corpus, tokens: np.ndarray) -> tuple[list[str], np.ndarray]:
     """What stands between blanks, and the word of BOS (none: the number of words) and of each token, by its last
     byte."""
     if corpus.tokenizer:
@@ -140,7 +139,7 @@ def _short(value: float) -> str:
     return f"{value:.3f}".removeprefix("0")
 
 
-def _cut(console: Console, config: DataConfig, corpus: Corpus) -> None:
+def _cut(console: Console, config: DataConfig, corpus: corpora.Corpus) -> None:
     """How many links the windows of evaluation cut."""
     if corpus.gold is None:
         return
@@ -156,7 +155,7 @@ def _cut(console: Console, config: DataConfig, corpus: Corpus) -> None:
         )
 
 
-def _splits(console: Console, config: DataConfig, corpus: Corpus) -> None:
+def _splits(console: Console, config: DataConfig, corpus: corpora.Corpus) -> None:
     shown = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for name in ("split", "documents", "tokens", f"windows of {config.seq_len}"):
         shown.add_column(name, justify="left" if name == "split" else "right")

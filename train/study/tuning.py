@@ -16,7 +16,6 @@ from train import grid
 from train.config import StudyConfig
 from train.data.baselines import unigram_entropy
 from train.data.corpora import Corpus
-from train.grid import Cell, Replica, choosing_seeds
 from train.run import metrics, packs
 from train.workdir import CellFolder, Workdir
 
@@ -64,7 +63,7 @@ class Tuning:
         return "only" if low and high else "lowest" if low else "highest" if high else ""
 
 
-def read(config: StudyConfig, workdir: Workdir, cells: tuple[Cell, ...], score: Score) -> Tuning:
+def read(config: StudyConfig, workdir: Workdir, cells: tuple[grid.Cell, ...], score: Score) -> Tuning:
     """The tuning of `cells`, all that are tuned together: one that `workdir` says failed does not hold up the
     others."""
     tried = {cell.name: score(workdir.cell(cell.name)) for cell in cells}
@@ -79,7 +78,7 @@ def read(config: StudyConfig, workdir: Workdir, cells: tuple[Cell, ...], score: 
             if whole:
                 finished = [rate for rate, each in whole.items() if not each.diverged]
                 chosen[name] = best_rate({rate: scores[name][rate] for rate in finished or whole})
-            if most < len(choosing_seeds(config)) or len(whole) < len(rates):
+            if most < len(grid.choosing_seeds(config)) or len(whole) < len(rates):
                 lacking.append(name)
         tuning = Tuning(rates, scores, chosen, tuple(lacking))
         if set(lacking) - failed:
@@ -147,16 +146,16 @@ def by_steps(config: StudyConfig) -> Score:
     return score
 
 
-def _choosing(folder: CellFolder, config: StudyConfig) -> Iterable[tuple[Replica, dict, int]]:
+def _choosing(folder: CellFolder, config: StudyConfig) -> Iterable[tuple[grid.Replica, dict, int]]:
     """The trained runs that choose a rate, each with the record of its pack's training and its place there."""
-    seeds = choosing_seeds(config)
-    for record in folder.packs():
-        for place, replica in enumerate(packs.from_json(record).replicas if record["trained"] else ()):
+    seeds = grid.choosing_seeds(config)
+    for pack, trained in packs.read(folder):
+        for place, replica in enumerate(pack.replicas if trained else ()):
             if (replica.init_seed, replica.data_seed) in seeds and replica.start == grid.DRAWN:
-                yield replica, record["trained"], place
+                yield replica, trained, place
 
 
-def passed_over(tuned: Tuning, cells: Iterable[Cell]) -> dict[str, str]:
+def passed_over(tuned: Tuning, cells: Iterable[grid.Cell]) -> dict[str, str]:
     """The cells that another logit scale of the same shape beats on the tune loss, each with the one that does."""
     best: dict[str, str] = {}
     tried = [cell for cell in cells if cell.name in tuned.chosen]

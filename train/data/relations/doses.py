@@ -12,13 +12,12 @@ import numpy as np
 
 from train.config import DataConfig, InputError, StudyConfig
 from train.data.relations import language, parse
-from train.data.relations.language import Documents, Language
 
 SPLITS = ("tune", "test")
 
 
 @functools.cache
-def spoken(config: DataConfig, dose: int, seed: int) -> Language:
+def spoken(config: DataConfig, dose: int, seed: int) -> language.Language:
     """The language of one seed at a dose."""
     return parse.spoken(config, dose, seed)
 
@@ -40,7 +39,7 @@ def check(config: StudyConfig) -> None:
 
 
 @functools.lru_cache(maxsize=64)  # every look reads the same ones
-def looked_at(config: StudyConfig, dose: int, split: str, seed: int) -> Documents:
+def looked_at(config: StudyConfig, dose: int, split: str, seed: int) -> language.Documents:
     """The documents that a seed's looks of `split` are taken on; training never reads them."""
     first = SPLITS.index(split) * config.dose.documents
     return language.documents(spoken(config.data, dose, seed), seed, first, first + config.dose.documents)
@@ -56,7 +55,7 @@ def trained_on(config: StudyConfig, dose: int, seed: int, first_step: int, num_s
 
 
 @functools.lru_cache(maxsize=32)  # the next steps read on in the same block
-def _block(of_seed: Language, seed: int, index: int) -> np.ndarray:
+def _block(of_seed: language.Language, seed: int, index: int) -> np.ndarray:
     return language.block(of_seed, seed, int(index)).tokens
 
 

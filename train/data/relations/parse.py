@@ -6,7 +6,6 @@ import re
 from train.config import DataConfig, InputError, refuse
 from train.data.relations import kinds
 from train.data.relations.dose import Dose, active
-from train.data.relations.kinds import Kinds
 from train.data.relations.language import MOST_WORDS, Language
 from train.data.relations.mixed import Mixed
 
@@ -39,7 +38,7 @@ def language(config: DataConfig) -> Language:
         families.append(_dose(config, dose, lengths))
     if letters:
         _check_lengths(config, kinds.DISTANCE, "the carrier of relation B", 3)
-        families.append(Kinds(tuple(letter for letter in kinds.KINDS if letter in letters), **lengths))
+        families.append(kinds.Kinds(tuple(letter for letter in kinds.KINDS if letter in letters), **lengths))
     spoken = Mixed(*families) if len(families) > 1 else families[0]
     _check_vocabulary(config, spoken)
     return spoken

@@ -10,7 +10,6 @@ import dataclasses
 import numpy as np
 
 from train.data.relations import language
-from train.data.relations.language import Documents, Language
 
 TOKENS = 1_000_000
 WINDOW = 16  # tokens before a question that a rule may look at singly
@@ -63,13 +62,13 @@ class Relation:
         return self.best.loss - self.floor
 
 
-def table(spoken: Language, seed: int, num_tokens: int = TOKENS) -> list[Relation]:
+def table(spoken: language.Language, seed: int, num_tokens: int = TOKENS) -> list[Relation]:
     """Every relation that is switched on, from the first `num_tokens` tokens of `seed`."""
     sample = language.documents(spoken, seed, 0, -(-num_tokens // spoken.length))
     return [_of_relation(spoken, sample, index) for index in range(len(spoken.relations))]
 
 
-def _of_relation(spoken: Language, sample: Documents, index: int) -> Relation:
+def _of_relation(spoken: language.Language, sample: language.Documents, index: int) -> Relation:
     name, vocabulary, questions = spoken.relations[index], spoken.vocabulary, sample.questions
     mine = questions.relation == index
     document, query, bit = (
@@ -117,7 +116,7 @@ def _best(rules: list[Shortcut]) -> Shortcut:
     return min(rules, key=lambda rule: rule.loss)
 
 
-def _linked(sample: Documents, index: int, document, query, length: int) -> np.ndarray:
+def _linked(sample: language.Documents, index: int, document, query, length: int) -> np.ndarray:
     """bool (questions, T): where the links of each question point."""
     links = sample.links
     mine = links.relation == index
