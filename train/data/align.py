@@ -27,8 +27,7 @@ def num_shared(spans: np.ndarray, ends: np.ndarray) -> int:
 def links(words: list[tuple[int, int, int]], first: np.ndarray, last: np.ndarray, piece: str) -> list[tuple]:
     """(query, key, relation) of tokens for those of words; `all` gives one for every pair of their tokens."""
     if piece != "all":
-        at = first if piece == "first" else last
-        return [(int(at[query]), int(at[key]), relation) for query, key, relation in words]
+        first = last = first if piece == "first" else last
     return [
         (one, other, relation)
         for query, key, relation in words

@@ -100,12 +100,10 @@ def block(language: Language, seed: int, index: int) -> Documents:
 def documents(language: Language, seed: int, first: int, last: int, number: int = 0) -> Documents:
     """Documents `first` <= i < `last` of `seed`; to links and questions the first is document `number`."""
     blocks = []
-    for index in range(first // BLOCK, -(-last // BLOCK)):
+    for index in range(first // BLOCK, max(-(-last // BLOCK), first // BLOCK + 1)):
         begin = index * BLOCK
         rows = slice(max(first - begin, 0), min(last - begin, BLOCK))
         blocks.append(_cut(block(language, seed, index), rows, number + begin + rows.start - first))
-    if not blocks:
-        blocks = [_cut(block(language, seed, first // BLOCK), slice(0, 0), 0)]
     return joined(blocks)
 
 

@@ -71,9 +71,8 @@ def table(spoken: language.Language, seed: int, num_tokens: int = TOKENS) -> lis
 def _of_relation(spoken: language.Language, sample: language.Documents, index: int) -> Relation:
     name, vocabulary, questions = spoken.relations[index], spoken.vocabulary, sample.questions
     mine = questions.relation == index
-    document, query, bit = (
-        column[mine].astype(np.int64) for column in (questions.document, questions.query, questions.bit)
-    )
+    document, query, _, bit, log_p = (column[mine] for column in questions)
+    document, query, bit = document.astype(np.int64), query.astype(np.int64), bit.astype(np.int64)
     text = sample.tokens[document].astype(np.int64)
     rows, columns = np.arange(len(document)), np.arange(spoken.length)
     truth = vocabulary.answer_bits[text[rows, query + 1], bit]
@@ -83,7 +82,7 @@ def _of_relation(spoken: language.Language, sample: language.Documents, index: i
     asks = text[rows, query]
     fold = document % 2
 
-    floor = float(-questions.log_p[mine].mean()) + 0.0 if mine.any() else 0.0  # no -0
+    floor = float(-log_p.mean()) + 0.0 if mine.any() else 0.0  # no -0
 
     def rule(what: str, *seen: np.ndarray, position: np.ndarray | None = None) -> Shortcut:
         """A rule that sees the columns `seen`; where it reads a single word, at `position` (-1: nowhere)."""
@@ -144,8 +143,7 @@ def _judged(seen: tuple[np.ndarray, ...], truth: np.ndarray, fold: np.ndarray) -
     for judged in (0, 1):
         fitted, held = fold != judged, fold == judged
         count = np.bincount(what[fitted], minlength=kinds) + 2 * SMOOTHING
-        p = (np.bincount(what[fitted], truth[fitted], kinds) + SMOOTHING) / count
-        said = p[what[held]]
+        said = ((np.bincount(what[fitted], truth[fitted], kinds) + SMOOTHING) / count)[what[held]]
         losses.append(-np.log(np.where(truth[held] == 1, said, 1 - said)))
         hits.append(np.where(said == 0.5, 0.5, (said > 0.5) == truth[held]))
     return float(np.concatenate(losses).mean()), float(np.concatenate(hits).mean())
