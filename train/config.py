@@ -212,8 +212,7 @@ def _must_be(name: str) -> str:
 
 def _same_names(where: str, given: Mapping, known: list[str]) -> None:
     missing = [name for name in known if name not in given]
-    unknown = (f"{where} has no field {name!r}; {nearest(name, known)}" for name in given if name not in known)
-    refuse(unknown)
+    refuse(f"{where} has no field {name!r}; {nearest(name, known)}" for name in given if name not in known)
     lacks = f"{where} lacks {', '.join(missing)}; start from configs/default.py, which names every field."
     refuse((missing and lacks,))
 

@@ -13,7 +13,7 @@ def broken(config) -> Iterator[str]:
     for name, values in dataclasses.asdict(grid).items():
         if isinstance(values, tuple) and len(set(values)) < len(values):
             yield f"config.grid.{name}={values} names a value twice; name each once."
-    rules = (  # each: what is wrong, and then the sentence that says so
+    yield from (  # each: what is wrong, and then the sentence that says so
         grid.head_ratio < 2
         and f"grid.head_ratio={grid.head_ratio} must be at least 2, the ratio of successive num_heads.",
         grid.seeds == "paired"
@@ -61,7 +61,6 @@ def broken(config) -> Iterator[str]:
         and f"train.batch_size={train.batch_size} does not divide into train.accumulate={train.accumulate} parts over "
         f"mesh.data={mesh.data} devices; make it a multiple of {parts}.",
     )
-    yield from rules
     if config.dose.relations:
         yield from _of_doses(config.dose, data, train, grid, mesh)
 

@@ -11,8 +11,7 @@ def pieces(spans: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]
       ends: int (tokens,), the byte at which each token ends.
     """
     first = np.searchsorted(ends, spans[:, 0], side="right")
-    last = np.searchsorted(ends, spans[:, 1] - 1, side="right")
-    return first, last
+    return first, np.searchsorted(ends, spans[:, 1] - 1, side="right")
 
 
 def num_shared(spans: np.ndarray, ends: np.ndarray) -> int:

@@ -58,8 +58,7 @@ class Report:
         return list(filter(None, notes))
 
     def first_bad(self) -> str:
-        more = f"; and {len(self.bad) - 3} more" if len(self.bad) > 3 else ""
-        return "; ".join(self.bad[:3]) + more
+        return "; ".join(self.bad[:3]) + (f"; and {len(self.bad) - 3} more" if len(self.bad) > 3 else "")
 
 
 def read(source: str) -> tuple[list[Annotated], str, Report]:
@@ -90,7 +89,7 @@ def read(source: str) -> tuple[list[Annotated], str, Report]:
 
 def is_source(source: str) -> bool:
     """Whether data.source names text with gold labels."""
-    return source.startswith("conllu:") or tfds_trees.is_tree(source)
+    return re.match(rf"conllu:|tfds:{tfds_trees.NAME}\b", source) is not None
 
 
 def _records(source: str) -> Iterator[tuple[str, str]]:

@@ -193,8 +193,7 @@ def eval_windows(corpus: Corpus, split: str, seq_len: int, stride: int | None = 
     place = np.arange(len(document)) - np.repeat(np.cumsum(windows) - windows, windows)  # of the window in its document
     length = np.minimum(seq_len, num_tokens[document] - place * stride)
     first = np.where(place > 0, seq_len - stride, 0)
-    begin = corpus.offsets_of(split)[document] + place * stride
-    column = np.arange(seq_len + 1)
+    begin, column = corpus.offsets_of(split)[document] + place * stride, np.arange(seq_len + 1)
     index = np.minimum(begin[:, None] + column, len(corpus.tokens) - 1)
     tokens = np.where(column <= length[:, None], corpus.tokens[index], 0).astype(np.uint16)
     columns = length, first, length, document + first_document, place * stride

@@ -113,8 +113,7 @@ def _blocks(text: str) -> Iterator[list[str]]:
     """Runs of lines between blank lines, and between changes of indentation where it is not a hanging indent."""
     block, indent = [], 0
     for line in text.split("\n"):
-        stripped = line.strip()
-        depth = len(line) - len(line.lstrip())
+        stripped, depth = line.strip(), len(line) - len(line.lstrip())
         hanging = depth > indent and bool(block) and len(block[-1].split()) > 4
         hanging = hanging and block[-1][-1] not in ".:" and not _PARAMETER.match(block[-1])
         if block and (not stripped or (depth != indent and not hanging)):

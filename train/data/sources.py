@@ -21,8 +21,7 @@ def vocab_size(config: DataConfig) -> int:
     if config.source == "relations":
         from train.data.relations import parse
 
-        needed = len(parse.language(config).vocabulary)
-        return config.vocab_size or needed
+        return config.vocab_size or len(parse.language(config).vocabulary)
     refusals = (
         0 < config.vocab_size < VOCAB_SIZE
         and f"data.vocab_size={config.vocab_size} is too small: text needs the 256 bytes and one token between "

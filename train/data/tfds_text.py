@@ -31,8 +31,7 @@ def records(name: str) -> tuple[int, Iterator[tuple[str, bytes]]]:
         one in another format than array_record, or one without a text feature.
     """
     builder = builder_of(name)
-    feature = _text_feature(builder, name)
-    sources = sources_of(builder, name)
+    feature, sources = _text_feature(builder, name), sources_of(builder, name)
     splits = sorted(sources)
     ends = np.cumsum([len(sources[split]) for split in splits])
 
@@ -115,8 +114,7 @@ def _out_of_reach(urls: list[str]) -> list[str]:
     """The hosts of `urls` that give no answer, or a server's fault, within REACH_SECONDS."""
     import requests
 
-    hosts = {urlsplit(url).netloc: url for url in urls if url.startswith("http")}
-    answered = set()
+    hosts, answered = {urlsplit(url).netloc: url for url in urls if url.startswith("http")}, set()
 
     def ask(host: str) -> None:
         with contextlib.suppress(requests.RequestException):

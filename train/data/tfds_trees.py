@@ -19,11 +19,6 @@ FIELDS = ("tokens", "lemmas", "upos", "xpos", "feats", "head", "deprel", "deps",
 MOST_PARTS = 6  # words of a contraction
 
 
-def is_tree(source: str) -> bool:
-    """Whether data.source names such a data set."""
-    return re.match(rf"tfds:{NAME}\b", source) is not None
-
-
 def records(name: str) -> Iterator[tuple[str, str]]:
     """(split, CoNLL-U text of all its sentences) of each of the data set's own splits.
 

@@ -46,8 +46,9 @@ def _devices(config: StudyConfig) -> int:
 def _as_begun(workdir: Workdir, cells: tuple[Cell, ...]) -> str:
     """How the study in `workdir` was launched, as far as its bits depend on it; '' for a new one, or one from a host
     with other cores or GPUs. A worker is told by having one of several."""
-    cpu = jax.default_backend() == "cpu"
-    kind, here = ("threads", slots.threads()) if cpu else ("devices", jax.local_device_count())
+    kind, here = "devices", jax.local_device_count()
+    if jax.default_backend() == "cpu":
+        kind, here = "threads", slots.threads()
     begun = {record["environment"][kind] for cell in cells for record in workdir.cell(cell.name).packs()}
     if here == 1 or len(begun) != 1:
         return ""

@@ -24,8 +24,7 @@ class Notice:
         patient: a second signal changes nothing (a worker may have one from its parent and one from the host); else
           it raises Preempted wherever the process is, since a person asked again.
         """
-        self._asked = threading.Event()
-        self._at_once, self._patient = False, patient
+        self.requested, self._at_once, self._patient = False, False, patient
 
     @contextlib.contextmanager
     def installed(self):
@@ -41,14 +40,9 @@ class Notice:
                 signal.signal(number, handler)
 
     def _received(self, *_):
-        again = self._asked.is_set()
-        self._asked.set()
+        again, self.requested = self.requested, True
         if self._at_once or again and not self._patient:
             raise Preempted
-
-    @property
-    def requested(self) -> bool:
-        return self._asked.is_set()
 
     def check(self) -> None:
         """Raises Preempted if the process was asked to stop."""

@@ -1,6 +1,7 @@
 """Cells side by side: a pool of worker processes, one a slot, that a study's cells are given to, longest first."""
 
 import collections
+import contextlib
 import errno
 import json
 import os
@@ -27,7 +28,7 @@ FLOPS_PER_EXP_ELSE = 60
 SECONDS_TO_STOP = 15.0  # of a worker that was asked to
 
 
-class Workers:
+class Workers(contextlib.AbstractContextManager):
     """Spawned when first needed, and again in the place of one that died; use as a context manager.
 
     Args:
@@ -42,9 +43,6 @@ class Workers:
         self._lines: list[Line] = []
         self._events, self._oom_kills = queue.SimpleQueue(), cgroup.oom_kills()
 
-    def __enter__(self):
-        return self
-
     def __exit__(self, *_):
         for worker in filter(None, self._slots):
             worker.process.kill()
@@ -57,8 +55,7 @@ class Workers:
           Preempted: asked to stop; so were the workers, and none is left.
           OSError: a worker found the disk full.
         """
-        waiting = collections.deque(sorted(jobs, key=_cost, reverse=True))
-        tried = collections.Counter()
+        waiting, tried = collections.deque(sorted(jobs, key=_cost, reverse=True)), collections.Counter()
         self._lines = self._lines or [Line(progress) for _ in range(self.count)]
         try:
             while waiting or any(worker and worker.job for worker in self._slots):
@@ -140,10 +137,9 @@ class Workers:
         return job if again else None
 
     def _pass_on_and_wait(self) -> None:
-        running = [worker.process for worker in self._slots if worker]
+        running, until = [worker.process for worker in self._slots if worker], time.monotonic() + SECONDS_TO_STOP
         for process in running:
             process.terminate()
-        until = time.monotonic() + SECONDS_TO_STOP
         while any(process.poll() is None for process in running) and time.monotonic() < until:
             time.sleep(0.05)
 
@@ -153,29 +149,20 @@ class _Worker:
 
     def __init__(self, command: list[str], slot: int, lock):
         self.slot, self.job = slot, None
-        self.process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            pass_fds=[lock.fileno()],
-            start_new_session=True,  # Ctrl-C is for the parent, which passes it on
-        )
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "pass_fds": [lock.fileno()]}
+        # In a session of its own, since Ctrl-C is for the parent, which passes it on.
+        self.process = subprocess.Popen(command, start_new_session=True, **pipes)
 
     def send(self, line: dict) -> None:
-        try:
+        with contextlib.suppress(BrokenPipeError):  # it died, which `read` sees too
             self.process.stdin.write(json.dumps(line) + "\n")
             self.process.stdin.flush()
-        except BrokenPipeError:
-            pass  # it died, which `read` sees too
 
     def read(self, events: queue.SimpleQueue) -> None:
         """Puts each of its lines into `events`, and None at its end."""
-        for line in self.process.stdout:
-            try:
+        with contextlib.suppress(ValueError):  # a torn line, since it was killed while it wrote
+            for line in self.process.stdout:
                 events.put((self, json.loads(line)))
-            except ValueError:  # torn, since it was killed while it wrote
-                break
         events.put((self, None))
 
 
@@ -183,8 +170,8 @@ def _cost(job: Job) -> float:
     """FLOPs a token, exps counted by the time that they take, times replicas, and times the dose, which takes longer
     to learn the larger it is."""
 
-    def of_one(model):
-        an_exp = FLOPS_PER_EXP.get(model.d_k, FLOPS_PER_EXP_ELSE)
-        return budget.flops_per_token(model) + an_exp * budget.exps_per_token(model)
-
-    return sum(max(1, cell.dose) * len(cell.replicas) * of_one(cell.model) for cell in job.cells)
+    total = 0
+    for cell in job.cells:
+        exps = FLOPS_PER_EXP.get(cell.model.d_k, FLOPS_PER_EXP_ELSE) * budget.exps_per_token(cell.model)
+        total += max(1, cell.dose) * len(cell.replicas) * (budget.flops_per_token(cell.model) + exps)
+    return total

@@ -44,8 +44,7 @@ def _masked_losses(model: ModelConfig, params, tokens_BT, length_B, first_B, las
     target t is token t + 1."""
     index_1T, tokens_BT = jnp.arange(model.seq_len)[None], tokens_BT.astype(jnp.int32)
     segments_BT = (index_1T <= length_B[:, None]).astype(jnp.int32)
-    rounds = masked.round_of(number_B, model.seq_len - 1)
-    round_BT = jnp.pad(rounds, ((0, 0), (1, 0)), constant_values=-1)
+    round_BT = jnp.pad(masked.round_of(number_B, model.seq_len - 1), ((0, 0), (1, 0)), constant_values=-1)
     counted_BT = (index_1T > first_B[:, None]) & (index_1T <= last_B[:, None])
 
     def one_round(number):

@@ -68,8 +68,7 @@ class LanguageFeed:
         for row, replica in enumerate(replicas):
             documents = doses.trained_on(self._config, self._dose, replica.data_seed, first_step, num_steps)
             tokens[row * a_row : row * a_row + documents.size] = documents.ravel()
-        count = rows * STEPS_PER_DISPATCH * self._batch_size
-        starts = np.arange(count, dtype=np.int32) * np.int32(self._length)
+        starts = np.arange(rows * STEPS_PER_DISPATCH * self._batch_size, dtype=np.int32) * np.int32(self._length)
         return jax.device_put(tokens, place), starts.reshape(rows, STEPS_PER_DISPATCH, self._batch_size)
 
 

@@ -9,6 +9,7 @@ import itertools
 import os
 import pathlib
 import platform
+import re
 import shutil
 from collections.abc import Callable, Iterable
 
@@ -52,15 +53,13 @@ class Pack:
     rows: int = 0
     dose: int = 0
 
-    def as_json(self) -> dict:
-        return dataclasses.asdict(self)
+    as_json = dataclasses.asdict
 
 
 def from_json(value: dict) -> Pack:
     model = ModelConfig(**{**value["model"], "d_ff": tuple(value["model"]["d_ff"])})
-    replicas = tuple(Replica(**replica) for replica in value["replicas"])
     same = {name: value[name] for name in ("index", "replica_map", "environment", "rows", "dose")}
-    return Pack(model=model, replicas=replicas, **same)
+    return Pack(model=model, replicas=tuple(Replica(**replica) for replica in value["replicas"]), **same)
 
 
 def read(folder: CellFolder) -> list[tuple[Pack, dict | None]]:
@@ -83,9 +82,8 @@ def environment(config: StudyConfig) -> dict:
 def _cpu() -> str:
     """The processor's name: XLA compiles for the instructions that it has, and they shape the bits."""
     about = pathlib.Path("/proc/cpuinfo")
-    lines = about.read_text().splitlines() if about.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
+    named = re.search(r"^model name[^:]*:(.*)$", about.read_text() if about.exists() else "", re.MULTILINE)
+    return named[1].strip() if named else platform.processor()
 
 
 def resolve(cell: Cell, config: StudyConfig) -> tuple[ModelConfig, str]:
@@ -134,12 +132,11 @@ def estimates(cells: Iterable[Cell], config: StudyConfig, corpus_tokens: int) ->
     Raises:
       InputError: the requested attention path cannot serve a cell.
     """
-    sizes = {}
+    sizes, batch_size = {}, config.train.batch_size // config.train.accumulate  # whose activations are held at once
     for cell in cells:
         model, replica_map = resolve(cell, config)
         most = max(len(cell.replicas), most_replicas(config))
         replicas = memory.replicas_that_fit(config, model, most, replica_map, corpus_tokens)
-        batch_size = config.train.batch_size // config.train.accumulate  # whose activations are held at once
         sizes[cell.name] = memory.estimate(model, replicas, replica_map, batch_size, corpus_tokens)
     return sizes
 
@@ -167,9 +164,7 @@ def plan(
     most = max(len(added), most_replicas(config))
     rows = memory.replicas_that_fit(config, model, most, replica_map, corpus_tokens)
     for _, alike in itertools.groupby(added, lambda replica: replica.start):
-        replicas = tuple(alike)
-        for first in range(0, len(replicas), rows):
-            some = replicas[first : first + rows]
+        while some := tuple(itertools.islice(alike, rows)):
             pack = Pack(len(records), model, some, replica_map, here, rows if rows < most else 0, cell.dose)
             records.append({**pack.as_json(), "trained": None})
     if records != before:

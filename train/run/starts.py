@@ -37,8 +37,7 @@ def params(start: str, model: ModelConfig, spoken: Language, drawn: dict) -> dic
     """
     if start == HAND_BUILT:
         return by_hand.weights(model, spoken, drawn)
-    off = {NO_ATTENTION: range(model.num_layers), MLP_FIRST: range(1)}.get(start, ())
-    silent = {}
+    off, silent = {NO_ATTENTION: range(model.num_layers), MLP_FIRST: range(1)}.get(start, ()), {}
     for name in (f"block_{layer}" for layer in off):
         attention = drawn[name]["attention"]
         zeros = {weight: np.zeros_like(attention[weight]) for weight in ("w_v", "w_o")}

@@ -42,10 +42,6 @@ class Study:
     workers: object = None
     programs: dict = dataclasses.field(default_factory=dict)
 
-    @property
-    def corpus_tokens(self) -> int:
-        return 0 if self.corpus is None else len(self.corpus.tokens)
-
     def run(self, jobs: Iterable[Job]) -> None:
         """All of them, in the workers if there are any."""
         jobs = list(jobs)
@@ -112,10 +108,10 @@ def train_cells(study: Study, cells: Iterable[grid.Cell], end: str = "done") -> 
     A cell's outcome, `end` where all went well, is in its status.json. A full disk ends the study, since nothing could
     be kept.
     """
-    done = [cell for cell in cells if not lacks_runs(study.workdir, cell)]
-    for cell in done:
-        study.workdir.cell(cell.name).write_status(*outcome(study.workdir.cell(cell.name), end))
-    study.run(Job("train", (cell,), (end,)) for cell in cells if cell not in done)
+    lacking = [cell for cell in cells if lacks_runs(study.workdir, cell)]
+    for folder in (study.workdir.cell(cell.name) for cell in cells if cell not in lacking):
+        folder.write_status(*outcome(folder, end))
+    study.run(Job("train", (cell,), (end,)) for cell in lacking)
 
 
 def train(study: Study, job: Job) -> None:
@@ -143,7 +139,8 @@ def train_packs(study: Study, cell: grid.Cell, end: str) -> None:
 
 
 def _train_packs(study: Study, cell: grid.Cell, folder: CellFolder) -> None:
-    planned = packs.plan(cell, folder, study.config, study.corpus_tokens, study.progress.say)
+    tokens = 0 if study.corpus is None else len(study.corpus.tokens)
+    planned = packs.plan(cell, folder, study.config, tokens, study.progress.say)
     if not all(trained for _, trained in planned):
         folder.write_status("running")
     for pack, trained in planned:
@@ -178,13 +175,10 @@ def _train_pack(study: Study, cell: grid.Cell, folder: CellFolder, pack: packs.P
     """Trains one pack and records what it ended with, as it was in memory: its tune losses, or how its runs ended."""
     config, source = study.config, feed.of(study.config, study.corpus, cell.dose)
     study.progress.begin(cell.name, f"compiling {len(pack.replicas)} replicas, {pack.model.attention} attention")
-    before = list(study.programs.values())
-    program = study.stop.wait_for(lambda: Program(pack, config, source, before))
+    program = study.stop.wait_for(lambda: Program(pack, config, source, list(study.programs.values())))
     study.programs[cell.name, pack.index] = program
-    rule = stops.rule_for(pack, config, tuned_steps(folder, config))
-    ended = loop.train(
-        program, folder, config, feed.fingerprint(config, study.corpus), rule, study.stop, study.progress
-    )
+    rule, read = stops.rule_for(pack, config, tuned_steps(folder, config)), feed.fingerprint(config, study.corpus)
+    ended = loop.train(program, folder, config, read, rule, study.stop, study.progress)
     trained = {"step": ended.step, "checkpoint": checkpoint.digest(folder.checkpoints(pack.index), ended.step)}
     if study.corpus is None:
         trained["outcomes"] = [dataclasses.asdict(one) for one in ended.outcomes]
@@ -192,15 +186,10 @@ def _train_pack(study: Study, cell: grid.Cell, folder: CellFolder, pack: packs.P
         study.progress.begin(cell.name, "measuring the final loss")
         # As a restored pack's are, so that evaluation is compiled once.
         params = jax.device_put(ended.state.params, jax.local_devices()[0])
-        losses = study.stop.wait_for(
-            lambda: document_losses(pack.model, pack.replica_map, params, study.corpus, "tune", config.eval)
-        )
-        trained["tune_losses"] = losses.sum(axis=1).tolist()
-    trained |= {
-        "diverged_at": np.asarray(jax.device_get(ended.state.diverged_at)).tolist(),
-        "compile_seconds": round(program.compile_seconds, 2),
-        "memory_bytes": program.bytes,
-    }
+        asked = (pack.model, pack.replica_map, params, study.corpus, "tune", config.eval)
+        trained["tune_losses"] = study.stop.wait_for(lambda: document_losses(*asked)).sum(axis=1).tolist()
+    trained["diverged_at"] = np.asarray(jax.device_get(ended.state.diverged_at)).tolist()
+    trained |= {"compile_seconds": round(program.compile_seconds, 2), "memory_bytes": program.bytes}
     packs.mark_trained(folder, pack, trained)
 
 

@@ -6,6 +6,7 @@ together; a cell of a dose is tuned alone, so one worker takes it through all it
 """
 
 import dataclasses
+import itertools
 
 from train import grid
 from train.config import StudyConfig
@@ -18,14 +19,14 @@ from train.study import launch, tuning
 def check(config: StudyConfig, cells: tuple[grid.Cell, ...]) -> None:
     """Raises InputError for a field of data that a study of doses would not read, a dose that its language has not, or
     a start that a cell cannot have."""
-    if config.dose.relations:
-        doses.check(config)
-    for cell in cells if config.dose.relations else ():
-        for _, seed in grid.judged_seeds(config):
-            spoken = doses.spoken(config.data, cell.dose, seed)
-            for start in config.dose.starts:
-                if start != starts.HAND_BUILT or cell.model.num_heads == 1:
-                    starts.check(start, cell.model, spoken)
+    if not config.dose.relations:
+        return
+    doses.check(config)
+    for cell, (_, seed) in itertools.product(cells, grid.judged_seeds(config)):
+        spoken = doses.spoken(config.data, cell.dose, seed)
+        for start in config.dose.starts:
+            if start != starts.HAND_BUILT or cell.model.num_heads == 1:
+                starts.check(start, cell.model, spoken)
 
 
 def train(study: launch.Study, every_cell: tuple[grid.Cell, ...], cells: tuple[grid.Cell, ...]) -> None:
@@ -36,8 +37,7 @@ def train(study: launch.Study, every_cell: tuple[grid.Cell, ...], cells: tuple[g
         tried by all.
     """
     if study.corpus is None:
-        lacking = [cell for cell in cells if _next(study, cell) is not None]
-        study.run(Job("train_alone", (cell,)) for cell in lacking)
+        study.run([Job("train_alone", (cell,)) for cell in cells if _next(study, cell) is not None])
     elif not study.config.grid.tuning_seeds:
         launch.train_cells(study, cells)
     else:
@@ -68,12 +68,8 @@ def _next(study: launch.Study, cell: grid.Cell) -> tuple[grid.Cell, str] | None:
 
 def _final(config: StudyConfig, cell: grid.Cell, rate: float) -> tuple[grid.Replica, ...]:
     """The runs of fresh seeds at the rate that `cell` keeps, from drawn weights and from the config's other starts."""
-    seeds = grid.judged_seeds(config)
-    runs = grid.replicas((rate,), seeds)
-    for start in config.dose.starts:
-        if start != starts.HAND_BUILT or not refuses_by_hand(config, cell):
-            runs += started(config, start, rate)
-    return runs
+    others = [start for start in config.dose.starts if start != starts.HAND_BUILT or not refuses_by_hand(config, cell)]
+    return sum((started(config, start, rate) for start in others), grid.replicas((rate,), grid.judged_seeds(config)))
 
 
 def refuses_by_hand(config: StudyConfig, cell: grid.Cell) -> bool:
@@ -101,9 +97,9 @@ def _train_together(study: launch.Study, every_cell: tuple[grid.Cell, ...], cell
     final = [
         dataclasses.replace(cell, replicas=_final(study.config, cell, tuned.chosen[cell.name]))
         for cell in cells
-        if cell.name not in tuned.lacking and cell.name not in passed_over
+        if cell.name not in {*tuned.lacking, *passed_over}
     ]
-    launch.train_cells(study, tuple(final))
+    launch.train_cells(study, final)
 
 
 def _tune(study: launch.Study, every_cell: tuple[grid.Cell, ...], cells: tuple[grid.Cell, ...]) -> tuning.Tuning:
@@ -111,10 +107,9 @@ def _tune(study: launch.Study, every_cell: tuple[grid.Cell, ...], cells: tuple[g
     score, done = tuning.score_of(study.config, study.corpus), ()
     tuned = tuning.read(study.config, study.workdir, every_cell, score)
     while tuned.rates != done:
-        added = sorted({*tuned.rates} - {*done}) if done else []
-        if added:
-            rates = ", ".join(f"{rate:g}" for rate in added)
-            study.progress.say(f"A best rate lies at the edge, so every cell also tries {rates}.")
+        if done:
+            added = ", ".join(f"{rate:g}" for rate in sorted({*tuned.rates} - {*done}))
+            study.progress.say(f"A best rate lies at the edge, so every cell also tries {added}.")
         replicas = grid.replicas(tuned.rates, grid.choosing_seeds(study.config))
         lacking = [dataclasses.replace(cell, replicas=replicas) for cell in cells if cell.name in tuned.lacking]
         launch.train_cells(study, tuple(lacking), end="tuned")

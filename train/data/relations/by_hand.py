@@ -118,8 +118,7 @@ def _words(spoken: Dose, layout: _Layout) -> np.ndarray:
     queries = np.flatnonzero(vocabulary.kinds == "query")
     name, own = np.divmod(np.arange(len(queries)), spoken.num_own)
     own_bits = spoken.num_own.bit_length() - 1
-    bits = 2.0 * (own[:, None] >> np.arange(own_bits)[::-1] & 1) - 1
-    table[queries[:, None], layout.bits[:own_bits]] = bits
+    table[queries[:, None], layout.bits[:own_bits]] = 2.0 * (own[:, None] >> np.arange(own_bits)[::-1] & 1) - 1
     read = list(spoken.on) if spoken.demand == "joint" else [-1]
     table[queries[:, None], layout.bits[read]] = -1  # the lowest level's
     table[queries, layout.queries[name % len(layout.queries)]] = 1
@@ -141,31 +140,25 @@ def _places(layout: _Layout, length: int) -> np.ndarray:
 
 def _attention(model: ModelConfig, spoken: Dose, layout: _Layout, gain: float, reach: float) -> dict:
     """One head whose logits are LOW but for the sources; `reach` is what their sum becomes at most."""
-    distance = np.arange(layout.period)
     wanted = np.full(layout.period, LOW)
     wanted[[spoken.offsets[relation] for relation in spoken.on]] = -np.log(2) * np.arange(len(spoken.on))
-    wanted = wanted - SLOW * np.cos(distance * np.pi / model.seq_len)
+    wanted -= SLOW * np.cos(np.arange(layout.period) * np.pi / model.seq_len)
     series = np.fft.rfft(wanted) / layout.period
     cosine, sine = 2 * series.real[1:-1], -2 * series.imag[1:-1]
     pairs, at = len(cosine), layout.position
-    read = np.zeros((layout.width, len(at)))  # query features that meet the key's cosines, sines, ...
+    read, keys = np.zeros((2, layout.width, len(at)))  # features of the query, and the key's cosines, sines, ...
     cos, sin = np.arange(pairs), pairs + np.arange(pairs)
     read[at[cos], cos], read[at[sin], cos] = cosine, sine
     read[at[cos], sin], read[at[sin], sin] = -sine, cosine
     read[at[2 * pairs], 2 * pairs] = series.real[-1]
     read[at[-2:], [2 * pairs + 1, 2 * pairs + 2]] = SLOW
     shared = np.sqrt(np.sqrt(model.d_k) * np.abs(read).max()) / gain  # query and key weights of about a size
-    keys = np.zeros_like(read)
     keys[at, np.arange(len(at))] = shared
     values, out = np.zeros((layout.width, 1)), np.zeros((1, layout.width))
     values[layout.bit], out[0, layout.sum] = 1 / gain, reach
-    wide = (model.d_model, model.d_k)
-    return {
-        "w_q": _padded(read * np.sqrt(model.d_k) / gain**2 / shared, wide)[:, None],
-        "w_k": _padded(keys, wide)[:, None],
-        "w_v": _padded(values, wide)[:, None],
-        "w_o": _padded(out, wide[::-1])[None],
-    }
+    ours = {"w_q": read * np.sqrt(model.d_k) / gain**2 / shared, "w_k": keys, "w_v": values}
+    weights = {name: _padded(weight, (model.d_model, model.d_k))[:, None] for name, weight in ours.items()}
+    return weights | {"w_o": _padded(out, (model.d_k, model.d_model))[None]}
 
 
 def _stairs(spoken: Dose) -> list[tuple[int, int, list[int]]]:

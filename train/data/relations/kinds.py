@@ -109,7 +109,7 @@ class _Text:
     """N documents while they are written, a token of each at a time; every array has one row a document."""
 
     def __init__(self, language: Kinds, draw: np.random.Generator, count: int):
-        self._language, self._draw, self._all = language, draw, np.arange(count)
+        self._language, self._draw = language, draw
         self._first = language.vocabulary.first
         self._tokens = np.full((count, language.length), BOS, np.int64)
         self._log_p = np.zeros((count, language.length))
@@ -135,8 +135,7 @@ class _Text:
         self._tokens[rows, position], self._log_p[rows, position] = tokens, log_p
 
     def _write_body(self, rows, position: int) -> None:
-        most = self._language.most_fillers
-        stops = np.where(self._words[rows] == 0, 1 / (most + 1 - self._fillers[rows]), 1.0)
+        stops = np.where(self._words[rows] == 0, 1 / (self._language.most_fillers + 1 - self._fillers[rows]), 1.0)
         draws = self._draw.random(len(rows)) < stops
         fills, log_stop = rows[~draws], np.log(stops[draws])
         self._fillers[fills] += 1
@@ -219,8 +218,7 @@ class _Text:
             these = kind == KINDS.index(letter)
             documents = rows[these]
             owner, key = self._looked_at(letter, documents, query)
-            read = bits[self._tokens[documents[owner], key]]
-            ones = np.bincount(owner, read, len(documents))
+            ones = np.bincount(owner, bits[self._tokens[documents[owner], key]], len(documents))
             truth[these] = 2 * ones > np.bincount(owner, minlength=len(documents))
             self._links.append(np.broadcast_arrays(documents[owner], query, key, relation))
             self._questions.append(np.broadcast_arrays(documents, query, relation, 0, log_p[these]))

@@ -109,13 +109,9 @@ def documents(language: Language, seed: int, first: int, last: int, number: int 
 
 def joined(parts: list[Documents]) -> Documents:
     """Parts whose links and questions are numbered through already."""
-    links, questions = ([getattr(part, name) for part in parts] for name in ("links", "questions"))
-    return Documents(
-        np.concatenate([part.tokens for part in parts]),
-        np.concatenate([part.log_p for part in parts]),
-        Links(*map(np.concatenate, zip(*links, strict=True))),
-        Questions(*map(np.concatenate, zip(*questions, strict=True))),
-    )
+    tokens, log_p, links, questions = zip(*parts, strict=True)
+    links, questions = (list(map(np.concatenate, zip(*tables, strict=True))) for tables in (links, questions))
+    return Documents(np.concatenate(tokens), np.concatenate(log_p), Links(*links), Questions(*questions))
 
 
 def numbered(table, documents: np.ndarray):

@@ -89,11 +89,9 @@ def _relations(config: DataConfig) -> tuple[int, list[str]]:
     names = [name.strip() for name in text.split(",") if name.strip()]
     numbers = [int(name) for name in names if re.fullmatch(r"\d+", name)]
     letters = [name for name in names if not re.fullmatch(r"\d+", name)]
-    bits = len(config.offsets)
-    known = f"known: {KNOWN}, and a number from 1 to {bits} for the dose"
+    known = f"known: {KNOWN}, and a number from 1 to {len(config.offsets)} for the dose"
     unknown = [letter for letter in letters if letter not in kinds.KINDS]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    named = f"data.relations={text!r}"
+    twice, named = sorted({name for name in names if names.count(name) > 1}), f"data.relations={text!r}"
     rules = (
         unknown and f"{named} names {unknown[0]!r}, which is no relation; {known}.",
         not (letters or any(numbers))

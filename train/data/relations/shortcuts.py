@@ -76,10 +76,8 @@ def _of_relation(spoken: language.Language, sample: language.Documents, index: i
     text = sample.tokens[document].astype(np.int64)
     rows, columns = np.arange(len(document)), np.arange(spoken.length)
     truth = vocabulary.answer_bits[text[rows, query + 1], bit]
-    before = columns[None] < query[:, None]
-    source = before & np.isin(vocabulary.kinds, spoken.sources[name])[text]
-    linked = _linked(sample, index, document, query, spoken.length)
-    asks = text[rows, query]
+    source = (columns[None] < query[:, None]) & np.isin(vocabulary.kinds, spoken.sources[name])[text]
+    linked, asks = _linked(sample, index, document, query, spoken.length), text[rows, query]
     fold = document % 2
 
     floor = float(-log_p.mean()) + 0.0 if mine.any() else 0.0  # no -0
@@ -117,9 +115,8 @@ def _best(rules: list[Shortcut]) -> Shortcut:
 
 def _linked(sample: language.Documents, index: int, document, query, length: int) -> np.ndarray:
     """bool (questions, T): where the links of each question point."""
-    links = sample.links
+    links, names = sample.links, document * length + query
     mine = links.relation == index
-    names = document * length + query
     row = np.searchsorted(names, links.document[mine].astype(np.int64) * length + links.query[mine])
     linked = np.zeros((len(document), length), bool)
     linked[row, links.key[mine]] = True
