@@ -57,6 +57,8 @@ class Dose:
     frame_tokens: int = 12
     most_fillers: int = 3
     length: int = 64
+    fillers: int = FILLERS
+    synonyms: int = SYNONYMS
 
     num_bits = property(lambda self: len(self.offsets))
     relations = property(lambda self: tuple(f"P{self.offsets[relation]}" for relation in self.on))
@@ -72,12 +74,12 @@ class Dose:
         names = 1 if self.demand == "joint" else self.num_bits
         named = [f"{chr(65 + name)}:" for name in range(names)] if names > 1 else [""]
         own = _written(self.num_own.bit_length() - 1)
-        content = itertools.product(range(self.num_bits), (0, 1), range(SYNONYMS))
-        by_kind = {"bos": ["<s>"], "blank": ["_"], "filler": [f"x{index}" for index in range(FILLERS)]}
+        content = itertools.product(range(self.num_bits), (0, 1), range(self.synonyms))
+        by_kind = {"bos": ["<s>"], "blank": ["_"], "filler": [f"x{index}" for index in range(self.fillers)]}
         by_kind["content"] = [f"{chr(97 + alphabet)}{bit}" + "'" * synonym for alphabet, bit, synonym in content]
         by_kind["query"] = [f"?{name}{bits}" for name in named for bits in own]
         by_kind["answer"] = [f"={bits}" for bits in _written(self.num_bits)]
-        bits = {"content": np.arange(len(by_kind["content"])) // SYNONYMS % 2}
+        bits = {"content": np.arange(len(by_kind["content"])) // self.synonyms % 2}
         return Vocabulary.of(by_kind, bits, _bits_of(np.arange(2**self.num_bits), self.num_bits))
 
     def sample(self, draw: np.random.Generator, count: int) -> Documents:
@@ -89,20 +91,20 @@ class Dose:
         # The same numbers are drawn for every r, so the same seed gives the same text but for the answers.
         asks = self.num_own * (num_bits if self.demand == "switch" else 1)
         alphabets, bits, synonyms, which_filler, asked = (
-            draw.integers(0, number, shape, np.int16) for number in (num_bits, 2, SYNONYMS, FILLERS, asks)
+            draw.integers(0, number, shape, np.int16) for number in (num_bits, 2, self.synonyms, self.fillers, asks)
         )
 
         log_p = np.zeros(shape)
         so_far = gaps + place  # fillers of the frame before this token, where it is a filler or the first content
         stops = 1 / (self.most_fillers + 1 - so_far[content & (place == 0)])
-        log_p[filler] = np.log1p(-1 / (self.most_fillers + 1 - so_far[filler])) - np.log(FILLERS)
+        log_p[filler] = np.log1p(-1 / (self.most_fillers + 1 - so_far[filler])) - np.log(self.fillers)
         log_p[content & (place == 0)] = np.log(stops)
 
         slots = np.full(self.frame_tokens, -1)  # the relation whose source stands there
         slots[self.frame_tokens - np.array(self.offsets)] = np.arange(num_bits)
         slot = slots[np.where(content, place, 0)]
         source = content & (slot >= 0)
-        log_p[content] -= np.log(2 * SYNONYMS * num_bits)
+        log_p[content] -= np.log(2 * self.synonyms * num_bits)
         if self.tagged:
             alphabets = np.where(source, slot, alphabets)
             log_p[source] += np.log(num_bits)
@@ -112,12 +114,12 @@ class Dose:
             blank = other & (draw.random(shape) >= self.distractors)
             # A blank is one word: none of the factors of a content word but that of the frame's begin.
             log_p[other & ~blank] += np.log(self.distractors) if self.distractors else 0.0
-            log_p[blank] += np.log1p(-self.distractors) + np.log(2 * SYNONYMS * num_bits)
+            log_p[blank] += np.log1p(-self.distractors) + np.log(2 * self.synonyms * num_bits)
         log_p[query] = -np.log(asks)
 
         tokens = np.full(shape, BOS, np.int64)
         tokens[filler] = first["filler"] + which_filler[filler]
-        tokens[content] = first["content"] + ((alphabets * 2 + bits) * SYNONYMS + synonyms)[content]
+        tokens[content] = first["content"] + ((alphabets * 2 + bits) * self.synonyms + synonyms)[content]
         tokens[blank] = first["blank"]
         tokens[query] = first["query"] + asked[query]
 
