@@ -79,10 +79,9 @@ def read(source: str) -> tuple[list[Annotated], str, Report]:
     )
     refuse(refusals)
     if len(documents) >= FEW_RECORDS:
-        return [_annotated(name, sentences, report) for name, sentences in documents], "document", report
-    blocks = [_annotated(*block, report) for document in documents for block in _blocks(*document)]
-    whole = Report()
-    of_whole = sum(_num_coreference(_annotated(*document, whole)) for document in documents)
+        return [_annotated(*document) for document in documents], "document", report
+    blocks = [_annotated(*block) for document in documents for block in _blocks(*document)]
+    of_whole = sum(_num_coreference(_annotated(*document)) for document in documents)
     report.cut = of_whole - sum(map(_num_coreference, blocks))
     return blocks, "block", report
 
@@ -216,7 +215,7 @@ def _surface(tokens) -> tuple[str, list[tuple[int, int]], int]:
     return text.rstrip(" "), spans, inexact
 
 
-def _annotated(name: str, sentences: list[_Sentence], report: Report) -> Annotated:
+def _annotated(name: str, sentences: list[_Sentence]) -> Annotated:
     """The document of `sentences`: their texts a line each, all links with words counted through."""
     spans, heads, relations, size = [], [], [], 0
     for sentence in sentences:

@@ -28,12 +28,8 @@ def language(config: DataConfig) -> Language:
         not 0 <= config.distractors <= 1 and f"data.distractors={config.distractors} is a probability; give 0 to 1.",
     )
     refuse(rules)
-    lengths = dict(
-        noise=config.noise,
-        frame_tokens=config.frame_tokens,
-        most_fillers=config.most_fillers,
-        length=config.document_tokens,
-    )
+    same = {name: getattr(config, name) for name in ("noise", "frame_tokens", "most_fillers")}
+    lengths = same | {"length": config.document_tokens}
     families = []
     if dose:
         families.append(_dose(config, dose, lengths))
