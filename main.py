@@ -63,16 +63,18 @@ def parse(argv: list[str]) -> tuple[dict, dict]:
     for field in fields:
         check_field(field)
     loaded, file = config_file.load("configs/default.py" if name is None else name, HERE)
-    given = flags.FlagValues()
-    argument = (name or "").partition(":")[2]
+    given, argument = flags.FlagValues(), (name or "").partition(":")[2]
     study = f"{file.stem}_{argument}" if argument.isidentifier() else file.stem
-    flags.DEFINE_string("workdir", f"runs/{study}", "where the study lives", flag_values=given)
-    flags.DEFINE_string("mode", "study", "what to do; study = train, eval and report", flag_values=given)
-    flags.DEFINE_list("cells", None, "only these, such as d064_h001,d064_h008; default all", flag_values=given)
-    flags.DEFINE_list("arms", [], "workdirs of other studies that the verdicts cite", flag_values=given)
-    flags.DEFINE_list("measure", [], "only these measurements; default those of every study", flag_values=given)
-    flags.DEFINE_string("launcher", "", "here or processes; default as begun, or what is faster", flag_values=given)
-    flags.DEFINE_integer("workers", 0, "processes side by side; default one a slot", flag_values=given)
+    for define, flag, default, about in (
+        (flags.DEFINE_string, "workdir", f"runs/{study}", "where the study lives"),
+        (flags.DEFINE_string, "mode", "study", "what to do; study = train, eval and report"),
+        (flags.DEFINE_list, "cells", None, "only these, such as d064_h001,d064_h008; default all"),
+        (flags.DEFINE_list, "arms", [], "workdirs of other studies that the verdicts cite"),
+        (flags.DEFINE_list, "measure", [], "only these measurements; default those of every study"),
+        (flags.DEFINE_string, "launcher", "", "here or processes; default as begun, or what is faster"),
+        (flags.DEFINE_integer, "workers", 0, "processes side by side; default one a slot"),
+    ):
+        define(flag, default, about, flag_values=given)
     said = {"workers": "--workers={} must be a whole number, such as --workers=2.".format}
     try:
         config_flags.DEFINE_config_dict("config", loaded, "the study", flag_values=given, sys_argv=["main.py", *argv])
@@ -110,14 +112,10 @@ def parse(argv: list[str]) -> tuple[dict, dict]:
         and f"--workers={given.workers} must be at least 1; leave it out for one worker a core or GPU.",
     )
     refuse(refusals)
-    launcher = slots.Launcher(given.launcher, given.workers, WORKER)
-    names = {name: given[name].value or [] for name in ("cells", "arms", "measure")}
-    return given.config.to_dict(), {
-        "path": pathlib.Path(given.workdir),
-        "mode": given.mode,
-        **names,
-        "launcher": launcher,
-    }
+    asked = {name: given[name].value or [] for name in ("cells", "arms", "measure")}
+    asked |= {"path": pathlib.Path(given.workdir), "mode": given.mode}
+    asked["launcher"] = slots.Launcher(given.launcher, given.workers, WORKER)
+    return given.config.to_dict(), asked
 
 
 def _config_flag(argv: list[str]) -> tuple[str | None, list[str]]:

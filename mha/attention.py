@@ -64,9 +64,9 @@ class MultiHeadAttention(nn.Module):
         d_model = x_BTD.shape[-1]
         heads = (self.num_heads, self.d_k)
         kept = jnp.promote_types(self.dtype, jnp.float32)
-        w_q_DHK = self.param("w_q", _initial, (d_model, *heads), 1, kept)
-        w_k_DHK = self.param("w_k", _initial, (d_model, *heads), 1, kept)
-        w_v_DHK = self.param("w_v", _initial, (d_model, *heads), 1, kept)
+        w_q_DHK, w_k_DHK, w_v_DHK = (
+            self.param(name, _initial, (d_model, *heads), 1, kept) for name in ("w_q", "w_k", "w_v")
+        )
         w_o_HKD = self.param("w_o", _initial, (*heads, d_model), 2, kept, self.out_scale)
 
         x_BTD = x_BTD.astype(self.dtype)

@@ -24,8 +24,7 @@ def parameters(config: ModelConfig) -> Parameters:
     norms = (2 * layers + 1) * d_model
     scales = {"learned": config.num_heads, "qk_norm": 2 * config.num_heads * config.d_k}.get(config.logit_scale, 0)
     non_embedding = attention + norms + layers * scales + 2 * d_model * sum(config.d_ff)
-    embedding = d_model * (2 * config.vocab_size + config.seq_len)
-    return Parameters(non_embedding + embedding, non_embedding, attention)
+    return Parameters(non_embedding + (d_model * (2 * config.vocab_size + config.seq_len)), non_embedding, attention)
 
 
 def flops_per_token(config: ModelConfig) -> int:
@@ -64,8 +63,7 @@ def with_d_ff_for(
         name, budget = "FLOPs a token", flops
         used = lambda c: flops_per_token(c) + flops_per_exp * exps_per_token(c)  # noqa: E731
     unit = used(dataclasses.replace(bare, d_ff=(1,) + (0,) * (config.num_layers - 1))) - used(bare)
-    units = round((budget - used(bare)) / unit)
-    each, rest = divmod(max(units, config.num_layers), config.num_layers)
+    each, rest = divmod(max(round((budget - used(bare)) / unit), config.num_layers), config.num_layers)
     solved = dataclasses.replace(config, d_ff=tuple(each + (layer < rest) for layer in range(config.num_layers)))
     if abs(used(solved) - budget) > TOLERANCE * budget:
         raise ValueError(

@@ -36,20 +36,19 @@ class LayerEdits(NamedTuple):
     def read(self, x_BTD: jax.Array, norm: Callable[[jax.Array], jax.Array]) -> "LayerEdits":
         """Self, with each addition's `x` replaced by what its heads read: `norm` of the edited residual stream."""
 
-        def of(addition: Addition | None) -> Addition | None:
-            if addition is None:
-                return None
-            stream = x_BTD if addition.x.ndim == 3 else x_BTD[:, :, None]
-            return addition._replace(x=norm(stream + addition.x.astype(x_BTD.dtype)))
-
-        return self._replace(query=of(self.query), key=of(self.key), value=of(self.value))
+        read = {}
+        for name in ("query", "key", "value"):
+            addition = getattr(self, name)
+            if addition is not None:
+                stream = x_BTD if addition.x.ndim == 3 else x_BTD[:, :, None]
+                read[name] = addition._replace(x=norm(stream + addition.x.astype(x_BTD.dtype)))
+        return self._replace(**read)
 
     def gated(self, z_BTHK: jax.Array) -> jax.Array:
         """g z + (1 - g) fill, in the dtype of the heads' outputs `z_BTHK`."""
         if self.gate is None:
             return z_BTHK
-        dtype = z_BTHK.dtype
-        gate_BTHK = (self.gate if self.gate.ndim == 2 else self.gate[None])[:, None, :, None]
+        dtype, gate_BTHK = z_BTHK.dtype, jnp.atleast_2d(self.gate)[:, None, :, None]
         out_BTHK = gate_BTHK.astype(dtype) * z_BTHK
         if self.fill is None:
             return out_BTHK
@@ -100,18 +99,18 @@ class Edits(NamedTuple):
             )
         if self.fill is not None:
             self._check_fill(layers, (batch, length, heads, d_k))
-        for name in ("query", "key", "value"):
-            for layer, addition in (getattr(self, name) or {}).items():
-                if layer not in range(layers):
-                    raise ValueError(f"an addition is to the {name} of layer {layer}; layers are 0 ... {layers - 1}.")
-                chosen = _chosen(addition, f"the {name} of layer {layer}", heads)
-                shapes = (batch, length, d_model), (batch, length, chosen, d_model)
-                if addition.x.shape not in shapes:
-                    raise ValueError(
-                        f"the addition to the {name} of layer {layer} has shape {addition.x.shape}; for {chosen} heads "
-                        f"it must be (batch, length, d_model) = {shapes[0]}, or (batch, length, heads, d_model) = "
-                        f"{shapes[1]}."
-                    )
+        parts = {"query": self.query, "key": self.key, "value": self.value}
+        additions = [(name, *pair) for name, part in parts.items() for pair in (part or {}).items()]
+        for name, layer, addition in additions:
+            if layer not in range(layers):
+                raise ValueError(f"an addition is to the {name} of layer {layer}; layers are 0 ... {layers - 1}.")
+            chosen = _chosen(addition, f"the {name} of layer {layer}", heads)
+            shapes = (batch, length, d_model), (batch, length, chosen, d_model)
+            if addition.x.shape not in shapes:
+                raise ValueError(
+                    f"the addition to the {name} of layer {layer} has shape {addition.x.shape}; for {chosen} heads it "
+                    f"must be (batch, length, d_model) = {shapes[0]}, or (batch, length, heads, d_model) = {shapes[1]}."
+                )
 
     def _check_fill(self, layers: int, wanted: tuple[int, ...]) -> None:
         if self.gates is None:
@@ -124,8 +123,9 @@ class Edits(NamedTuple):
             raise ValueError(f"fill has {entries} entries; this model takes one for each of its {layers} layers.")
         for layer in range(layers):
             shape = () if self.fill[layer] is None else jnp.shape(self.fill[layer])
-            fits = all(n in (1, size) for n, size in zip(shape[::-1], wanted[::-1], strict=False))
-            if len(shape) > len(wanted) or not fits:
+            if len(shape) > len(wanted) or not all(
+                n in (1, size) for n, size in zip(shape[::-1], wanted[::-1], strict=False)
+            ):
                 raise ValueError(
                     f"the fill of layer {layer} has shape {shape}; it must broadcast to (batch, length, heads, d_k) = "
                     f"{wanted}."

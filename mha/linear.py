@@ -39,10 +39,6 @@ def apply(x: jax.Array, kernel_IO: jax.Array) -> jax.Array:
     return x @ kernel_IO
 
 
-def _forward(x, kernel_IO):
-    return x @ kernel_IO, (x, kernel_IO)
-
-
 def _backward(saved, d_out):
     x, kernel_IO = saved
     x_NI, d_out_NO = x.reshape(-1, x.shape[-1]), d_out.reshape(-1, d_out.shape[-1])
@@ -53,4 +49,4 @@ def _backward(saved, d_out):
     return d_x, jax.lax.optimization_barrier(jnp.einsum("NO,NI->OI", d_out_NO, x_NI)).T
 
 
-apply.defvjp(_forward, _backward)
+apply.defvjp(lambda x, kernel_IO: (x @ kernel_IO, (x, kernel_IO)), _backward)

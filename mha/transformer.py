@@ -63,18 +63,9 @@ class Block(nn.Module):
     def __call__(self, x_BTD, segments_BT, edits: LayerEdits | None, want_queries: bool):
         config = self.config
         dtype = jnp.dtype(config.dtype)
-        kept = jnp.promote_types(dtype, jnp.float32)
-        scale = (2 * config.num_layers) ** -0.5
-        attention = MultiHeadAttention(
-            config.num_heads,
-            config.d_k,
-            config.causal,
-            config.attention,
-            dtype,
-            out_scale=scale,
-            logit_scale=config.logit_scale,
-            name="attention",
-        )
+        kept, scale = jnp.promote_types(dtype, jnp.float32), (2 * config.num_layers) ** -0.5
+        paths = (config.num_heads, config.d_k, config.causal, config.attention, dtype, scale, config.logit_scale)
+        attention = MultiHeadAttention(*paths, name="attention")
         norm = nn.RMSNorm(param_dtype=kept, name="norm_attention")
         normed_BTD = norm(x_BTD)
         edits = None if edits is None else edits.read(x_BTD, norm)
@@ -134,11 +125,11 @@ class Transformer(nn.Module):
         x_BTD = nn.Embed(config.vocab_size, name="embed", **embed)(tokens_BT)
         x_BTD = x_BTD + nn.Embed(config.seq_len, name="positions", **embed)(positions_BT)
         out: dict[str, list] = collections.defaultdict(list, residual=[x_BTD])
-        for layers in _alike(config):
+        for _, alike in itertools.groupby(range(config.num_layers), key=lambda layer: config.d_ff[layer]):
+            layers = list(alike)  # neighbours of one width
             given = [None if edits is None else edits.of_layer(layer) for layer in layers]
             scanned = len(layers) > 1 and config.scan_layers and not self.is_initializing() and _stackable(given)
-            blocks = self._scan if scanned else self._unroll
-            x_BTD, seen = blocks(layers, x_BTD, segments_BT, given, want_queries)
+            x_BTD, seen = (self._scan if scanned else self._unroll)(layers, x_BTD, segments_BT, given, want_queries)
             for name, values in seen.items():
                 out[name] += list(values)
         x_BTD = nn.RMSNorm(param_dtype=kept, name="norm_final")(x_BTD)
@@ -196,15 +187,9 @@ def _stackable(edits: list[LayerEdits | None]) -> bool:
     return len({(jax.tree.structure(e), tuple(leaf.shape for leaf in jax.tree.leaves(e))) for e in edits}) == 1
 
 
-def _alike(config: ModelConfig) -> list[list[int]]:
-    """Runs of neighbouring layers of one d_ff."""
-    runs = itertools.groupby(range(config.num_layers), key=lambda layer: config.d_ff[layer])
-    return [list(layers) for _, layers in runs]
-
-
 def _block(config: ModelConfig) -> type[nn.Module]:
-    recomputed = RECOMPUTED[config.remat]
-    return Block if recomputed is None else nn.remat(Block, static_argnums=(4,), policy=recomputed)
+    policy = RECOMPUTED[config.remat]
+    return nn.remat(Block, static_argnums=(4,), policy=policy) if policy else Block
 
 
 def _positions(segments_BT: jax.Array | None, length: int) -> jax.Array:

@@ -13,6 +13,8 @@ from train import config_rules
 LARGEST = 2**31 - 1  # of a whole number, as XLA counts, unless its field says otherwise
 LARGEST_SEED = 2**32 - 1
 LARGEST_FRACTIONAL = 1e30  # with room for what a float32 holds, so that no single step leaves a weight infinite
+EXAMPLES = {int: "8", float: "0.01", str: "auto", tuple[int, ...]: "1,8", tuple[float, ...]: "0.01,0.02"}
+EXAMPLES[tuple[str, ...]] = "sqrt,inverse"
 
 
 class InputError(ValueError):
@@ -173,8 +175,7 @@ def freeze(values: Mapping) -> StudyConfig:
         sections[section.name] = section.type(**typed)
     config = StudyConfig(**sections)
     for name, field in _fields().items():
-        section = getattr(config, name.partition(".")[0])
-        _check_limits(name, field, getattr(section, field.name))
+        _check_limits(name, field, getattr(sections[name.partition(".")[0]], field.name))
     refuse(config_rules.broken(config))
     return config
 
@@ -183,10 +184,11 @@ def check_field(name: str) -> None:
     """Raises InputError unless `name`, such as 'grid.num_heads', is a field of the config."""
     known = _fields()
     first = next((field for field in known if field.startswith(f"{name}.")), None)
-    if first:
-        raise InputError(f"--config.{name} is a section; set one of its fields, such as --config.{first}=...")
-    if name not in known:
-        raise InputError(f"--config.{name} is no field of the config; {nearest(name, known)}")
+    refusals = (
+        first and f"--config.{name} is a section; set one of its fields, such as --config.{first}=...",
+        name not in known and f"--config.{name} is no field of the config; {nearest(name, known)}",
+    )
+    refuse(refusals)
 
 
 def wrong_type(name: str, text: str) -> str:
@@ -205,21 +207,14 @@ def _must_be(name: str) -> str:
     kind = _fields()[name].type
     words = {int: "a whole number", float: "a number", str: "a string"}
     what = words.get(kind) or f"a tuple, each of its values {words[kind.__args__[0]]}"
-    return f"{what}, such as --config.{name}={_example(kind)}."
-
-
-def _example(kind) -> str:
-    examples = {int: "8", float: "0.01", str: "auto", tuple[int, ...]: "1,8", tuple[float, ...]: "0.01,0.02"}
-    return examples.get(kind, "sqrt,inverse")
+    return f"{what}, such as --config.{name}={EXAMPLES[kind]}."
 
 
 def _same_names(where: str, given: Mapping, known: list[str]) -> None:
-    for name in given:
-        if name not in known:
-            raise InputError(f"{where} has no field {name!r}; {nearest(name, known)}")
     missing = [name for name in known if name not in given]
-    if missing:
-        raise InputError(f"{where} lacks {', '.join(missing)}; start from configs/default.py, which names every field.")
+    refuse(f"{where} has no field {name!r}; {nearest(name, known)}" for name in given if name not in known)
+    lacks = f"{where} lacks {', '.join(missing)}; start from configs/default.py, which names every field."
+    refuse((missing and lacks,))
 
 
 def _typed(name: str, kind, value):
@@ -241,18 +236,21 @@ def _is(kind: type, value) -> bool:
 def _check_limits(name: str, field: dataclasses.Field, value) -> None:
     zero, most, choices, empty = (field.metadata or limits().metadata).values()
     if value == () and not empty:
-        example = _example(field.type)
+        example = EXAMPLES[field.type]
         raise InputError(f"config.{name} is empty; give at least one value, such as --config.{name}={example}.")
     for each in value if isinstance(value, tuple) else (value,):
         if isinstance(each, str):
-            if choices and each not in choices:
-                why = " (its softmax would overflow at logits of 65504; use bfloat16)" if each == "float16" else ""
-                raise InputError(f"config.{name}={each!r} is not one of {', '.join(choices)}{why}.")
-        elif not (0 <= each if zero else 0 < each) or each == float("inf"):  # nor nan
-            raise InputError(f"config.{name}={value!r} must be {'at least 0' if zero else 'above 0'} and finite.")
-        elif each > (most if isinstance(each, int) else LARGEST_FRACTIONAL):
-            most = f"{most:,}" if isinstance(each, int) else f"{LARGEST_FRACTIONAL:g}"
-            raise InputError(f"config.{name}={value!r} is too large; it may be {most} at most.")
+            why = " (its softmax would overflow at logits of 65504; use bfloat16)" if each == "float16" else ""
+            sentence = f"config.{name}={each!r} is not one of {', '.join(choices)}{why}."
+            refuse((choices and each not in choices and sentence,))
+            continue
+        largest, form = (most, ",") if isinstance(each, int) else (LARGEST_FRACTIONAL, "g")
+        refusals = (
+            (not (0 <= each if zero else 0 < each) or each == float("inf"))  # nor nan
+            and f"config.{name}={value!r} must be {'at least 0' if zero else 'above 0'} and finite.",
+            each > largest and f"config.{name}={value!r} is too large; it may be {largest:{form}} at most.",
+        )
+        refuse(refusals)
 
 
 def differences(old: dict, new: dict) -> list[str]:

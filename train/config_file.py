@@ -6,7 +6,7 @@ import pathlib
 
 from ml_collections import ConfigDict
 
-from train.config import InputError, in_a_line
+from train.config import InputError, in_a_line, refuse
 
 
 def load(name: str, home: pathlib.Path) -> tuple[ConfigDict, pathlib.Path]:
@@ -21,25 +21,24 @@ def load(name: str, home: pathlib.Path) -> tuple[ConfigDict, pathlib.Path]:
     path, *argument = name.split(":", 1)
     file = _find(path, home)
     spec = importlib.util.spec_from_file_location(f"config_{file.stem}", file)
-    if spec is None:
-        raise InputError(f"--config={path} is no Python file; it needs a name that ends in .py.")
+    refuse((spec is None and f"--config={path} is no Python file; it needs a name that ends in .py.",))
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-        if not hasattr(module, "get_config"):
-            raise InputError(f"--config={path} has no function get_config; configs/default.py shows one.")
+        none = f"--config={path} has no function get_config; configs/default.py shows one."
+        refuse((not hasattr(module, "get_config") and none,))
         config = module.get_config(*argument)
     except InputError:
         raise
-    except SyntaxError as error:
-        raise InputError(f"--config={path} is no valid Python: {error.msg} in line {error.lineno}.") from error
     except (Exception, SystemExit) as error:
+        said = f"--config={path} does not load, correct it: {type(error).__name__}: {in_a_line(error)}."
+        if isinstance(error, SyntaxError):
+            said = f"--config={path} is no valid Python: {error.msg} in line {error.lineno}."
         if type(error) is ValueError:  # so does a config, which imports nothing of ours, refuse its argument
-            raise InputError(f"--config={name}: {in_a_line(error)}.") from error
-        said = f"{type(error).__name__}: {in_a_line(error)}"
-        raise InputError(f"--config={path} does not load, correct it: {said}.") from error
-    if not isinstance(config, ConfigDict):
-        raise InputError(f"get_config() of --config={path} returns {type(config).__name__}, and must a ConfigDict.")
+            said = f"--config={name}: {in_a_line(error)}."
+        raise InputError(said) from error
+    other = f"get_config() of --config={path} returns {type(config).__name__}, and must a ConfigDict."
+    refuse((not isinstance(config, ConfigDict) and other,))
     return config, file
 
 
@@ -49,15 +48,14 @@ def flags(home: pathlib.Path) -> dict[str, str]:
 
 
 def _find(path: str, home: pathlib.Path) -> pathlib.Path:
-    if not path:
-        raise InputError("--config= is empty; name a file, such as --config=configs/docs.py.")
-    places = (pathlib.Path(path), home / path)
-    for place in places:
-        if place.is_file():
-            return place
-    if any(place.is_dir() for place in places):
-        raise InputError(f"--config={path} is a folder; name a file in it.")
-    ours = flags(home)
+    places, ours = (pathlib.Path(path), home / path), flags(home)
     close = [ours[stem] for stem in difflib.get_close_matches(pathlib.Path(path).stem, ours, n=2)]
     hint = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(sorted(ours.values()))}."
-    raise InputError(f"the config file --config={path} does not exist (looked from {pathlib.Path.cwd()}); {hint}")
+    files = [place for place in places if place.is_file()]
+    refusals = (
+        not path and "--config= is empty; name a file, such as --config=configs/docs.py.",
+        not files and any(place.is_dir() for place in places) and f"--config={path} is a folder; name a file in it.",
+        not files and f"the config file --config={path} does not exist (looked from {pathlib.Path.cwd()}); {hint}",
+    )
+    refuse(refusals)
+    return files[0]

@@ -13,7 +13,7 @@ def broken(config) -> Iterator[str]:
     for name, values in dataclasses.asdict(grid).items():
         if isinstance(values, tuple) and len(set(values)) < len(values):
             yield f"config.grid.{name}={values} names a value twice; name each once."
-    rules = (  # each: what is wrong, and then the sentence that says so
+    yield from (  # each: what is wrong, and then the sentence that says so
         grid.head_ratio < 2
         and f"grid.head_ratio={grid.head_ratio} must be at least 2, the ratio of successive num_heads.",
         grid.seeds == "paired"
@@ -61,19 +61,17 @@ def broken(config) -> Iterator[str]:
         and f"train.batch_size={train.batch_size} does not divide into train.accumulate={train.accumulate} parts over "
         f"mesh.data={mesh.data} devices; make it a multiple of {parts}.",
     )
-    yield from rules
     if config.dose.relations:
-        yield from _of_doses(config)
+        yield from _of_doses(config.dose, data, train, grid, mesh)
 
 
-def _of_doses(config) -> Iterator[str]:
+def _of_doses(dose, data, train, grid, mesh) -> Iterator[str]:
     """What a study of T against the dose (claim C4) must be."""
-    dose, data, train, grid = config.dose, config.data, config.train, config.grid
     wanted = {
         "data.source=relations": data.source == "relations",
         "train.objective=causal": train.objective == "causal",
         "grid.seeds=paired": grid.seeds == "paired",
-        "mesh.data=1": config.mesh.data == 1,
+        "mesh.data=1": mesh.data == 1,
         f"data.seq_len={data.document_tokens}, a document": data.seq_len == data.document_tokens,
         "grid.tuning_seeds, or a single rate": bool(grid.tuning_seeds) or len(grid.learning_rates) == 1,
         f"train.steps, the cap, a multiple of dose.look_every={dose.look_every}": train.steps % dose.look_every == 0,
@@ -87,7 +85,7 @@ def _of_doses(config) -> Iterator[str]:
             f"dose.relations={dose.relations} asks how many steps each dose needs; that takes {', '.join(lacking)}. "
             f"configs/relations.py sets them all; dose.relations=() is a study of losses."
         )
-    if len(set(dose.relations)) < len(dose.relations):
-        yield f"config.dose.relations={dose.relations} names a dose twice; name each once."
-    if len(set(dose.starts)) < len(dose.starts):
-        yield f"config.dose.starts={dose.starts} names a start twice; name each once."
+    for name, what in (("relations", "dose"), ("starts", "start")):
+        values = getattr(dose, name)
+        if len(set(values)) < len(values):
+            yield f"config.dose.{name}={values} names a {what} twice; name each once."

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from mha import budget
 from mha.transformer import ModelConfig
-from train.config import InputError, StudyConfig
+from train.config import StudyConfig, refuse
 
 DRAWN = "drawn"  # weights before step 0; train.run.starts has the others
 
@@ -99,28 +99,22 @@ def cells_of(config: StudyConfig, vocab_size: int) -> tuple[Cell, ...]:
     Raises:
       InputError: a num_heads that divides no d_model it meets, or cells that cannot meet the budget (all are named).
     """
-    depths = config.grid.num_layers or (config.model.num_layers,)
-    shapes = [shape for d_model in config.grid.d_model for shape in _shapes(config, d_model)]
-    largest = max(config.grid.d_model)
-    reference = _model(config, vocab_size, largest, 1, largest, config.model.num_layers)
-    if config.grid.match == "params":
+    grid, depths = config.grid, config.grid.num_layers or (config.model.num_layers,)
+    shapes = [shape for d_model in grid.d_model for shape in _shapes(config, d_model)]
+    reference = _model(config, vocab_size, max(grid.d_model), 1, max(grid.d_model), config.model.num_layers)
+    flops = budget.flops_per_token(reference) + grid.flops_per_exp * budget.exps_per_token(reference)
+    target = {"flops": flops, "flops_per_exp": grid.flops_per_exp}
+    if grid.match == "params":
         target = {"params": budget.parameters(reference).non_embedding}
-    elif config.grid.match == "flops":
-        per_exp = config.grid.flops_per_exp
-        flops = budget.flops_per_token(reference) + per_exp * budget.exps_per_token(reference)
-        target = {"flops": flops, "flops_per_exp": per_exp}
-    cells, unmet = [], []
-    for shape, layers, scale in itertools.product(shapes, depths, config.grid.logit_scales):
+    cells, unmet, runs = [], [], replicas(grid.learning_rates, choosing_seeds(config))
+    for shape, layers, scale in itertools.product(shapes, depths, grid.logit_scales):
         model = _model(config, vocab_size, *shape, layers, scale)
         try:
-            model = model if config.grid.match == "none" else budget.with_d_ff_for(model, **target)
+            model = model if grid.match == "none" else budget.with_d_ff_for(model, **target)
         except ValueError as error:
             unmet.append(str(error))
-        runs = replicas(config.grid.learning_rates, choosing_seeds(config))
-        doses = config.dose.relations or (0,)
-        cells += [Cell(model, runs, dose, bool(config.grid.num_layers)) for dose in doses]
-    if unmet:
-        raise InputError(" ".join(unmet))
+        cells += [Cell(model, runs, dose, bool(grid.num_layers)) for dose in config.dose.relations or (0,)]
+    refuse((" ".join(unmet),))
     return tuple(cells)
 
 
@@ -131,32 +125,21 @@ def _shapes(config: StudyConfig, d_model: int) -> list[tuple[int, int, int]]:
     heads = grid.num_heads or tuple(sorted({*(power for power in powers if power < d_model), d_model}))
     if grid.d_k:
         return [(d_model, num_heads, d_k) for num_heads in heads for d_k in grid.d_k]
-    if not grid.num_heads:
-        heads = tuple(num_heads for num_heads in heads if d_model % num_heads == 0)
-    for num_heads in heads:
-        if d_model % num_heads:
-            divisors = ", ".join(str(n) for n in range(1, d_model + 1) if d_model % n == 0)
-            raise InputError(
-                f"num_heads={num_heads} does not divide d_model={d_model}; divisors: {divisors}. "
-                f"Change grid.num_heads or grid.d_model, or give the head width by grid.d_k."
-            )
-    return [(d_model, num_heads, d_model // num_heads) for num_heads in heads]
+    divisors = ", ".join(str(n) for n in range(1, d_model + 1) if d_model % n == 0)
+    refuse(
+        f"num_heads={num_heads} does not divide d_model={d_model}; divisors: {divisors}. "
+        f"Change grid.num_heads or grid.d_model, or give the head width by grid.d_k."
+        for num_heads in grid.num_heads
+        if d_model % num_heads
+    )
+    return [(d_model, num_heads, d_model // num_heads) for num_heads in heads if d_model % num_heads == 0]
 
 
 def _model(
     config: StudyConfig, vocab_size: int, d_model: int, num_heads: int, d_k: int, layers: int, scale: str = "sqrt"
 ) -> ModelConfig:
-    shape = config.model
-    return ModelConfig(
-        vocab_size=vocab_size + (config.train.objective == "masked"),  # the word for a hidden token
-        seq_len=config.data.seq_len,
-        d_model=d_model,
-        num_heads=num_heads,
-        d_k=d_k,
-        d_ff=(shape.d_ff or 4 * d_model,) * layers,
-        causal=config.train.objective == "causal",
-        attention=shape.attention,
-        dtype=shape.dtype,
-        logit_scale=scale,
-        remat=shape.remat,
-    )
+    shape, causal = config.model, config.train.objective == "causal"
+    words = vocab_size + (not causal)  # one for a hidden token
+    d_ff = (shape.d_ff or 4 * d_model,) * layers
+    form = dict(attention=shape.attention, dtype=shape.dtype, logit_scale=scale, remat=shape.remat)
+    return ModelConfig(words, config.data.seq_len, d_model, num_heads, d_k, d_ff, causal, **form)

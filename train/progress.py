@@ -10,8 +10,49 @@ from rich.table import Column
 PLAIN_SECONDS = 5.0  # between two plain lines of one cell
 
 
-class StudyProgress:
-    """Cells done, and step, loss and time left of each cell at work; use as a context manager."""
+class Line:
+    """The cell that one process works on."""
+
+    def __init__(self, study: "StudyProgress"):
+        self._study, self._cell, self._said = study, "", 0.0
+        self._bar = study.bars.add_task("", total=study.num_steps, note="", visible=False)
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        prefix = f"{self._cell}: " if self._cell else ""
+        self._study.console.print(prefix + text, highlight=False, soft_wrap=True, markup=False)
+
+    def begin(self, cell: str, what: str) -> None:
+        """The process is at work on `what` ('compiling', 'evaluating', ...) of `cell`."""
+        self._cell = cell
+        self._study.bars.reset(self._bar, description=f"{cell} {what}", visible=True, note="")
+        if not self._study.live:
+            self.say(what)
+
+    def steps(self, step: int, losses: np.ndarray | list[float]) -> None:
+        """`step` steps are done; `losses` holds each replica's latest (nats/token)."""
+        losses = np.asarray(losses, np.float32)
+        finite = losses[np.isfinite(losses)]
+        note = f"loss {finite.min():.3f}-{finite.max():.3f}" if finite.size else "all replicas diverged"
+        description, steps = f"{self._cell} training", self._study.num_steps
+        self._study.bars.update(self._bar, description=description, completed=step, note=note)
+        now = time.monotonic()
+        if not self._study.live and (now - self._said > PLAIN_SECONDS or step == steps):
+            self._said = now
+            self.say(f"step {step}/{steps}, {note} nats/token")
+
+    def end(self, cell: str, state: str, reason: str) -> None:
+        """`cell` is finished, with this state and reason."""
+        self._study.ended()
+        self._study.bars.update(self._bar, visible=False)
+        self._cell = ""
+        if state not in ("done", "tuned"):
+            self.say(f"{cell}: {state}: {reason}")
+
+
+class StudyProgress(Line):
+    """Cells done, and step, loss and time left of each cell at work, of which this process's is a Line of its own; use
+    as a context manager."""
 
     def __init__(self, console: Console, steps: int):
         self.console, self.num_steps, self._expected = console, steps, 0
@@ -30,7 +71,7 @@ class StudyProgress:
             transient=True,
         )
         self._cells = self.bars.add_task("cells", total=0, note="")
-        self._own = Line(self)
+        super().__init__(self)
 
     def __enter__(self):
         self.bars.start()
@@ -51,54 +92,3 @@ class StudyProgress:
     def ended(self) -> None:
         """One of the expected cells did."""
         self.bars.advance(self._cells)
-
-    def say(self, text: str) -> None:
-        """A line that stays."""
-        self._own.say(text)
-
-    def begin(self, cell: str, what: str) -> None:
-        """This process is at work on `what` ('compiling', 'evaluating', ...) of `cell`."""
-        self._own.begin(cell, what)
-
-    def steps(self, step: int, losses: np.ndarray) -> None:
-        """`step` steps are done; `losses` holds each replica's latest (nats/token)."""
-        self._own.steps(step, losses)
-
-    def end(self, cell: str, state: str, reason: str) -> None:
-        """`cell` is finished, with this state and reason."""
-        self._own.end(cell, state, reason)
-
-
-class Line:
-    """The cell that one process works on; see StudyProgress for the calls."""
-
-    def __init__(self, study: StudyProgress):
-        self._study, self._cell, self._said = study, "", 0.0
-        self._bar = study.bars.add_task("", total=study.num_steps, note="", visible=False)
-
-    def say(self, text: str) -> None:
-        prefix = f"{self._cell}: " if self._cell else ""
-        self._study.console.print(prefix + text, highlight=False, soft_wrap=True, markup=False)
-
-    def begin(self, cell: str, what: str) -> None:
-        self._cell = cell
-        self._study.bars.reset(self._bar, description=f"{cell} {what}", visible=True, note="")
-        if not self._study.live:
-            self.say(what)
-
-    def steps(self, step: int, losses: np.ndarray) -> None:
-        finite = losses[np.isfinite(losses)]
-        note = f"loss {finite.min():.3f}-{finite.max():.3f}" if finite.size else "all replicas diverged"
-        description, steps = f"{self._cell} training", self._study.num_steps
-        self._study.bars.update(self._bar, description=description, completed=step, note=note)
-        now = time.monotonic()
-        if not self._study.live and (now - self._said > PLAIN_SECONDS or step == steps):
-            self._said = now
-            self.say(f"step {step}/{steps}, {note} nats/token")
-
-    def end(self, cell: str, state: str, reason: str) -> None:
-        self._study.ended()
-        self._study.bars.update(self._bar, visible=False)
-        self._cell = ""
-        if state not in ("done", "tuned"):
-            self.say(f"{cell}: {state}: {reason}")

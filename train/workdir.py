@@ -17,7 +17,7 @@ from collections.abc import Iterable
 import pandas as pd
 
 from train import grid
-from train.config import InputError, StudyConfig, differences, freeze
+from train.config import InputError, StudyConfig, differences, freeze, refuse
 from train.data import sources
 from train.files import write_json
 
@@ -141,26 +141,23 @@ class Workdir:
         record = self._record_of_any_format()
         if record is None:
             return None
-        if record["format"] != FORMAT:
-            newer = record["format"] > FORMAT
-            raise InputError(
-                f"{self.path} was written by {'a newer' if newer else 'an older'} version (format {record['format']}, "
-                f"this one reads {FORMAT}); {'update the code' if newer else 'run it with the version that wrote it,'} "
-                f"or use another --workdir."
-            )
-        lacking = [name for name in RECORDED if name not in record]
-        if lacking:
-            raise InputError(
-                f"{self.path / 'config.json'} lacks {', '.join(lacking)}; restore it, or use another --workdir."
-            )
+        newer, lacking = record["format"] > FORMAT, [name for name in RECORDED if name not in record]
+        refusals = (
+            record["format"] != FORMAT
+            and f"{self.path} was written by {'a newer' if newer else 'an older'} version (format {record['format']}, "
+            f"this one reads {FORMAT}); {'update the code' if newer else 'run it with the version that wrote it,'} "
+            f"or use another --workdir.",
+            lacking
+            and f"{self.path / 'config.json'} lacks {', '.join(lacking)}; restore it, or use another --workdir.",
+        )
+        refuse(refusals)
         return record
 
     def cells_of_older_format(self) -> list[str] | None:
         """The names in cells/ where an older version wrote them; None where none has begun, or this one or a newer."""
         record = self._record_of_any_format()
-        if record is None or record["format"] >= FORMAT:
-            return None
-        return sorted(path.name for path in (self.path / "cells").glob("*") if path.is_dir())
+        names = sorted(path.name for path in (self.path / "cells").glob("*") if path.is_dir())
+        return names if record and record["format"] < FORMAT else None
 
     def _record_of_any_format(self) -> dict | None:
         record = read_json(self.path / "config.json")
@@ -170,26 +167,19 @@ class Workdir:
 
     def write_record(self, config: StudyConfig, device: str, fingerprint: str) -> None:
         values = _as_json(config)
-        record = {
-            "format": FORMAT,
-            "config": values,
-            "config_sha256": hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest(),
-            "versions": versions(),
-            "device": device,
-            "data_fingerprint": fingerprint,
-        }
-        write_json(self.path / "config.json", record)
+        digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+        record = {"format": FORMAT, "config": values, "config_sha256": digest, "versions": versions()}
+        write_json(self.path / "config.json", record | {"device": device, "data_fingerprint": fingerprint})
 
     def check_continues(self, config: StudyConfig) -> None:
         """Raises InputError unless `config` is the workdir's own, grown at most by cells, rates and seeds."""
         record = self.record()
         if record is None:
-            if (self.path / "cells").exists():
-                raise InputError(
-                    f"{self.path} holds cells and no config.json, so what they were trained with is unknown; restore "
-                    f"{self.path / 'config.json'}, or use another --workdir."
-                )
-            return
+            lost = (
+                f"{self.path} holds cells and no config.json, so what they were trained with is unknown; restore "
+                f"{self.path / 'config.json'}, or use another --workdir."
+            )
+            return refuse(((self.path / "cells").exists() and lost,))
         old, new = record["config"], _as_json(config)
         # A study of doses trains the runs of a stage side by side and ends them together.
         run_fields = () if config.dose.relations else RUN_FIELDS
@@ -199,11 +189,11 @@ class Workdir:
         if before and before <= _cells(new):
             may_grow |= {f"grid.{field}" for field in CELL_FIELDS}
         changed = [line for line in differences(old, new) if line.partition(":")[0] not in may_grow]
-        if changed:
-            raise InputError(
-                f"{self.path} holds a study of another config ({'; '.join(changed)}); in one workdir only the grid may "
-                f"grow. Use another --workdir, or repeat the old values."
-            )
+        other = (
+            f"{self.path} holds a study of another config ({'; '.join(changed)}); in one workdir only the grid may "
+            f"grow. Use another --workdir, or repeat the old values."
+        )
+        refuse((changed and other,))
 
     def make_writable(self) -> None:
         """Creates the folder and writes to it once.
@@ -211,14 +201,16 @@ class Workdir:
         Raises:
           InputError: that is not possible.
         """
-        probe = self.path / ".writable"
-        for path in (self.data, self.path / "cells", self.path / "prices", self.results, self.report):
-            if path.exists() and not path.is_dir():
-                raise InputError(f"{path} is a file where a study keeps a folder; move it, or use another --workdir.")
+        folders = (self.data, self.path / "cells", self.path / "prices", self.results, self.report)
+        refuse(
+            f"{path} is a file where a study keeps a folder; move it, or use another --workdir."
+            for path in folders
+            if path.exists() and not path.is_dir()
+        )
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            probe.write_text("")
-            probe.unlink()
+            (self.path / ".writable").write_text("")
+            (self.path / ".writable").unlink()
         except OSError as error:
             if disk_is_full(error):
                 raise
@@ -232,35 +224,28 @@ class Workdir:
         """
         # Unbuffered, since the lock holds even where a full disk has no room for the name of its holder.
         file = open(self.path / ".lock", "ab+", buffering=0)
-        for patience in range(LOCK_TRIALS - 1, -1, -1):
-            try:
+        for _ in range(LOCK_TRIALS):  # its holder may be a reader that asks who writes
+            with contextlib.suppress(BlockingIOError):
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError as error:
-                if patience:  # it may be a reader that asks who writes
-                    time.sleep(0.05)
-                    continue
-                file.seek(0)
-                holder = file.read().decode().strip() or "another process"
-                file.close()
-                raise InputError(
-                    f"{self.path} is being written by {holder}; wait for it, or stop it, or use another --workdir."
-                ) from error
-        file.truncate(0)
-        with contextlib.suppress(OSError):
-            file.write(f"process {os.getpid()} on {platform.node()}".encode())
-        return file
+                file.truncate(0)
+                with contextlib.suppress(OSError):
+                    file.write(f"process {os.getpid()} on {platform.node()}".encode())
+                return file
+            time.sleep(0.05)
+        file.seek(0)
+        holder = file.read().decode().strip() or "another process"
+        file.close()
+        raise InputError(
+            f"{self.path} is being written by {holder}; wait for it, or stop it, or use another --workdir."
+        )
 
     def writer(self) -> str | None:
         """Who holds the lock now, None if nobody does."""
-        try:
-            with open(self.path / ".lock") as file:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    return file.read().strip() or "another process"
-        except FileNotFoundError:
-            pass
+        with contextlib.suppress(FileNotFoundError), open(self.path / ".lock") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return file.read().strip() or "another process"
         return None
 
 

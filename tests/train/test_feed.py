@@ -10,7 +10,7 @@ import pytest
 from configs import relations, smoke
 from train import grid
 from train.config import InputError, freeze
-from train.data import corpora, sources
+from train.data import batches, corpora, sources
 from train.data.relations import doses, language
 from train.grid import Replica
 from train.run import feed, packs
@@ -86,7 +86,7 @@ def test_each_replica_reads_windows_in_the_order_of_its_own_seed(tmp_path):
     assert tokens.shape == source.shape(4) and np.array_equal(tokens, corpus.tokens_of("train"))
     windows = corpus.num_windows("train", config.data.seq_len)
     for row, replica in enumerate(replicas):
-        order = corpora.Batches(windows, config.train.batch_size, config.data.seq_len, replica.data_seed)
+        order = batches.Batches(windows, config.train.batch_size, config.data.seq_len, replica.data_seed)
         np.testing.assert_array_equal(starts[row, :5], order.starts(7, 5))
     assert np.array_equal(starts[0], starts[2]) and not np.array_equal(starts[0], starts[1])
     assert source.languages(replicas) == [None] * 3

@@ -102,7 +102,8 @@ def test_replicas_are_rates_with_seeds():
     paired = config(grid__init_seeds=(3, 5), grid__tuning_seeds=(7,))
     assert grid.judged_seeds(paired) == ((3, 3), (5, 5)) and grid.choosing_seeds(paired) == ((7, 7),)
     found = grid.replicas((0.1, 0.2), grid.judged_seeds(paired))
-    assert [dataclasses.astuple(r) for r in found] == [(0.1, 3, 3), (0.1, 5, 5), (0.2, 3, 3), (0.2, 5, 5)]
+    expected = [(0.1, 3, 3), (0.1, 5, 5), (0.2, 3, 3), (0.2, 5, 5)]
+    assert [dataclasses.astuple(r) for r in found] == [(*each, grid.DRAWN) for each in expected]
     crossed = config(grid__init_seeds=(3, 5), grid__data_seeds=(7, 8), grid__seeds="crossed")
     assert grid.judged_seeds(crossed) == ((3, 7), (3, 8), (5, 7), (5, 8))
     assert len({r.name for r in grid.replicas((0.1,), grid.judged_seeds(crossed))}) == 4

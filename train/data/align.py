@@ -11,8 +11,7 @@ def pieces(spans: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]
       ends: int (tokens,), the byte at which each token ends.
     """
     first = np.searchsorted(ends, spans[:, 0], side="right")
-    last = np.searchsorted(ends, spans[:, 1] - 1, side="right")
-    return first, last
+    return first, np.searchsorted(ends, spans[:, 1] - 1, side="right")
 
 
 def num_shared(spans: np.ndarray, ends: np.ndarray) -> int:
@@ -27,8 +26,7 @@ def num_shared(spans: np.ndarray, ends: np.ndarray) -> int:
 def links(words: list[tuple[int, int, int]], first: np.ndarray, last: np.ndarray, piece: str) -> list[tuple]:
     """(query, key, relation) of tokens for those of words; `all` gives one for every pair of their tokens."""
     if piece != "all":
-        at = first if piece == "first" else last
-        return [(int(at[query]), int(at[key]), relation) for query, key, relation in words]
+        first = last = first if piece == "first" else last
     return [
         (one, other, relation)
         for query, key, relation in words

@@ -10,8 +10,7 @@ BIGRAM_ALPHA = 0.1
 
 def unigram_entropy(corpus: Corpus) -> float:
     """Entropy in nats/token of the tokens of the train split: what a model scores that knows their frequencies only."""
-    counts = np.bincount(corpus.tokens_of("train"))
-    counts[corpus.bos] = 0
+    counts = np.delete(np.bincount(corpus.tokens_of("train")), corpus.bos)
     shares = counts[counts > 0] / counts.sum()
     return float(-np.sum(shares * np.log(shares)))
 

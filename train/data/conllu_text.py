@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from train.config import InputError, in_a_line
+from train.config import in_a_line, refuse
 from train.data import text_files, tfds_trees
 from train.data.documents import BLOCK_BYTES, FEW_RECORDS
 
@@ -58,8 +58,7 @@ class Report:
         return list(filter(None, notes))
 
     def first_bad(self) -> str:
-        more = f"; and {len(self.bad) - 3} more" if len(self.bad) > 3 else ""
-        return "; ".join(self.bad[:3]) + more
+        return "; ".join(self.bad[:3]) + (f"; and {len(self.bad) - 3} more" if len(self.bad) > 3 else "")
 
 
 def read(source: str) -> tuple[list[Annotated], str, Report]:
@@ -69,29 +68,27 @@ def read(source: str) -> tuple[list[Annotated], str, Report]:
       InputError: nothing matches, a file is not UTF-8 (file and offset), no sentence is there, or more than MOST_BAD of
         them are bad (file, line and reason of the first).
     """
-    report, documents = Report(), []
-    for name, content in _records(source):
-        documents.extend(_documents(name, content, report))
+    report = Report()
+    documents = [document for record in _records(source) for document in _documents(*record, report)]
     total = report.sentences + len(report.bad)
-    if not total:
-        raise InputError(f"{source} holds no sentence; check that the files are CoNLL-U.")
-    if len(report.bad) > MOST_BAD * total:
-        raise InputError(
-            f"{source} has {len(report.bad)} bad sentences of {total}, and {MOST_BAD:.0%} is the most that is "
-            f"skipped: {report.first_bad()}; correct them."
-        )
+    refusals = (
+        not total and f"{source} holds no sentence; check that the files are CoNLL-U.",
+        len(report.bad) > MOST_BAD * total
+        and f"{source} has {len(report.bad)} bad sentences of {total}, and {MOST_BAD:.0%} is the most that is "
+        f"skipped: {report.first_bad()}; correct them.",
+    )
+    refuse(refusals)
     if len(documents) >= FEW_RECORDS:
-        return [_annotated(name, sentences, report) for name, sentences in documents], "document", report
-    blocks = [_annotated(*block, report) for document in documents for block in _blocks(*document)]
-    whole = Report()
-    of_whole = sum(_num_coreference(_annotated(*document, whole)) for document in documents)
+        return [_annotated(*document) for document in documents], "document", report
+    blocks = [_annotated(*block) for document in documents for block in _blocks(*document)]
+    of_whole = sum(_num_coreference(_annotated(*document)) for document in documents)
     report.cut = of_whole - sum(map(_num_coreference, blocks))
     return blocks, "block", report
 
 
 def is_source(source: str) -> bool:
     """Whether data.source names text with gold labels."""
-    return source.startswith("conllu:") or tfds_trees.is_tree(source)
+    return re.match(rf"conllu:|tfds:{tfds_trees.NAME}\b", source) is not None
 
 
 def _records(source: str) -> Iterator[tuple[str, str]]:
@@ -146,9 +143,9 @@ def _sentence_blocks(content: str) -> Iterator[tuple[int, str]]:
     """(number of its first line, text) of each run of lines between blank ones."""
     numbered = enumerate(content.split("\n"), 1)
     for blank, run in itertools.groupby(numbered, lambda pair: not pair[1].strip()):
-        numbers, lines = zip(*run, strict=True)
+        (number, first), *others = run
         if not blank:
-            yield numbers[0], "\n".join(lines)
+            yield number, "\n".join([first, *(line for _, line in others)])
 
 
 class _Bad(Exception):
@@ -160,16 +157,15 @@ def _sentence(block: str) -> _Sentence:
 
     rows = [(number, line) for number, line in enumerate(block.split("\n")) if not line.startswith("#")]
     for number, line in rows:
-        columns = line.count("\t") + 1
-        if columns != _COLUMNS:
-            raise _Bad(f"{columns} columns, not {_COLUMNS}", number)
+        columns = line.split("\t")
+        if len(columns) != _COLUMNS:
+            raise _Bad(f"{len(columns)} columns, not {_COLUMNS}", number)
         try:
             conllu.parse(line)
         except conllu.exceptions.ParseException as error:
             raise _Bad(in_a_line(error), number) from error
-        word, form = line.split("\t")[:2]
-        if not form.strip() and "." not in word:
-            raise _Bad(f"word {word} has no form", number)
+        if not columns[1].strip() and "." not in columns[0]:
+            raise _Bad(f"word {columns[0]} has no form", number)
     (tokens,) = conllu.parse("\n".join(line for _, line in rows))
     at = [number for (number, _), token in zip(rows, tokens, strict=True) if isinstance(token["id"], int)]
     words = [token for token in tokens if isinstance(token["id"], int)]
@@ -177,12 +173,13 @@ def _sentence(block: str) -> _Sentence:
         raise _Bad("no word", 0)
     for place, (word, number) in enumerate(zip(words, at, strict=True), 1):
         named = f"word {place} ({word['form']})"
-        if word["id"] != place:
-            raise _Bad(f"word {word['id']} where {place} is due", number)
-        if word["head"] is None:
-            raise _Bad(f"{named} has no head", number)
-        if not 0 <= word["head"] <= len(words):
-            raise _Bad(f"{named} has head {word['head']} of {len(words)} words", number)
+        fault = (
+            (word["id"] != place and f"word {word['id']} where {place} is due")
+            or (word["head"] is None and f"{named} has no head")
+            or (not 0 <= word["head"] <= len(words) and f"{named} has head {word['head']} of {len(words)} words")
+        )
+        if fault:
+            raise _Bad(fault, number)
     heads = [word["head"] - 1 for word in words]
     for place, number in enumerate(at):
         if _is_on_a_cycle(heads, place):
@@ -195,9 +192,7 @@ def _sentence(block: str) -> _Sentence:
 def _is_on_a_cycle(heads: list[int], word: int) -> bool:
     above = heads[word]
     for _ in heads:
-        if above in (-1, word):
-            break
-        above = heads[above]
+        above = above if above in (-1, word) else heads[above]
     return above == word
 
 
@@ -205,48 +200,35 @@ def _surface(tokens) -> tuple[str, list[tuple[int, int]], int]:
     """The text, the characters of each word, and how many words a contraction does not show."""
     text, spans, inexact, covered = "", [], 0, 0
     for token in tokens:
-        number = token["id"]
-        if isinstance(number, tuple) and number[1] == ".":
-            continue  # an empty node, which the text does not show
-        if isinstance(number, int):
-            if number <= covered:
-                continue  # a part of the contraction before
-            spans.append((len(text), len(text) + len(token["form"])))
+        number, form = token["id"], token["form"]
+        first, kind, last = number if isinstance(number, tuple) else (number, "", number)
+        if kind == "." or not kind and number <= covered:
+            continue  # an empty node, which the text does not show, or a part of the contraction before
+        parts = [part["form"] for part in tokens if isinstance(part["id"], int) and first <= part["id"] <= last]
+        if "".join(parts) == form:
+            spans.extend(itertools.pairwise(itertools.accumulate(map(len, parts), initial=len(text))))
         else:
-            parts = [part for part in tokens if isinstance(part["id"], int) and number[0] <= part["id"] <= number[2]]
-            forms, begin = [part["form"] for part in parts], len(text)
-            if "".join(forms) == token["form"]:
-                for form in forms:
-                    spans.append((begin, begin + len(form)))
-                    begin += len(form)
-            else:
-                spans.extend([(begin, begin + len(token["form"]))] * len(parts))
-                inexact += len(parts)
-            covered = number[2]
-        text += token["form"]
-        if (token["misc"] or {}).get("SpaceAfter") != "No":
-            text += " "
+            spans.extend([(len(text), len(text) + len(form))] * len(parts))
+            inexact += len(parts)
+        covered = last if kind else covered
+        text += form + " " * ((token["misc"] or {}).get("SpaceAfter") != "No")
     return text.rstrip(" "), spans, inexact
 
 
-def _annotated(name: str, sentences: list[_Sentence], report: Report) -> Annotated:
+def _annotated(name: str, sentences: list[_Sentence]) -> Annotated:
     """The document of `sentences`: their texts a line each, all links with words counted through."""
-    lines, spans, heads, links, entities = [], [], [], [], []
-    size = 0
+    spans, heads, relations, size = [], [], [], 0
     for sentence in sentences:
-        first = len(spans)
         # Bytes before each character, for words that are not ASCII.
-        bytes_before = np.cumsum([0, *(len(character.encode()) for character in sentence.text)])
-        spans.extend((size + bytes_before[begin], size + bytes_before[end]) for begin, end in sentence.spans)
-        for word, (head, relation) in enumerate(zip(sentence.heads, sentence.relations, strict=True)):
-            heads.append(first + head if head >= 0 else -1)
-            if head >= 0:
-                links.append((first + word, first + head, relation))
-        entities.extend(sentence.entities)
-        lines.append(sentence.text)
-        size += bytes_before[-1] + 1
-    links.extend(_coreference(entities, heads))
-    return Annotated(name, "\n".join(lines).encode(), np.array(spans, np.int64).reshape(-1, 2), links)
+        bytes_before = size + np.cumsum([0, *(len(character.encode()) for character in sentence.text)])
+        heads.extend(len(spans) + head if head >= 0 else -1 for head in sentence.heads)
+        spans.extend((bytes_before[begin], bytes_before[end]) for begin, end in sentence.spans)
+        relations.extend(sentence.relations)
+        size = bytes_before[-1] + 1
+    links = [(word, head, relations[word]) for word, head in enumerate(heads) if head >= 0]
+    links.extend(_coreference([entity for sentence in sentences for entity in sentence.entities], heads))
+    text = "\n".join(sentence.text for sentence in sentences).encode()
+    return Annotated(name, text, np.array(spans, np.int64).reshape(-1, 2), links)
 
 
 def _coreference(entities: list[str], heads: list[int]) -> Iterator[tuple[int, int, str]]:
@@ -268,11 +250,9 @@ def _mentions(entities: list[str]) -> Iterator[tuple[int, int, str]]:
     for word, brackets in enumerate(entities):
         for begin, whole, end in re.findall(r"\(([^()]+)(\))?|([^()]+)\)", brackets):
             entity = re.split(r"[-\[]", begin or end)[0]
-            if begin and not whole:
+            if begin:
                 opened.setdefault(entity, []).append(word)
-            elif begin:
-                yield word, word, entity
-            elif opened.get(entity):
+            if (whole or end) and opened.get(entity):
                 yield opened[entity].pop(), word, entity
 
 

@@ -100,13 +100,10 @@ def write_corpus(config: DataConfig, folder: str | os.PathLike) -> Corpus:
         recorded[name] = _sha256(array)
     if (corpus.vocab_size, corpus.bos) != (VOCAB_SIZE, BOS):
         recorded |= {"vocab_size": corpus.vocab_size, "bos": corpus.bos}
-    if corpus.bytes_of is not None:
-        recorded["bytes"] = corpus.bytes_of.tolist()
-    if corpus.notes:
-        recorded["notes"] = corpus.notes
-    optional = {"gold.npz": corpus.gold and corpus.gold.as_bytes()}
-    optional["tokenizer.json"] = corpus.tokenizer and corpus.tokenizer.encode()
-    for name, content in optional.items():
+    optional = {"bytes": None if corpus.bytes_of is None else corpus.bytes_of.tolist(), "notes": corpus.notes}
+    recorded |= {name: value for name, value in optional.items() if value}
+    labels, tokenizer = corpus.gold and corpus.gold.as_bytes(), corpus.tokenizer and corpus.tokenizer.encode()
+    for name, content in (("gold.npz", labels), ("tokenizer.json", tokenizer)):
         if content:
             with replacing(folder / name) as file:
                 file.write(content)
@@ -126,11 +123,10 @@ def open_corpus(folder: str | os.PathLike) -> Corpus:
     try:
         recorded = json.loads((folder / "corpus.json").read_text(encoding="utf-8"))
         source, unit, fingerprint = (recorded.pop(key) for key in ("source", "unit", "fingerprint"))
-        whole = fingerprint == _fingerprint(recorded)
+        if fingerprint != _fingerprint(recorded):
+            raise ValueError(fingerprint)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise _damaged(folder / "corpus.json") from error
-    if not whole:
-        raise _damaged(folder / "corpus.json")
 
     def checked(name: str, read: Callable):
         """What `read` makes of the file; None where none was written."""
@@ -138,11 +134,11 @@ def open_corpus(folder: str | os.PathLike) -> Corpus:
             return None
         try:
             content = read(folder / name)
+            if _sha256(content) != recorded[name]:
+                raise ValueError(recorded[name])
+            return content
         except (OSError, ValueError, EOFError) as error:
             raise _damaged(folder / name) from error
-        if _sha256(content) != recorded[name]:
-            raise _damaged(folder / name)
-        return content
 
     labels, tokenizer = (checked(name, Path.read_bytes) for name in ("gold.npz", "tokenizer.json"))
     return Corpus(
@@ -197,10 +193,8 @@ def eval_windows(corpus: Corpus, split: str, seq_len: int, stride: int | None = 
     place = np.arange(len(document)) - np.repeat(np.cumsum(windows) - windows, windows)  # of the window in its document
     length = np.minimum(seq_len, num_tokens[document] - place * stride)
     first = np.where(place > 0, seq_len - stride, 0)
-    begin = corpus.offsets_of(split)[document] + place * stride
-    column = np.arange(seq_len + 1)
+    begin, column = corpus.offsets_of(split)[document] + place * stride, np.arange(seq_len + 1)
     index = np.minimum(begin[:, None] + column, len(corpus.tokens) - 1)
     tokens = np.where(column <= length[:, None], corpus.tokens[index], 0).astype(np.uint16)
-    document = document + first_document
-    columns = length, first, length, document, place * stride
+    columns = length, first, length, document + first_document, place * stride
     return EvalWindows(tokens, *(array.astype(np.int32) for array in columns))

@@ -12,20 +12,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-PACKAGES = (
-    "absl",
-    "flax",
-    "grain",
-    "jax",
-    "matplotlib",
-    "ml_collections",
-    "numpy",
-    "optax",
-    "orbax",
-    "pandas",
-    "scipy",
-    "statsmodels",
-)
+PACKAGES = ("absl", "flax", "grain", "jax", "matplotlib", "ml_collections", "numpy", "optax", "orbax", "pandas")
+PACKAGES += ("scipy", "statsmodels")
 # A document ends after the paragraph that takes it past this length: long modules would otherwise be half of a split.
 DOCUMENT_BYTES = 10_000
 SHORTEST_DOCUMENT_BYTES = 300
@@ -58,18 +46,13 @@ def records() -> Iterator[tuple[str, bytes]]:
 
     Topics of the language reference (`pydoc_data.topics`) stand among them as `python.<topic>`.
     """
-    sources = _topics() | _modules()
-    seen = set()
+    from pydoc_data import topics
+
+    sources, seen = {f"python.{name}": text for name, text in topics.topics.items()} | _modules(), set()
     for name in sorted(sources, key=lambda name: hashlib.sha256(name.encode()).digest()):
         document = _document(sources[name], seen)
         if len(document) >= SHORTEST_DOCUMENT_BYTES:
             yield name, document
-
-
-def _topics() -> dict[str, str]:
-    from pydoc_data import topics
-
-    return {f"python.{name}": text for name, text in topics.topics.items()}
 
 
 def _modules() -> dict[str, Path]:
@@ -91,15 +74,13 @@ def _document(source: str | Path, seen: set[str]) -> bytes:
     for docstring in [source] if isinstance(source, str) else _docstrings(source):
         if size >= DOCUMENT_BYTES:
             break
-        kept = []
+        parts.append([])
         for paragraph in _paragraphs(docstring):
             if paragraph not in seen and size < DOCUMENT_BYTES:
                 seen.add(paragraph)
-                kept.append(paragraph)
+                parts[-1].append(paragraph)
                 size += len(paragraph.encode()) + 1
-        if kept:
-            parts.append("\n".join(kept))
-    return "\n\n".join(parts).encode()
+    return "\n\n".join("\n".join(part) for part in parts if part).encode()
 
 
 def _docstrings(path: Path) -> Iterator[str]:
@@ -116,15 +97,10 @@ def _docstrings(path: Path) -> Iterator[str]:
 def _paragraphs(text: str) -> Iterator[str]:
     """The paragraphs of a docstring that read as English, line ends kept."""
     for lines in _blocks(inspect.cleandoc(text)):
-        if any(_CODE.match(line) for line in lines):
-            continue
         prose = "\n".join(line for line in lines if not _PARAMETER.match(line))
-        if (
-            ":math:" in prose
-            or "\\" in prose
-            or len(prose.split()) < SHORTEST_PARAGRAPH_WORDS
-            or prose[-1] not in ".:;!?)"
-        ):
+        if any(_CODE.match(line) for line in lines) or ":math:" in prose or "\\" in prose:
+            continue
+        if len(prose.split()) < SHORTEST_PARAGRAPH_WORDS or prose[-1] not in ".:;!?)":
             continue
         if prose[0].islower() and not _ARGUMENT.match(prose):  # what is left of a sentence round a formula
             continue
@@ -137,8 +113,7 @@ def _blocks(text: str) -> Iterator[list[str]]:
     """Runs of lines between blank lines, and between changes of indentation where it is not a hanging indent."""
     block, indent = [], 0
     for line in text.split("\n"):
-        stripped = line.strip()
-        depth = len(line) - len(line.lstrip())
+        stripped, depth = line.strip(), len(line) - len(line.lstrip())
         hanging = depth > indent and bool(block) and len(block[-1].split()) > 4
         hanging = hanging and block[-1][-1] not in ".:" and not _PARAMETER.match(block[-1])
         if block and (not stripped or (depth != indent and not hanging)):

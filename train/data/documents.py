@@ -41,22 +41,18 @@ def read(config: DataConfig) -> tuple[dict[str, list[Document]], str]:
         size += len(document.text)
         if count >= FEW_RECORDS and size >= (config.max_bytes or math.inf):
             break
-    unit = "document"
-    if len(documents) < FEW_RECORDS:
-        unit = "block"
-        blocks = _distinct(block for document in documents for block in _blocks(document))
-        documents = sorted(blocks, key=lambda block: block.digest[8:])
-    return _splits(documents, config, unit), unit
+    if len(documents) >= FEW_RECORDS:
+        return _splits(documents, config, "document"), "document"
+    return of_cut([block for document in documents for block in _blocks(document)], config, "block"), "block"
 
 
-def of_labelled(records: list[tuple[str, bytes]], config: DataConfig, unit: str) -> dict[str, list[Document]]:
-    """The documents of each split of `records` that are cut already, and must stay so for their labels.
+def of_cut(records: list[tuple[str, bytes]], config: DataConfig, unit: str) -> dict[str, list[Document]]:
+    """The documents of each split of `records` that are cut already; those with labels must stay so.
 
     Raises:
       InputError: they are too short.
     """
-    documents = sorted(_distinct(records), key=lambda document: document.digest[8:])
-    return _splits(documents, config, unit)
+    return _splits(sorted(_distinct(records), key=lambda document: document.digest[8:]), config, unit)
 
 
 def split(documents: list[Document], config: DataConfig) -> dict[str, list[Document]]:
@@ -95,18 +91,14 @@ def _distinct(records: Iterable[tuple[str, bytes]]) -> Iterator[Document]:
 def _blocks(document: Document) -> Iterator[tuple[str, bytes]]:
     """Contiguous blocks of BLOCK_BYTES, less up to half of it for a line end, else a space, else a whole character."""
     text, first = document.text, 0
-    while first < len(text):
-        last = first + BLOCK_BYTES
-        if last + BLOCK_BYTES // 2 >= len(text):  # the rest belongs to this block: no stump at the end
-            last = len(text)
-        else:
-            middle = first + BLOCK_BYTES // 2
-            cut = text.rfind(b"\n", middle, last) + 1 or text.rfind(b" ", middle, last) + 1
-            last = cut or last
-            while text[last] & 0xC0 == 0x80:  # inside a UTF-8 character
-                last -= 1
+    while first + BLOCK_BYTES + BLOCK_BYTES // 2 < len(text):  # else the rest is one block: no stump at the end
+        middle, last = first + BLOCK_BYTES // 2, first + BLOCK_BYTES
+        last = text.rfind(b"\n", middle, last) + 1 or text.rfind(b" ", middle, last) + 1 or last
+        while text[last] & 0xC0 == 0x80:  # inside a UTF-8 character
+            last -= 1
         yield f"{document.name}@{first}", text[first:last]
         first = last
+    yield f"{document.name}@{first}", text[first:]
 
 
 def _splits(documents: list[Document], config: DataConfig, unit: str) -> dict[str, list[Document]]:
@@ -122,8 +114,8 @@ def _splits(documents: list[Document], config: DataConfig, unit: str) -> dict[st
         return splits
     shares = {"tune": config.tune_fraction, "test": config.test_fraction}
     shares["train"] = 1 - sum(shares.values())
-    enough = max(math.ceil(needed[name] / shares[name]) for name in SPLITS)
-    enough = max(enough, len(SPLITS) * BLOCK_BYTES if unit == "block" else 0)
+    fewest = len(SPLITS) * BLOCK_BYTES if unit == "block" else 0
+    enough = max(fewest, *(math.ceil(needed[name] / shares[name]) for name in SPLITS))
     have = "; ".join(
         f"{name} has {sizes[name]:,} bytes in {len(splits[name])} {unit}s and needs {needed[name]:,}" for name in short
     )

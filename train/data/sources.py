@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from train.config import DataConfig, InputError
+from train.config import DataConfig, InputError, refuse
 from train.data import align
 from train.data.bpe import DEFAULT_VOCAB_SIZE, Bpe, trained
 from train.data.corpora import BOS, VOCAB_SIZE, Corpus
 from train.data.gold import Gold
-from train.data.relations.language import MOST_WORDS, Links, Questions
+from train.data.relations import language
 
 MOST_TOKENS = 2**31 - 1
 
@@ -21,15 +21,15 @@ def vocab_size(config: DataConfig) -> int:
     if config.source == "relations":
         from train.data.relations import parse
 
-        needed = len(parse.language(config).vocabulary)
-        return config.vocab_size or needed
-    if config.vocab_size and config.vocab_size < VOCAB_SIZE:
-        raise InputError(
-            f"data.vocab_size={config.vocab_size} is too small: text needs the 256 bytes and one token between "
-            f"documents, {VOCAB_SIZE} in all; give at least that, or 0 for the tokenizer's default."
-        )
-    if config.vocab_size > MOST_WORDS:
-        raise InputError(f"data.vocab_size={config.vocab_size:,} is too large; {MOST_WORDS:,} is the most.")
+        return config.vocab_size or len(parse.language(config).vocabulary)
+    refusals = (
+        0 < config.vocab_size < VOCAB_SIZE
+        and f"data.vocab_size={config.vocab_size} is too small: text needs the 256 bytes and one token between "
+        f"documents, {VOCAB_SIZE} in all; give at least that, or 0 for the tokenizer's default.",
+        config.vocab_size > language.MOST_WORDS
+        and f"data.vocab_size={config.vocab_size:,} is too large; {language.MOST_WORDS:,} is the most.",
+    )
+    refuse(refusals)
     return config.vocab_size or (VOCAB_SIZE if config.tokenizer == "bytes" else DEFAULT_VOCAB_SIZE)
 
 
@@ -48,14 +48,13 @@ def _text(config: DataConfig) -> Corpus:
     labelled, notes = {}, []
     if conllu_text.is_source(config.source):
         annotated, unit, report = conllu_text.read(config.source)
-        labelled = {document.name: document for document in annotated}
-        notes = report.notes()
-        splits = documents.of_labelled([(document.name, document.text) for document in annotated], config, unit)
+        labelled, notes = {document.name: document for document in annotated}, report.notes()
+        splits = documents.of_cut([(document.name, document.text) for document in annotated], config, unit)
     else:
         splits, unit = documents.read(config)
     chosen = [document for split in documents.SPLITS for document in splits[split]]
-    texts = [document.text for document in chosen]
-    size, tokenizer = vocab_size(config), None
+    texts, names = [document.text for document in chosen], tuple(document.name for document in chosen)
+    size, tokenizer, labels = vocab_size(config), None, None
     if config.tokenizer == "bytes":
         bos, pieces = BOS, [np.frombuffer(text, np.uint8) for text in texts]
     else:
@@ -71,25 +70,14 @@ def _text(config: DataConfig) -> Corpus:
     for each, first, last in zip(pieces, offsets[:-1], offsets[1:], strict=True):
         tokens[first] = bos
         tokens[first + 1 : last] = each
-    names, labels = tuple(document.name for document in chosen), None
     if labelled:
         ends = Bpe(tokenizer).ends if tokenizer else lambda ids: np.arange(1, len(ids) + 1)
         labels, more = _labels([labelled[name] for name in names], [ends(each) for each in pieces], config)
         notes.extend(more)
-    return Corpus(
-        tokens,
-        offsets,
-        names,
-        _bounds({split: len(splits[split]) for split in documents.SPLITS}),
-        config.source,
-        unit,
-        vocab_size=size,
-        bos=bos,
-        gold=labels,
-        bytes_of=np.array([len(text) for text in texts], np.int64) if tokenizer else None,
-        tokenizer=tokenizer,
-        notes=tuple(notes),
-    )
+    bounds = _bounds({split: len(splits[split]) for split in documents.SPLITS})
+    bytes_of = np.array([len(text) for text in texts], np.int64) if tokenizer else None
+    more = dict(vocab_size=size, bos=bos, gold=labels, bytes_of=bytes_of, tokenizer=tokenizer, notes=tuple(notes))
+    return Corpus(tokens, offsets, names, bounds, config.source, unit, **more)
 
 
 def _labels(documents: list, ends: list[np.ndarray], config: DataConfig) -> tuple[Gold, list[str]]:
@@ -100,23 +88,19 @@ def _labels(documents: list, ends: list[np.ndarray], config: DataConfig) -> tupl
     for number, (document, its_ends) in enumerate(zip(documents, ends, strict=True)):
         shared += align.num_shared(document.spans, its_ends)
         words = [(query, key, index[relation]) for query, key, relation in document.links]
-        first, last = align.pieces(document.spans, its_ends)
-        # Behind BOS.
-        rows.extend(
-            (number, query + 1, key + 1, relation)
-            for query, key, relation in align.links(words, first, last, config.piece)
-        )
+        links = align.links(words, *align.pieces(document.spans, its_ends), config.piece)
+        rows.extend((number, query + 1, key + 1, relation) for query, key, relation in links)  # behind BOS
     notes = [f"{len(rows):,} links of {len(relations)} relations, from and to the {config.piece} token of a word."]
     if shared:
         num_words = sum(len(document.spans) for document in documents)
         notes.append(f"{shared:,} of {num_words:,} words share a token with another word.")
-    links = Links(*np.array(rows, np.int32).reshape(-1, 4).T)
-    no_questions = Questions(*[np.zeros(0, np.int32)] * 4, np.zeros(0))
+    links = language.Links(*np.array(rows, np.int32).reshape(-1, 4).T)
+    no_questions = language.Questions(*[np.zeros(0, np.int32)] * 4, np.zeros(0))
     return Gold(relations, 0, links, no_questions, np.zeros((0, 0), np.int8), np.zeros(0)), notes
 
 
 def _language(config: DataConfig) -> Corpus:
-    from train.data.relations import corpus, language
+    from train.data.relations import corpus
 
     tokens, counts, labels = corpus.read(config)
     offsets = np.arange(len(tokens) + 1, dtype=np.int64) * tokens.shape[1]

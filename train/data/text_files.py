@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from train.config import InputError, in_a_line
+from train.config import InputError, in_a_line, refuse
 
 
 def records(source: str) -> tuple[int, Iterator[tuple[str, bytes]]]:
@@ -19,8 +19,7 @@ def records(source: str) -> tuple[int, Iterator[tuple[str, bytes]]]:
       InputError: nothing matches, a folder, an empty list of files, or a file that cannot be read or is not text.
     """
     paths = _bucket_paths(source) if "://" in source else _local_paths(source)
-    if not paths:
-        raise InputError(f"No file matches {source}; check data.source (** goes through folders).")
+    refuse((not paths and f"No file matches {source}; check data.source (** goes through folders).",))
     shared = os.path.commonpath([str(path.parent) for path in paths])
     named = [(os.path.relpath(str(path), shared), path) for path in paths]
     named.sort(key=lambda pair: hashlib.sha256(pair[0].encode()).digest())
@@ -30,17 +29,17 @@ def records(source: str) -> tuple[int, Iterator[tuple[str, bytes]]]:
 def _local_paths(source: str) -> list[Path]:
     kind, _, pattern = source.partition(":")
     path = Path(pattern).expanduser()
-    if not pattern:
-        raise InputError(f"data.source={kind}: names no file; give a path or a glob, such as {kind}:texts/*.txt.")
-    if path.is_dir():
-        files = f"{kind}:{path}/*.{'txt' if kind == 'file' else kind}"
-        raise InputError(f"{path} is a folder, not a text file; name its files with a glob: {files}.")
+    files = f"{kind}:{path}/*.{'txt' if kind == 'file' else kind}"
+    refusals = (
+        not pattern and f"data.source={kind}: names no file; give a path or a glob, such as {kind}:texts/*.txt.",
+        path.is_dir() and f"{path} is a folder, not a text file; name its files with a glob: {files}.",
+        not (path.exists() or glob.has_magic(pattern))
+        and f"The text file {path} does not exist (looked from {Path.cwd()}); check data.source.",
+    )
+    refuse(refusals)
     if path.exists():
         return [path.absolute()]
-    if not glob.has_magic(pattern):
-        raise InputError(f"The text file {path} does not exist (looked from {Path.cwd()}); check data.source.")
-    paths = [Path(name).absolute() for name in glob.glob(str(path), recursive=True)]
-    return [path for path in paths if path.is_file()]
+    return [Path(name).absolute() for name in glob.glob(str(path), recursive=True) if Path(name).is_file()]
 
 
 def _bucket_paths(source: str) -> list:
@@ -48,8 +47,8 @@ def _bucket_paths(source: str) -> list:
 
     pattern = source.partition(":")[2]
     folder, _, name = pattern.rpartition("/")
-    if glob.has_magic(folder):
-        raise InputError(f"{source} has a wildcard in its folder; in a bucket only the file name may have one.")
+    wild = f"{source} has a wildcard in its folder; in a bucket only the file name may have one."
+    refuse((glob.has_magic(folder) and wild,))
     try:
         if not glob.has_magic(name):
             return [path for path in [epath.Path(pattern)] if path.exists()]
@@ -66,18 +65,17 @@ def _read(path) -> bytes:
         content = path.read_bytes()
     except OSError as error:
         raise InputError(f"The text file {path} cannot be read: {in_a_line(error)[:200]}.") from error
-    if not content:
-        raise InputError(f"The text file {path} is empty; leave it out of data.source or give it text.")
     try:
         content.decode("utf-8")
-        bad = content.find(b"\0")
-        what = "a zero byte"
+        bad, what = content.find(b"\0"), "a zero byte"
     except UnicodeDecodeError as error:
         bad = error.start
         what = f"0x{content[bad]:02x}, which is not UTF-8"
-    if bad >= 0:
-        raise InputError(
-            f"{path} is not UTF-8 text: byte {bad:,} of {len(content):,} is {what}; convert it "
-            "(iconv -t UTF-8) or leave it out of data.source."
-        )
+    refusals = (
+        not content and f"The text file {path} is empty; leave it out of data.source or give it text.",
+        bad >= 0
+        and f"{path} is not UTF-8 text: byte {bad:,} of {len(content):,} is {what}; convert it "
+        "(iconv -t UTF-8) or leave it out of data.source.",
+    )
+    refuse(refusals)
     return content

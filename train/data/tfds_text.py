@@ -1,5 +1,6 @@
 """The source `tfds:NAME`: text of tensorflow-datasets, read and prepared without TensorFlow; imports tfds lazily."""
 
+import contextlib
 import difflib
 import logging
 import threading
@@ -10,7 +11,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from train.config import InputError, in_a_line
+from train.config import InputError, in_a_line, refuse
 
 READ_AHEAD = 256  # examples; one at a time takes three times as long
 # Of what goes wrong tensorflow-datasets logs a line of its own, and raises it as well.
@@ -30,8 +31,7 @@ def records(name: str) -> tuple[int, Iterator[tuple[str, bytes]]]:
         one in another format than array_record, or one without a text feature.
     """
     builder = builder_of(name)
-    feature = _text_feature(builder, name)
-    sources = sources_of(builder, name)
+    feature, sources = _text_feature(builder, name), sources_of(builder, name)
     splits = sorted(sources)
     ends = np.cumsum([len(sources[split]) for split in splits])
 
@@ -59,9 +59,8 @@ def sources_of(builder, name: str) -> dict:
     try:
         return builder.as_data_source()
     except (NotImplementedError, ValueError) as error:
-        raise InputError(
-            f"tfds:{name} is prepared in {builder.data_path}, but not as array_record; " + _elsewhere(name)
-        ) from error
+        why = f"tfds:{name} is prepared in {builder.data_path}, but not as array_record"
+        raise InputError(f"{why}; {_elsewhere(name)}") from error
 
 
 def builder_of(name: str):
@@ -76,19 +75,17 @@ def builder_of(name: str):
         return tfds.builder(name)
     except tfds.core.DatasetNotFoundError as error:
         base = name.partition("/")[0].partition(":")[0]
-        if any(Path(tfds.__file__).parent.glob(f"*/{base}.py")):
-            raise InputError(
-                f"tfds:{name} is not prepared here, and its builder needs TensorFlow; {_elsewhere(name)}"
-            ) from error
         near = ", ".join(difflib.get_close_matches(base, tfds.list_builders(with_community_datasets=False), n=3))
-        raise InputError(
+        why = (
             f"tensorflow-datasets knows no data set {name!r}" + f" (nearest: {near})" * bool(near) + ", and none is "
             f"prepared in {_data_dir()}; check the name, or {BRING_FILES}."
-        ) from error
+        )
+        if any(Path(tfds.__file__).parent.glob(f"*/{base}.py")):
+            why = f"tfds:{name} is not prepared here, and its builder needs TensorFlow; {_elsewhere(name)}"
+        raise InputError(why) from error
     except Exception as error:  # a malformed name, an unknown config or version
-        raise InputError(
-            f"tfds:{name} cannot be opened ({in_a_line(error)[:200]}); check the name, or {BRING_FILES}."
-        ) from error
+        why = f"tfds:{name} cannot be opened ({in_a_line(error)[:200]}); check the name, or {BRING_FILES}."
+        raise InputError(why) from error
 
 
 def _prepared(name: str):
@@ -99,39 +96,30 @@ def _prepared(name: str):
     if isinstance(builder, tfds.core.BeamBasedBuilder):
         raise InputError(f"tfds:{name} is not prepared here, and its builder needs Apache Beam; {_elsewhere(name)}")
     # The downloader's own retries take minutes before they give up.
-    silent = _out_of_reach(list(builder.url_infos or ()))
-    if silent:
-        raise InputError(
-            f"tfds:{name} is not prepared in {_data_dir()} and cannot be downloaded: no answer from "
-            f"{', '.join(silent)}; {BRING_FILES}; or {_elsewhere(name)}"
-        )
+    silent = ", ".join(_out_of_reach(list(builder.url_infos or ())))
+    no_answer = f"tfds:{name} is not prepared in {_data_dir()} and cannot be downloaded: no answer from {silent}"
+    refuse((silent and f"{no_answer}; {BRING_FILES}; or {_elsewhere(name)}",))
     try:
         builder.download_and_prepare()
         return builder
     except ImportError as error:
-        raise InputError(
-            f"tfds:{name} cannot be prepared here: its builder needs {error.name or 'TensorFlow'}; {_elsewhere(name)}"
-        ) from error
+        why = f"cannot be prepared here: its builder needs {error.name or 'TensorFlow'}"
+        raise InputError(f"tfds:{name} {why}; {_elsewhere(name)}") from error
     except Exception as error:
-        raise InputError(
-            f"tfds:{name} could not be downloaded and prepared ({in_a_line(error)[:200]}); {BRING_FILES}; or "
-            + _elsewhere(name)
-        ) from error
+        why = f"could not be downloaded and prepared ({in_a_line(error)[:200]}); {BRING_FILES}; or"
+        raise InputError(f"tfds:{name} {why} {_elsewhere(name)}") from error
 
 
 def _out_of_reach(urls: list[str]) -> list[str]:
     """The hosts of `urls` that give no answer, or a server's fault, within REACH_SECONDS."""
     import requests
 
-    hosts = {urlsplit(url).netloc: url for url in urls if url.startswith("http")}
-    answered = set()
+    hosts, answered = {urlsplit(url).netloc: url for url in urls if url.startswith("http")}, set()
 
     def ask(host: str) -> None:
-        try:
+        with contextlib.suppress(requests.RequestException):
             if requests.head(hosts[host], timeout=REACH_SECONDS).status_code < 500:  # the downloader retries those
                 answered.add(host)
-        except requests.RequestException:
-            pass
 
     # Daemons: the look-up of a name may hang for longer than any time-out that one can set.
     askers = [threading.Thread(target=ask, args=(host,), daemon=True) for host in hosts]
@@ -148,14 +136,12 @@ def _text_feature(builder, name: str) -> str:
 
     features = dict(builder.info.features.items()) if hasattr(builder.info.features, "items") else {}
     texts = [key for key, feature in features.items() if isinstance(feature, tfds.features.Text)]
-    if "text" in texts:
-        return "text"
-    if len(texts) == 1:
-        return texts[0]
-    raise InputError(
+    unclear = (
         f"tfds:{name} has no feature `text` and {len(texts)} features of type Text ({', '.join(texts) or 'none'}), so "
         "which one to read is not clear; write the text into files and use --config.data.source=file:PATH-or-glob."
     )
+    refuse(("text" not in texts and len(texts) != 1 and unclear,))
+    return "text" if "text" in texts else texts[0]
 
 
 def _elsewhere(name: str) -> str:

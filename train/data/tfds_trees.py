@@ -8,6 +8,7 @@ the order of these numbers.
 """
 
 import ast
+import contextlib
 import re
 from collections.abc import Iterator
 
@@ -16,11 +17,6 @@ from train.data import tfds_text
 NAME = "universal_dependencies"
 FIELDS = ("tokens", "lemmas", "upos", "xpos", "feats", "head", "deprel", "deps", "misc")
 MOST_PARTS = 6  # words of a contraction
-
-
-def is_tree(source: str) -> bool:
-    """Whether data.source names such a data set."""
-    return re.match(rf"tfds:{NAME}\b", source) is not None
 
 
 def records(name: str) -> Iterator[tuple[str, str]]:
@@ -46,19 +42,14 @@ def _document_lines(examples: list[dict], parts: list[str]) -> str:
 
 def _sentence_lines(example: dict, parts: list[str]) -> str:
     """A sentence with its rows numbered, a blank line behind it."""
-    columns = [example[field] for field in FIELDS]
-    rows = [[_text(value) for value in row] for row in zip(*columns, strict=True)]
-    for row, part in zip(rows, example["upos"], strict=True):
-        row[FIELDS.index("upos")] = parts[int(part)]
-        row[FIELDS.index("feats")] = row[FIELDS.index("deps")] = "_"  # written as Python values; not of use here
-        row[FIELDS.index("misc")] = _misc(row[FIELDS.index("misc")])
+    columns = {field: [_text(value) for value in example[field]] for field in FIELDS}
+    columns["upos"] = [parts[int(part)] for part in example["upos"]]
+    columns["feats"] = columns["deps"] = ["_"] * len(columns["upos"])  # written as Python values; not of use here
+    columns["misc"] = [_misc(written) for written in columns["misc"]]
+    rows = list(zip(*columns.values(), strict=True))
     numbers = _numbers(rows, _text(example["text"]))
-    lines = ("\t".join([number, *map(_column, row)]) for number, row in zip(numbers, rows, strict=True))
-    return "".join(f"{line}\n" for line in lines)
-
-
-def _column(value: str) -> str:
-    return value if value not in ("", "None") else "_"
+    shown = [["_" if value in ("", "None") else value for value in row] for row in rows]
+    return "".join("\t".join([number, *row]) + "\n" for number, row in zip(numbers, shown, strict=True))
 
 
 def _text(value) -> str:
@@ -67,36 +58,31 @@ def _text(value) -> str:
 
 def _misc(written: str) -> str:
     """`{'SpaceAfter': 'No'}` as SpaceAfter=No; '_' for what is no dict."""
-    try:
+    values = {}
+    with contextlib.suppress(SyntaxError, ValueError):
         values = ast.literal_eval(written)
-    except (SyntaxError, ValueError):
-        return "_"
-    if not isinstance(values, dict):
-        return "_"
-    return "|".join(name if value is None else f"{name}={value}" for name, value in values.items()) or "_"
+    named = values.items() if isinstance(values, dict) else ()
+    return "|".join(name if value is None else f"{name}={value}" for name, value in named) or "_"
 
 
-def _numbers(rows: list[list[str]], text: str) -> list[str]:
+def _numbers(rows: list[tuple[str, ...]], text: str) -> list[str]:
     """The column ID of each row: 2 of a word, 2-3 of a contraction, 2.1 of an empty node."""
     form, head, part = (FIELDS.index(name) for name in ("tokens", "head", "upos"))
     numbers, word, empty, at, covered = [], 0, 0, 0, 0
     for place, row in enumerate(rows):
+        end = text.find(row[form], at) + len(row[form])
         if row[head] != "None":
             word, empty = word + 1, 0
             numbers.append(str(word))
-            shown = word > covered
+            at = max(at, end) if word > covered else at
         elif row[part] != "_":
             empty += 1
             numbers.append(f"{word}.{empty}")
-            shown = False
         else:
-            after = [later for later in rows[place + 1 :] if later[head] != "None" or later[part] == "_"]
-            rest = text[text.find(row[form], at) + len(row[form]) :].lstrip()
-            covered = word + _num_parts(row[form], [later[form] for later in after], rest)
+            after = [later[form] for later in rows[place + 1 :] if later[head] != "None" or later[part] == "_"]
+            covered = word + _num_parts(row[form], after, text[end:].lstrip())
             numbers.append(f"{word + 1}-{covered}")
-            shown = True
-        if shown:
-            at = max(at, text.find(row[form], at) + len(row[form]))
+            at = max(at, end)
     return numbers
 
 

@@ -9,8 +9,7 @@ ROOT, ABOUT = pathlib.Path("/sys/fs/cgroup"), pathlib.Path("/proc/self/cgroup")
 
 def oom_kills() -> int:
     """Processes of this control group that the kernel killed for want of memory so far; 0 where nothing counts them."""
-    text = _read("memory", "memory.oom_control", "memory.events")
-    found = re.search(r"^oom_kill (\d+)$", text, re.MULTILINE)
+    found = re.search(r"^oom_kill (\d+)$", _read("memory", "memory.oom_control", "memory.events"), re.MULTILINE)
     return int(found[1]) if found else 0
 
 

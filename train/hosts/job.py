@@ -23,17 +23,13 @@ class Job:
         return self.cells[0].name if len(self.cells) == 1 else "all cells"
 
     def as_json(self) -> dict:
-        cells = [
-            {"name": cell.name, "replicas": [dataclasses.asdict(replica) for replica in cell.replicas]}
-            for cell in self.cells
-        ]
-        return {"what": self.what, "cells": cells, "words": self.words}
+        replicas = [(cell.name, [dataclasses.asdict(replica) for replica in cell.replicas]) for cell in self.cells]
+        return {"what": self.what, "cells": replicas, "words": self.words}
 
 
 def from_json(value: dict, cells: Mapping[str, Cell]) -> Job:
     """What `as_json` gave, of a study of these `cells`, by name."""
-    asked = (
-        dataclasses.replace(cells[cell["name"]], replicas=tuple(Replica(**replica) for replica in cell["replicas"]))
-        for cell in value["cells"]
-    )
+    asked = []
+    for name, replicas in value["cells"]:
+        asked.append(dataclasses.replace(cells[name], replicas=tuple(Replica(**replica) for replica in replicas)))
     return Job(value["what"], tuple(asked), tuple(value["words"]))

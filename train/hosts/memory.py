@@ -2,7 +2,6 @@
 
 import bisect
 import ctypes
-import functools
 import os
 
 import jax
@@ -35,28 +34,21 @@ def limit(config: TrainConfig) -> int:
 def estimate(model: ModelConfig, replicas: int, replica_map: str, batch_size: int, corpus_tokens: int) -> int:
     """Bytes of a training program, analytically: float32 state of every replica, and per replica that runs at once a
     gradient, an update, and the activations that the backward pass reads of `batch_size` windows."""
-    at_once = replicas if replica_map == "vmap" else 1
-    params = budget.parameters(model).total
-    state = 4 * params * (3 * replicas + 3 * at_once)
-    tokens = batch_size * model.seq_len
-    width = model.num_heads * model.d_k
-    a_layer = 8 * model.d_model + 5 * width
-    layers = [a_layer + 4 * d_ff for d_ff in model.d_ff]
-    if model.attention == "reference":
-        layers = [layer + 3 * model.seq_len * model.num_heads for layer in layers]
+    at_once, width = replicas if replica_map == "vmap" else 1, model.num_heads * model.d_k
+    state = 4 * budget.parameters(model).total * (3 * replicas + 3 * at_once)
+    weights = 3 * model.seq_len * model.num_heads if model.attention == "reference" else 0
+    layers = [8 * model.d_model + 5 * width + 4 * d_ff + weights for d_ff in model.d_ff]
     held = {"none": 0, "block": model.d_model, "elementwise": 2 * model.d_model + 3 * width + max(model.d_ff)}
     kept = sum(layers) if model.remat == "none" else max(layers) + model.num_layers * held[model.remat]
-    activations = 4 * tokens * (kept + 3 * model.vocab_size)
+    activations = 4 * batch_size * model.seq_len * (kept + 3 * model.vocab_size)
     return state + at_once * activations + 2 * corpus_tokens
 
 
 def replicas_that_fit(config: StudyConfig, model: ModelConfig, most: int, replica_map: str, corpus_tokens: int) -> int:
     """How many of `most` replicas one program can train by the estimate; at least 1, whether that fits or not."""
-    allowed, batch_size = limit(config.train), config.train.batch_size // config.train.accumulate
-    size = functools.partial(
-        estimate, model, replica_map=replica_map, batch_size=batch_size, corpus_tokens=corpus_tokens
-    )
-    return max(1, bisect.bisect_right(range(1, most + 1), allowed, key=size))
+    batch_size = config.train.batch_size // config.train.accumulate
+    size = lambda replicas: estimate(model, replicas, replica_map, batch_size, corpus_tokens)  # noqa: E731
+    return max(1, bisect.bisect_right(range(1, most + 1), limit(config.train), key=size))
 
 
 def compiled_bytes(compiled: jax.stages.Compiled) -> int:

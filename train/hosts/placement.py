@@ -2,15 +2,14 @@
 
 import jax
 
-from train.config import InputError, StudyConfig
+from train.config import StudyConfig, refuse
 from train.grid import Cell
 from train.hosts import memory, slots
-from train.hosts.slots import Launcher
 from train.run import packs
 from train.workdir import Workdir
 
 
-def workers_for(launcher: Launcher, config: StudyConfig, workdir: Workdir, cells: tuple[Cell, ...]) -> int:
+def workers_for(launcher: slots.Launcher, config: StudyConfig, workdir: Workdir, cells: tuple[Cell, ...]) -> int:
     """Worker processes that train `cells`, all of the grid; 0: they train in this process.
 
     Raises:
@@ -19,26 +18,25 @@ def workers_for(launcher: Launcher, config: StudyConfig, workdir: Workdir, cells
     platform = jax.default_backend()
     count = slots.count(platform, jax.local_device_count())
     name = launcher.name or _as_begun(workdir, cells) or _faster(config, cells, count if platform == "cpu" else 0)
-    if name == "here":
-        if launcher.workers:
-            raise InputError(f"--workers={launcher.workers} needs --launcher=processes; add it, or drop --workers.")
-        return 0
-    if platform not in ("cpu", "gpu"):
-        raise InputError(
-            f"--launcher=processes needs cores or GPUs, and JAX runs on {platform}, whose devices belong to one "
-            f"process; use --launcher=here."
-        )
-    if _devices(config) > 1:
-        raise InputError(
-            f"--launcher=processes gives each worker one device, and mesh.data={config.mesh.data}, mesh.replicas="
-            f"{config.mesh.replicas} use several in a program; leave both out, or --launcher=here."
-        )
-    if launcher.workers > count:
-        raise InputError(
-            f"--workers={launcher.workers}, but this host has {count} slot{'s' * (count > 1)} (a core or a GPU each); "
-            f"ask for {count} at most, or leave --workers out."
-        )
-    return launcher.workers or min(count, len(cells))
+    here = name == "here"
+    refusals = (
+        here
+        and launcher.workers
+        and f"--workers={launcher.workers} needs --launcher=processes; add it, or drop --workers.",
+        not here
+        and platform not in ("cpu", "gpu")
+        and f"--launcher=processes needs cores or GPUs, and JAX runs on {platform}, whose devices belong to one "
+        f"process; use --launcher=here.",
+        not here
+        and _devices(config) > 1
+        and f"--launcher=processes gives each worker one device, and mesh.data={config.mesh.data}, mesh.replicas="
+        f"{config.mesh.replicas} use several in a program; leave both out, or --launcher=here.",
+        launcher.workers > count
+        and f"--workers={launcher.workers}, but this host has {count} slot{'s' * (count > 1)} (a core or a GPU each); "
+        f"ask for {count} at most, or leave --workers out.",
+    )
+    refuse(refusals)
+    return 0 if here else launcher.workers or min(count, len(cells))
 
 
 def _devices(config: StudyConfig) -> int:
@@ -48,8 +46,9 @@ def _devices(config: StudyConfig) -> int:
 def _as_begun(workdir: Workdir, cells: tuple[Cell, ...]) -> str:
     """How the study in `workdir` was launched, as far as its bits depend on it; '' for a new one, or one from a host
     with other cores or GPUs. A worker is told by having one of several."""
-    cpu = jax.default_backend() == "cpu"
-    kind, here = ("threads", slots.threads()) if cpu else ("devices", jax.local_device_count())
+    kind, here = "devices", jax.local_device_count()
+    if jax.default_backend() == "cpu":
+        kind, here = "threads", slots.threads()
     begun = {record["environment"][kind] for cell in cells for record in workdir.cell(cell.name).packs()}
     if here == 1 or len(begun) != 1:
         return ""

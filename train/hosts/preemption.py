@@ -4,6 +4,7 @@ import contextlib
 import signal
 import threading
 from collections.abc import Callable
+from concurrent import futures
 
 
 class Preempted(BaseException):
@@ -23,8 +24,7 @@ class Notice:
         patient: a second signal changes nothing (a worker may have one from its parent and one from the host); else
           it raises Preempted wherever the process is, since a person asked again.
         """
-        self._asked = threading.Event()
-        self._at_once, self._patient = False, patient
+        self.requested, self._at_once, self._patient = False, False, patient
 
     @contextlib.contextmanager
     def installed(self):
@@ -40,14 +40,9 @@ class Notice:
                 signal.signal(number, handler)
 
     def _received(self, *_):
-        again = self._asked.is_set()
-        self._asked.set()
+        again, self.requested = self.requested, True
         if self._at_once or again and not self._patient:
             raise Preempted
-
-    @property
-    def requested(self) -> bool:
-        return self._asked.is_set()
 
     def check(self) -> None:
         """Raises Preempted if the process was asked to stop."""
@@ -71,20 +66,16 @@ class Notice:
         on Preempted, so `work` must leave nothing half done on disk, and the process must leave by os._exit.
         """
         self.check()
-        outcome = []
+        outcome = futures.Future()
 
         def run():
             try:
-                outcome.append((work(), None))
+                outcome.set_result(work())
             except BaseException as error:
-                outcome.append((None, error))
+                outcome.set_exception(error)
 
-        thread = threading.Thread(target=run, daemon=True)
-        thread.start()
-        while thread.is_alive():
-            thread.join(timeout=0.1)
+        threading.Thread(target=run, daemon=True).start()
+        while not outcome.done():
+            futures.wait([outcome], timeout=0.1)
             self.check()
-        result, error = outcome[0]
-        if error is not None:
-            raise error
-        return result
+        return outcome.result()

@@ -1,6 +1,7 @@
 """Cells side by side: a pool of worker processes, one a slot, that a study's cells are given to, longest first."""
 
 import collections
+import contextlib
 import errno
 import json
 import os
@@ -11,7 +12,6 @@ import threading
 import time
 
 import jax
-import numpy as np
 
 from mha import budget
 from train.hosts import cgroup
@@ -28,7 +28,7 @@ FLOPS_PER_EXP_ELSE = 60
 SECONDS_TO_STOP = 15.0  # of a worker that was asked to
 
 
-class Workers:
+class Workers(contextlib.AbstractContextManager):
     """Spawned when first needed, and again in the place of one that died; use as a context manager.
 
     Args:
@@ -43,9 +43,6 @@ class Workers:
         self._lines: list[Line] = []
         self._events, self._oom_kills = queue.SimpleQueue(), cgroup.oom_kills()
 
-    def __enter__(self):
-        return self
-
     def __exit__(self, *_):
         for worker in filter(None, self._slots):
             worker.process.kill()
@@ -58,8 +55,7 @@ class Workers:
           Preempted: asked to stop; so were the workers, and none is left.
           OSError: a worker found the disk full.
         """
-        waiting = collections.deque(sorted(jobs, key=_cost, reverse=True))
-        tried = collections.Counter()
+        waiting, tried = collections.deque(sorted(jobs, key=_cost, reverse=True)), collections.Counter()
         self._lines = self._lines or [Line(progress) for _ in range(self.count)]
         try:
             while waiting or any(worker and worker.job for worker in self._slots):
@@ -76,10 +72,13 @@ class Workers:
                     waiting.extendleft([again] if again else [])
                 elif event["call"] == "finished":
                     worker.job = None
-                elif event["call"] == "fault":
-                    self._fault(*event["args"])
-                else:
-                    self._show(worker.slot, event["call"], event["args"])
+                elif event["call"] == "fault":  # what a worker could not keep inside its cell
+                    disk, trace = event["args"]
+                    if disk:
+                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                    raise RuntimeError(f"a worker ended with:\n{trace}")
+                else:  # a call of Line
+                    getattr(self._lines[worker.slot], event["call"])(*event["args"])
         except Preempted:
             self._pass_on_and_wait()
             raise
@@ -103,19 +102,6 @@ class Workers:
         worker.job = job
         worker.send(job.as_json())
 
-    def _show(self, slot: int, call: str, args: list) -> None:
-        line = self._lines[slot]
-        if call == "steps":
-            line.steps(args[0], np.asarray(args[1], np.float32))
-        else:
-            {"say": line.say, "begin": line.begin, "end": line.end}[call](*args)
-
-    def _fault(self, disk: str, trace: str) -> None:
-        """Raises what a worker could not keep inside its cell."""
-        if disk:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        raise RuntimeError(f"a worker ended with:\n{trace}")
-
     def _died(self, worker: "_Worker", tried: collections.Counter) -> Job | None:
         """The job that the dead worker leaves and that is tried again; one that is given up is noted in its folder."""
         code, job = worker.process.wait(), worker.job
@@ -127,41 +113,33 @@ class Workers:
         killed_for_memory = code == -signal.SIGKILL and cgroup.oom_kills() > self._oom_kills
         self._oom_kills += killed_for_memory
         tried[job.name, killed_for_memory] += 1
-        first = tried[job.name, killed_for_memory] == 1
-        if job.what == "time":
-            return self._timing_died(code, job if first else None, line)
-        folder = self._workdir.cell(job.name)
-        if killed_for_memory and first and packs.halve(folder):
-            line.say("its worker was killed for want of memory; it starts again with half the replicas at once.")
-            return job
-        if first and not killed_for_memory:
-            line.say(f"its worker ended {_how(code)}; it goes on from its last checkpoint in a new one.")
-            return job
-        if killed_for_memory:
+        first, how = tried[job.name, killed_for_memory] == 1, f"by signal {-code}" if code < 0 else f"with code {code}"
+        folder, again, state = self._workdir.cell(job.name), first, "failed"
+        goes_on = f"its worker ended {how}; it goes on from its last checkpoint in a new one."
+        reason = f"its worker ended {how}, twice."
+        if job.what == "time":  # the cells stay done without step times, which the study's next start measures
+            goes_on = f"the worker that times steps ended {how}; a new one begins again."
+            reason = f"the worker that times steps ended {how}, twice; the same command tries it again."
+        elif killed_for_memory:
+            again, state = first and packs.halve(folder), "out_of_memory"
+            goes_on = "its worker was killed for want of memory; it starts again with half the replicas at once."
             reason = (
                 "the kernel killed its worker for want of memory; ask for fewer --workers, or, in another --workdir, "
                 "raise train.accumulate, set model.remat=block, or lower train.batch_size or data.seq_len."
             )
-            folder.write_status("out_of_memory", reason)
-        else:
-            folder.write_status("failed", f"its worker ended {_how(code)}, twice.")
-        line.end(job.name, *folder.status().values())
-        return None
-
-    def _timing_died(self, code: int, again: Job | None, line: Line) -> Job | None:
-        """The cells stay done without step times, which the study's next start measures."""
         if again:
-            line.say(f"the worker that times steps ended {_how(code)}; a new one begins again.")
-        else:
-            reason = f"the worker that times steps ended {_how(code)}, twice; the same command tries it again."
+            line.say(goes_on)
+        elif job.what == "time":
             line.end("step times", "not measured", reason)
-        return again
+        else:
+            folder.write_status(state, reason)
+            line.end(job.name, state, reason)
+        return job if again else None
 
     def _pass_on_and_wait(self) -> None:
-        running = [worker.process for worker in self._slots if worker]
+        running, until = [worker.process for worker in self._slots if worker], time.monotonic() + SECONDS_TO_STOP
         for process in running:
             process.terminate()
-        until = time.monotonic() + SECONDS_TO_STOP
         while any(process.poll() is None for process in running) and time.monotonic() < until:
             time.sleep(0.05)
 
@@ -171,29 +149,20 @@ class _Worker:
 
     def __init__(self, command: list[str], slot: int, lock):
         self.slot, self.job = slot, None
-        self.process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            pass_fds=[lock.fileno()],
-            start_new_session=True,  # Ctrl-C is for the parent, which passes it on
-        )
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "pass_fds": [lock.fileno()]}
+        # In a session of its own, since Ctrl-C is for the parent, which passes it on.
+        self.process = subprocess.Popen(command, start_new_session=True, **pipes)
 
     def send(self, line: dict) -> None:
-        try:
+        with contextlib.suppress(BrokenPipeError):  # it died, which `read` sees too
             self.process.stdin.write(json.dumps(line) + "\n")
             self.process.stdin.flush()
-        except BrokenPipeError:
-            pass  # it died, which `read` sees too
 
     def read(self, events: queue.SimpleQueue) -> None:
         """Puts each of its lines into `events`, and None at its end."""
-        for line in self.process.stdout:
-            try:
+        with contextlib.suppress(ValueError):  # a torn line, since it was killed while it wrote
+            for line in self.process.stdout:
                 events.put((self, json.loads(line)))
-            except ValueError:  # torn, since it was killed while it wrote
-                break
         events.put((self, None))
 
 
@@ -201,12 +170,8 @@ def _cost(job: Job) -> float:
     """FLOPs a token, exps counted by the time that they take, times replicas, and times the dose, which takes longer
     to learn the larger it is."""
 
-    def of_one(model):
-        an_exp = FLOPS_PER_EXP.get(model.d_k, FLOPS_PER_EXP_ELSE)
-        return budget.flops_per_token(model) + an_exp * budget.exps_per_token(model)
-
-    return sum(max(1, cell.dose) * len(cell.replicas) * of_one(cell.model) for cell in job.cells)
-
-
-def _how(code: int) -> str:
-    return f"by signal {-code}" if code < 0 else f"with code {code}"
+    total = 0
+    for cell in job.cells:
+        exps = FLOPS_PER_EXP.get(cell.model.d_k, FLOPS_PER_EXP_ELSE) * budget.exps_per_token(cell.model)
+        total += max(1, cell.dose) * len(cell.replicas) * (budget.flops_per_token(cell.model) + exps)
+    return total

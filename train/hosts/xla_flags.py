@@ -18,5 +18,4 @@ def use() -> None:
     if given and not given[0].startswith("-"):
         return
     named = {flag.partition("=")[0] for flag in given}
-    ours = [f"{name}={value}" for name, value in FLAGS.items() if name not in named]
-    os.environ["XLA_FLAGS"] = " ".join([*given, *ours])
+    os.environ["XLA_FLAGS"] = " ".join([*given, *(f"{name}={FLAGS[name]}" for name in FLAGS if name not in named)])

@@ -23,13 +23,11 @@ def of_seeds(
     """Of each seed, whose weights are the first rows of `params`, on the documents of its own language that looks of
     `split` are taken on: `loss` and, by name, `relations`, in nats a bit above the floor."""
     texts = [doses.looked_at(config, dose, split, seed) for seed in seeds]
-    bits = doses.answer_bits(config.data, dose, seeds[0], model.vocab_size)
-    together, apart = excess_of(model, params, bits, texts)
-    names = [doses.spoken(config.data, dose, seed).relations for seed in seeds]
-    return [
-        {"loss": float(loss), "relations": dict(zip(relations, map(float, own), strict=True))}
-        for loss, relations, own in zip(together, names, apart, strict=True)
-    ]
+    bits, found = doses.answer_bits(config.data, dose, seeds[0], model.vocab_size), []
+    for seed, loss, apart in zip(seeds, *excess_of(model, params, bits, texts), strict=True):
+        names = doses.spoken(config.data, dose, seed).relations
+        found.append({"loss": float(loss), "relations": dict(zip(names, apart.tolist(), strict=True))})
+    return found
 
 
 def excess_of(
@@ -46,16 +44,16 @@ def excess_of(
     count, rows = len(texts), len(jax.tree.leaves(params)[0])
     texts = [*texts, *[texts[-1]] * (rows - count)]
     tables = [_answers_of(documents) for documents in texts]
-    width = model.seq_len // 2  # of any text, so that one program serves all
-    padded = [
-        [np.pad(array, ((0, 0), (0, width - array.shape[1]))) for array in (places, masks)]
-        for places, masks, _ in tables
-    ]
-    tokens = np.stack([documents.tokens for documents in texts])[:, None]
-    length = np.full(tokens.shape[:3], tokens.shape[-1] - 1, np.int32)
-    places, masks = (np.stack(each)[:, None] for each in zip(*padded, strict=True))
-    # One shape for all looks: the text is padded to the model's window.
-    tokens = np.pad(tokens, [(0, 0)] * 3 + [(0, model.seq_len + 1 - tokens.shape[-1])])
+    # One shape for all looks, so that one program serves them: the text fills the model's window, with zeros behind.
+    tokens, places, masks = (
+        np.stack([np.pad(array, ((0, 0), (0, width - array.shape[1]))) for array in arrays])[:, None]
+        for width, arrays in (
+            (model.seq_len + 1, [documents.tokens for documents in texts]),
+            (model.seq_len // 2, [places for places, _, _ in tables]),
+            (model.seq_len // 2, [masks for _, masks, _ in tables]),
+        )
+    )
+    length = np.full(tokens.shape[:3], texts[0].tokens.shape[1] - 1, np.int32)
     found = _own_answers(model, np.int32(count), params, bits_VJ, tokens, length, places, masks)
     nats = np.asarray(found, np.float64)[:, 0]
     together, apart = [], []
@@ -64,16 +62,14 @@ def excess_of(
         of_answers = losses[..., -2][np.arange(len(masks))[:, None], np.arange(masks.shape[1])][masks > 0].sum()
         together.append((of_answers + questions.log_p.sum()) / len(questions.log_p))
         own = losses[questions.document, slot, questions.bit] + questions.log_p
-        counts = np.bincount(questions.relation)
-        apart.append(np.bincount(questions.relation, own) / np.maximum(counts, 1))
+        apart.append(np.bincount(questions.relation, own) / np.maximum(np.bincount(questions.relation), 1))
     return np.array(together), apart
 
 
 def _answers_of(documents: Documents) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Places and masks of the answers of each document, int32 (N, Q), zero beyond the last; and each question's Q."""
     questions, span = documents.questions, documents.tokens.shape[1]
-    at = questions.document.astype(np.int64) * span + questions.query
-    answers, answer = np.unique(at, return_inverse=True)
+    answers, answer = np.unique(questions.document.astype(np.int64) * span + questions.query, return_inverse=True)
     document, query = np.divmod(answers, span)
     slot = np.arange(len(answers)) - np.searchsorted(document, document)
     places, masks = (np.zeros((len(documents.tokens), int(slot.max(initial=0)) + 1), np.int32) for _ in range(2))

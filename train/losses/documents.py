@@ -20,50 +20,39 @@ BATCHES_PER_DISPATCH = 8
 
 
 @functools.partial(jax.jit, static_argnames=("model", "replica_map"))
-def _window_losses(model: ModelConfig, replica_map: str, params, tokens_NBT1, length_NB, first_NB, last_NB):
+def _window_losses(model: ModelConfig, replica_map: str, params, *columns_NB):
     """Summed loss (R, N, B) in nats of the targets first <= t < last of each window."""
-    index_T = jnp.arange(model.seq_len)
+    of_batch = _causal_losses if model.causal else _masked_losses
 
     def one_replica(params):
-        def one_batch(batch):
-            tokens_BT1, length_B, first_B, last_B = batch
-            segments_BT = (index_T[None] < length_B[:, None]).astype(jnp.int32)
-            losses_BT = token_losses(model, params, tokens_BT1.astype(jnp.int32), segments_BT)
-            counted_BT = (index_T[None] >= first_B[:, None]) & (index_T[None] < last_B[:, None])
-            return jnp.sum(jnp.where(counted_BT, losses_BT, 0), axis=1)
-
-        return jax.lax.map(one_batch, (tokens_NBT1, length_NB, first_NB, last_NB))
+        return jax.lax.map(lambda batch: of_batch(model, params, *batch), columns_NB)
 
     return over_replicas(one_replica, replica_map)(params)
 
 
-@functools.partial(jax.jit, static_argnames=("model", "replica_map"))
-def _masked_window_losses(
-    model: ModelConfig, replica_map: str, params, tokens_NBT, length_NB, first_NB, last_NB, number_NB
-):
-    """As `_window_losses`, each target hidden in one of masked.ROUNDS passes; the windows are of model.seq_len tokens,
-    target t is token t + 1."""
+def _causal_losses(model: ModelConfig, params, tokens_BT1, length_B, first_B, last_B):
+    """Of one batch (B,)."""
     index_1T = jnp.arange(model.seq_len)[None]
+    segments_BT = (index_1T < length_B[:, None]).astype(jnp.int32)
+    losses_BT = token_losses(model, params, tokens_BT1.astype(jnp.int32), segments_BT)
+    counted_BT = (index_1T >= first_B[:, None]) & (index_1T < last_B[:, None])
+    return jnp.sum(jnp.where(counted_BT, losses_BT, 0), axis=1)
 
-    def one_replica(params):
-        def one_batch(batch):
-            tokens_BT, length_B, first_B, last_B, number_B = batch
-            tokens_BT = tokens_BT.astype(jnp.int32)
-            segments_BT = (index_1T <= length_B[:, None]).astype(jnp.int32)
-            round_BT = masked.round_of(number_B, model.seq_len - 1)
-            round_BT = jnp.pad(round_BT, ((0, 0), (1, 0)), constant_values=-1)
-            counted_BT = (index_1T > first_B[:, None]) & (index_1T <= last_B[:, None])
 
-            def one_round(number):
-                hidden_BT = round_BT == number
-                losses_BT = masked.losses(model, params, tokens_BT, segments_BT, hidden_BT)
-                return jnp.sum(jnp.where(counted_BT & hidden_BT, losses_BT, 0), axis=1)
+def _masked_losses(model: ModelConfig, params, tokens_BT, length_B, first_B, last_B, number_B):
+    """As `_causal_losses`, each target hidden in one of masked.ROUNDS passes; the windows are of model.seq_len tokens,
+    target t is token t + 1."""
+    index_1T, tokens_BT = jnp.arange(model.seq_len)[None], tokens_BT.astype(jnp.int32)
+    segments_BT = (index_1T <= length_B[:, None]).astype(jnp.int32)
+    round_BT = jnp.pad(masked.round_of(number_B, model.seq_len - 1), ((0, 0), (1, 0)), constant_values=-1)
+    counted_BT = (index_1T > first_B[:, None]) & (index_1T <= last_B[:, None])
 
-            return jnp.sum(jax.lax.map(one_round, jnp.arange(masked.ROUNDS)), axis=0)
+    def one_round(number):
+        hidden_BT = round_BT == number
+        losses_BT = masked.losses(model, params, tokens_BT, segments_BT, hidden_BT)
+        return jnp.sum(jnp.where(counted_BT & hidden_BT, losses_BT, 0), axis=1)
 
-        return jax.lax.map(one_batch, (tokens_NBT, length_NB, first_NB, last_NB, number_NB))
-
-    return over_replicas(one_replica, replica_map)(params)
+    return jnp.sum(jax.lax.map(one_round, jnp.arange(masked.ROUNDS)), axis=0)
 
 
 def document_losses(
@@ -80,17 +69,14 @@ def document_losses(
     a_dispatch = BATCHES_PER_DISPATCH * config.batch_size
     count, replicas = len(windows.document), len(jax.tree.leaves(params)[0])
     columns = [windows.tokens, windows.length, windows.first, windows.last]
-    if not model.causal:
-        columns.append(np.arange(count, dtype=np.int32))
-    padding = -count % a_dispatch
+    columns += [] if model.causal else [np.arange(count, dtype=np.int32)]
     shape = (-1, BATCHES_PER_DISPATCH, config.batch_size)
     arrays = [
-        np.pad(array, [(0, padding)] + [(0, 0)] * (array.ndim - 1)).reshape(*shape, *array.shape[1:])
+        np.pad(array, [(0, -count % a_dispatch)] + [(0, 0)] * (array.ndim - 1)).reshape(*shape, *array.shape[1:])
         for array in columns
     ]
-    window_losses = _window_losses if model.causal else _masked_window_losses
     sums = [
-        np.asarray(window_losses(model, replica_map, params, *chunk)).reshape(replicas, -1)
+        np.asarray(_window_losses(model, replica_map, params, *chunk)).reshape(replicas, -1)
         for chunk in zip(*arrays, strict=True)
     ]
     flat = np.concatenate(sums, axis=1)[:, :count].astype(np.float64)

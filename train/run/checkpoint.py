@@ -4,7 +4,7 @@ The only file that imports orbax.
 """
 
 import concurrent.futures
-import functools
+import contextlib
 import hashlib
 import json
 import logging
@@ -24,23 +24,19 @@ class CorruptCheckpoint(Exception):
     """A checkpoint that cannot be read back as it was written; the message names the file or array."""
 
 
-class Saver:
+class Saver(contextlib.AbstractContextManager):
     """Writes the checkpoints of one folder, in a thread of its own; as a context manager it finishes a pending save."""
 
     def __init__(self, folder: pathlib.Path):
-        training = ocp.training
         self._thread, self._pending = concurrent.futures.ThreadPoolExecutor(max_workers=1), None
-        create = functools.partial(
-            training.Checkpointer,
+        opened = self._thread.submit(  # all calls come from this one thread
+            ocp.training.Checkpointer,
             folder.absolute(),
-            save_decision_policy=training.save_decision_policies.FixedIntervalPolicy(1),
-            preservation_policy=training.preservation_policies.LatestN(KEPT),
+            save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
+            preservation_policy=ocp.training.preservation_policies.LatestN(KEPT),
             cleanup_tmp_directories=True,
         )
-        self._checkpointer = self._thread.submit(create).result()  # all its calls come from this one thread
-
-    def __enter__(self):
-        return self
+        self._checkpointer = opened.result()
 
     def __exit__(self, *_):
         with self._thread:
@@ -68,22 +64,14 @@ class Saver:
 
     def _write(self, step: int, items: dict, description: dict) -> None:
         items = jax.device_get(items)
-        self._checkpointer.save_checkpointables(
-            step,
-            items,
-            custom_metadata={
-                "description": description,
-                "description_digest": _digest_of_json(description),
-                "digests": _digests(items),
-            },
-        )
+        about = {"description": description, "description_digest": _digest_of_json(description)}
+        about["digests"] = _digests(items)
+        self._checkpointer.save_checkpointables(step, items, custom_metadata=about)
 
 
 def steps_in(folder: pathlib.Path) -> list[int]:
     """Steps of the finished checkpoints in `folder`, newest first."""
-    if not folder.is_dir():
-        return []
-    return sorted((int(path.name) for path in folder.iterdir() if path.name.isdecimal()), reverse=True)
+    return sorted((int(path.name) for path in folder.glob("*") if path.name.isdecimal()), reverse=True)
 
 
 def describe(folder: pathlib.Path, step: int) -> dict:
@@ -146,13 +134,13 @@ def _metadata(folder: pathlib.Path, step: int) -> dict:
     try:
         with ocp.training.Checkpointer(folder.absolute()) as checkpointer:
             metadata = checkpointer.checkpointables_metadata(step).custom_metadata
-        found = {"description": metadata["description"], "digests": metadata["digests"]}
-        whole = metadata["description_digest"] == _digest_of_json(found["description"])
+        saved = {"description": metadata["description"], "digests": metadata["digests"]}
+        whole = metadata["description_digest"] == _digest_of_json(saved["description"])
     except Exception as error:
         raise CorruptCheckpoint(f"{folder / str(step)}: metadata unreadable ({_first_line(error)}).") from error
     if not whole:
         raise CorruptCheckpoint(f"{folder / str(step)}: its description is not the one saved (its SHA-256 differs).")
-    return found
+    return saved
 
 
 def _leaves(items):

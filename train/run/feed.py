@@ -14,8 +14,6 @@ from train.config import StudyConfig
 from train.data.batches import Batches
 from train.data.corpora import Corpus
 from train.data.relations import doses, language
-from train.data.relations.language import Language
-from train.grid import Replica
 
 STEPS_PER_DISPATCH = 64  # K: at most; the loop dispatches fewer where a step is slow
 
@@ -27,7 +25,7 @@ class CorpusFeed:
         self.corpus, self.bos, self._batch_size = corpus, corpus.bos, config.train.batch_size
         self._seq_len = config.data.seq_len
 
-    def languages(self, replicas: Sequence[Replica]) -> list[None]:
+    def languages(self, replicas: Sequence[grid.Replica]) -> list[None]:
         """Of each replica the language that it reads: none."""
         return [None] * len(replicas)
 
@@ -35,21 +33,16 @@ class CorpusFeed:
         """Of the tokens that every dispatch is given."""
         return self.corpus.tokens_of("train").shape
 
-    def dispatch(self, replicas: Sequence[Replica], rows: int, first_step: int, num_steps: int, place):
+    def dispatch(self, replicas: Sequence[grid.Replica], rows: int, first_step: int, num_steps: int, place):
         """tokens_N, on the devices of `place`, and starts_RKB, int32, the first token of each window of `num_steps`
         steps for the replicas in the first rows."""
         starts = np.zeros((rows, STEPS_PER_DISPATCH, self._batch_size), np.int32)
-        drawn = {
-            seed: self._batches(seed).starts(first_step, num_steps)
-            for seed in {replica.data_seed for replica in replicas}
-        }
-        for row, replica in enumerate(replicas):
-            starts[row, :num_steps] = drawn[replica.data_seed]
+        windows, seeds = self.corpus.num_windows("train", self._seq_len), [replica.data_seed for replica in replicas]
+        batches = {seed: Batches(windows, self._batch_size, self._seq_len, seed) for seed in seeds}
+        drawn = {seed: of_seed.starts(first_step, num_steps) for seed, of_seed in batches.items()}
+        for row, seed in enumerate(seeds):
+            starts[row, :num_steps] = drawn[seed]
         return _on_device(self.corpus, place), starts
-
-    def _batches(self, seed: int) -> Batches:
-        windows = self.corpus.num_windows("train", self._seq_len)
-        return Batches(windows, self._batch_size, self._seq_len, seed)
 
 
 class LanguageFeed:
@@ -61,7 +54,7 @@ class LanguageFeed:
         self._config, self._dose = config, dose
         self._batch_size, self._length = config.train.batch_size, config.data.document_tokens
 
-    def languages(self, replicas: Sequence[Replica]) -> list[Language]:
+    def languages(self, replicas: Sequence[grid.Replica]) -> list[language.Language]:
         """Of each replica the language that it reads."""
         return [doses.spoken(self._config.data, self._dose, replica.data_seed) for replica in replicas]
 
@@ -69,14 +62,13 @@ class LanguageFeed:
         """Of the tokens that every dispatch is given."""
         return (rows * STEPS_PER_DISPATCH * self._batch_size * self._length + 1,)
 
-    def dispatch(self, replicas: Sequence[Replica], rows: int, first_step: int, num_steps: int, place):
+    def dispatch(self, replicas: Sequence[grid.Replica], rows: int, first_step: int, num_steps: int, place):
         """As CorpusFeed.dispatch."""
         tokens, a_row = np.zeros(self.shape(rows), np.uint16), STEPS_PER_DISPATCH * self._batch_size * self._length
         for row, replica in enumerate(replicas):
             documents = doses.trained_on(self._config, self._dose, replica.data_seed, first_step, num_steps)
             tokens[row * a_row : row * a_row + documents.size] = documents.ravel()
-        count = rows * STEPS_PER_DISPATCH * self._batch_size
-        starts = np.arange(count, dtype=np.int32) * np.int32(self._length)
+        starts = np.arange(rows * STEPS_PER_DISPATCH * self._batch_size, dtype=np.int32) * np.int32(self._length)
         return jax.device_put(tokens, place), starts.reshape(rows, STEPS_PER_DISPATCH, self._batch_size)
 
 

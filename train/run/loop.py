@@ -54,10 +54,8 @@ def train(
     pack, cap = program.pack, rule.cap
     store = folder.checkpoints(pack.index)
     newest = checkpoint.restore_newest(store, items_of(program.abstract_state), progress.say)
-    if newest:
-        step, state = newest[0], program.with_spare_rows(state_of(newest[1]))
-    else:
-        step, state = 0, stop.wait_for(program.init)
+    step = newest[0] if newest else 0
+    state = program.with_spare_rows(state_of(newest[1])) if newest else stop.wait_for(program.init)
     log = Log(folder.metrics, pack.index, step)
     looks = Log(folder.looks, pack.index, step + 1) if rule.look_every else None
     rows = _running(pack, rule, looks)
@@ -68,8 +66,11 @@ def train(
     dispatch, unread = 1, None
     with checkpoint.Saver(store) as saver, Trace(config.train.profile_steps, folder.profile(pack.index)) as trace:
         while step < cap and rows:
-            next_save = _next(step, config.train.checkpoint_every, cap)
-            next_look = _next(step, rule.look_every, cap) if rule.look_every else cap
+            # The first multiples behind this step, the cap at most.
+            next_save, next_look = (
+                min(cap, (step // every + 1) * every)
+                for every in (config.train.checkpoint_every, rule.look_every or cap)
+            )
             count = trace.shortened(step, min(dispatch, next_save - step, next_look - step))
             trace.before(step)
             began = time.perf_counter()
@@ -80,7 +81,9 @@ def train(
             step += count
             trace.after(step, metrics)
             if looks and step == next_look:
-                _look(looks, rule, pack, step, state.params, rows)
+                for row, values in zip(rows, rule.look(state.params, rows), strict=True):
+                    looks.write(pack.replicas[row].name, step, values)
+                looks.flush()
                 rows = _running(pack, rule, looks)
                 state, order = _in_order(state, rows, order)
             if step in (next_save, cap) or not rows or stop.requested:
@@ -95,11 +98,6 @@ def train(
     return Trained(program.replicas_of(state), step, rule.outcomes(looks.lines) if looks else [])
 
 
-def _next(step: int, every: int, cap: int) -> int:
-    """The first multiple of `every` behind `step`, `cap` at most."""
-    return min(cap, (step // every + 1) * every)
-
-
 def _running(pack: Pack, rule: Rule, looks: Log | None) -> tuple[int, ...]:
     """The pack's replicas that `rule` lets train on."""
     ended = rule.ended(looks.lines) if looks else {}
@@ -112,14 +110,7 @@ def _in_order(state: State, rows: Sequence[int], order: Sequence[int]) -> tuple[
     wanted = (*rows, *(row for row in range(len(order)) if row not in rows))
     if wanted == tuple(order):
         return state, wanted
-    place = {row: index for index, row in enumerate(order)}
-    return reordered(state, np.array([place[row] for row in wanted])), wanted
-
-
-def _look(looks: Log, rule: Rule, pack: Pack, step: int, params: dict, rows: Sequence[int]) -> None:
-    for row, values in zip(rows, rule.look(params, rows), strict=True):
-        looks.write(pack.replicas[row].name, step, values)
-    looks.flush()
+    return reordered(state, np.array([tuple(order).index(row) for row in wanted])), wanted
 
 
 def items_of(state: State) -> dict:
@@ -146,11 +137,10 @@ def _record(
     log: Log, pack: Pack, config: StudyConfig, cap: int, progress, first: int, count: int, rows, metrics
 ) -> None:
     values = read_back(metrics)
-    for index in range(count):
-        step = first + index
+    for step in range(first, first + count):
         if step % config.train.log_every == 0 or step == cap - 1:
             for place, row in enumerate(rows):
-                numbers = {name: value[place, index] for name, value in values.items()}
+                numbers = {name: value[place, step - first] for name, value in values.items()}
                 log.write(pack.replicas[row].name, step, numbers)
     log.flush()
     progress.steps(first + count, values["loss"][: len(rows), count - 1])

@@ -1,5 +1,6 @@
 """Lines of JSON of a cell's packs: metrics.jsonl, one a replica and logged step, and looks.jsonl, one a look."""
 
+import contextlib
 import json
 import math
 import pathlib
@@ -21,6 +22,7 @@ class Log:
         files.write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
         self.lines = [line for line in kept if line["pack"] == pack]
         self._file, self._pack = open(path, "a"), pack
+        self.flush, self.close = self._file.flush, self._file.close
 
     def write(self, replica: str, step: int, values: Mapping[str, float | Mapping[str, float]]) -> None:
         """One line; a number that is not finite is written as null, which JSON can hold."""
@@ -28,27 +30,17 @@ class Log:
         self._file.write(json.dumps(line) + "\n")
         self.lines.append(line)
 
-    def flush(self) -> None:
-        self._file.flush()
 
-    def close(self) -> None:
-        self._file.close()
-
-
-def _finite(values: Mapping) -> dict:
-    return {
-        name: _finite(value) if isinstance(value, Mapping) else float(value) if math.isfinite(value) else None
-        for name, value in values.items()
-    }
+def _finite(value):
+    if isinstance(value, Mapping):
+        return {name: _finite(inner) for name, inner in value.items()}
+    return float(value) if math.isfinite(value) else None
 
 
 def read(path: pathlib.Path) -> list[dict]:
     """All whole lines of such a file; a torn one (a crash in mid-write) is left out."""
     lines = []
-    if path.exists():
-        for text in path.read_text(errors="replace").splitlines():
-            try:
-                lines.append(json.loads(text))
-            except ValueError:
-                continue
+    for text in path.read_text(errors="replace").splitlines() if path.exists() else ():
+        with contextlib.suppress(ValueError):
+            lines.append(json.loads(text))
     return lines

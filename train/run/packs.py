@@ -9,6 +9,7 @@ import itertools
 import os
 import pathlib
 import platform
+import re
 import shutil
 from collections.abc import Callable, Iterable
 
@@ -17,7 +18,7 @@ import jax.numpy as jnp
 
 from mha.kernels import dispatch
 from mha.transformer import ModelConfig
-from train.config import InputError, StudyConfig
+from train.config import InputError, StudyConfig, refuse
 from train.grid import Cell, Replica, most_replicas
 from train.hosts import memory, slots
 from train.run import sharding
@@ -52,15 +53,18 @@ class Pack:
     rows: int = 0
     dose: int = 0
 
-    def as_json(self) -> dict:
-        return dataclasses.asdict(self)
+    as_json = dataclasses.asdict
 
 
 def from_json(value: dict) -> Pack:
     model = ModelConfig(**{**value["model"], "d_ff": tuple(value["model"]["d_ff"])})
-    replicas = tuple(Replica(**replica) for replica in value["replicas"])
     same = {name: value[name] for name in ("index", "replica_map", "environment", "rows", "dose")}
-    return Pack(model=model, replicas=replicas, **same)
+    return Pack(model=model, replicas=tuple(Replica(**replica) for replica in value["replicas"]), **same)
+
+
+def read(folder: CellFolder) -> list[tuple[Pack, dict | None]]:
+    """A cell's packs, each with what was recorded of it once it was trained to the end."""
+    return [(from_json(record), record["trained"]) for record in folder.packs()]
 
 
 def environment(config: StudyConfig) -> dict:
@@ -78,9 +82,8 @@ def environment(config: StudyConfig) -> dict:
 def _cpu() -> str:
     """The processor's name: XLA compiles for the instructions that it has, and they shape the bits."""
     about = pathlib.Path("/proc/cpuinfo")
-    lines = about.read_text().splitlines() if about.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
+    named = re.search(r"^model name[^:]*:(.*)$", about.read_text() if about.exists() else "", re.MULTILINE)
+    return named[1].strip() if named else platform.processor()
 
 
 def resolve(cell: Cell, config: StudyConfig) -> tuple[ModelConfig, str]:
@@ -93,11 +96,7 @@ def resolve(cell: Cell, config: StudyConfig) -> tuple[ModelConfig, str]:
     backend, model = jax.default_backend(), cell.model
     try:
         choice = dispatch.choose(
-            model.attention,
-            backend=backend,
-            d_k=model.d_k,
-            length=model.seq_len,
-            dtype=jnp.dtype(model.dtype),
+            model.attention, backend=backend, d_k=model.d_k, length=model.seq_len, dtype=jnp.dtype(model.dtype)
         )
     except ValueError as error:
         raise InputError(f"{cell.name}: {error}") from error
@@ -111,19 +110,20 @@ def resolve(cell: Cell, config: StudyConfig) -> tuple[ModelConfig, str]:
 def check_shape(cell: Cell, folder: CellFolder, config: StudyConfig) -> None:
     """Raises InputError if the grid now gives this cell another shape than the one that it was trained with."""
     model, _ = resolve(cell, config)
-    for record in folder.packs():
-        trained = from_json(record).model
-        trained = dataclasses.replace(trained, attention=model.attention, scan_layers=model.scan_layers)
-        if trained != model:
-            changed = [
-                f"{field.name} {getattr(trained, field.name)} -> {getattr(model, field.name)}"
-                for field in dataclasses.fields(model)
-                if getattr(trained, field.name) != getattr(model, field.name)
-            ]
-            raise InputError(
-                f"the grown grid gives {cell.name} another shape than it was trained with ({', '.join(changed)}); keep "
-                f"the largest d_model, whose budget sets every d_ff, or use another --workdir."
-            )
+    for pack, _ in read(folder):
+        trained = dataclasses.replace(pack.model, attention=model.attention, scan_layers=model.scan_layers)
+        changed = _changes(dataclasses.asdict(trained), dataclasses.asdict(model), str)
+        another = (
+            f"the grown grid gives {cell.name} another shape than it was trained with ({changed}); keep the largest "
+            f"d_model, whose budget sets every d_ff, or use another --workdir."
+        )
+        refuse((changed and another,))
+
+
+def _changes(before: dict, after: dict, shown: Callable) -> str:
+    """'name old -> new, ...' for what differs."""
+    names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
+    return ", ".join(f"{name} {shown(before.get(name))} -> {shown(after.get(name))}" for name in names)
 
 
 def estimates(cells: Iterable[Cell], config: StudyConfig, corpus_tokens: int) -> dict[str, int]:
@@ -132,12 +132,11 @@ def estimates(cells: Iterable[Cell], config: StudyConfig, corpus_tokens: int) ->
     Raises:
       InputError: the requested attention path cannot serve a cell.
     """
-    sizes = {}
+    sizes, batch_size = {}, config.train.batch_size // config.train.accumulate  # whose activations are held at once
     for cell in cells:
         model, replica_map = resolve(cell, config)
         most = max(len(cell.replicas), most_replicas(config))
         replicas = memory.replicas_that_fit(config, model, most, replica_map, corpus_tokens)
-        batch_size = config.train.batch_size // config.train.accumulate  # whose activations are held at once
         sizes[cell.name] = memory.estimate(model, replicas, replica_map, batch_size, corpus_tokens)
     return sizes
 
@@ -156,13 +155,8 @@ def plan(
     for record in records:
         pack = from_json(record)
         if record["trained"] is None and pack.environment != here:
-            names = sorted({*pack.environment, *here})
-            changed = [
-                f"{name} {pack.environment.get(name)!r} -> {here.get(name)!r}"
-                for name in names
-                if pack.environment.get(name) != here.get(name)
-            ]
-            say(f"{cell.name} starts again from step 0, since its bits depend on {', '.join(changed)}.")
+            changed = _changes(dict(sorted(pack.environment.items())), dict(sorted(here.items())), repr)
+            say(f"{cell.name} starts again from step 0, since its bits depend on {changed}.")
             shutil.rmtree(folder.checkpoints(pack.index), ignore_errors=True)
             record.update(dataclasses.replace(pack, environment=here, model=model, replica_map=replica_map).as_json())
     known = {replica for record in records for replica in from_json(record).replicas}
@@ -170,14 +164,12 @@ def plan(
     most = max(len(added), most_replicas(config))
     rows = memory.replicas_that_fit(config, model, most, replica_map, corpus_tokens)
     for _, alike in itertools.groupby(added, lambda replica: replica.start):
-        replicas = tuple(alike)
-        for first in range(0, len(replicas), rows):
-            some = replicas[first : first + rows]
+        while some := tuple(itertools.islice(alike, rows)):
             pack = Pack(len(records), model, some, replica_map, here, rows if rows < most else 0, cell.dose)
             records.append({**pack.as_json(), "trained": None})
     if records != before:
         folder.write_packs(records)
-    return [(from_json(record), record["trained"] is not None) for record in records]
+    return [(pack, trained is not None) for pack, trained in read(folder)]
 
 
 def halve(folder: CellFolder) -> bool:

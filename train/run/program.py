@@ -30,9 +30,8 @@ class Program:
         self.pack, self._mesh = pack, sharding.make_mesh(config.mesh)
         whole, split = sharding.replicated(self._mesh), sharding.batch(self._mesh)
         self._seeds = jnp.asarray([replica.init_seed for replica in pack.replicas], jnp.uint32)
-        self._feed = feed
         stage = pack.rows or grid.most_replicas(config) if pack.replica_map == "scan" else 0
-        devices = self._mesh.shape["replica"]
+        self._feed, devices = feed, self._mesh.shape["replica"]
         self._rows = -(-max(len(pack.replicas), stage) // devices) * devices
         began = time.perf_counter()
         self._init = functools.partial(step.init, pack.model, config.train)
@@ -44,8 +43,7 @@ class Program:
         self._compiled = same[0]._compiled if same else self._compile(config, whole, split)
         self.compile_seconds = time.perf_counter() - began
         memory.give_back()
-        self.bytes = memory.compiled_bytes(self._compiled)
-        allowed = memory.limit(config.train)
+        self.bytes, allowed = memory.compiled_bytes(self._compiled), memory.limit(config.train)
         if self.bytes > allowed:
             raise memory.OutOfMemory(
                 f"the compiled program needs {memory.gigabytes(self.bytes)} and {memory.gigabytes(allowed)} are "
@@ -70,32 +68,20 @@ class Program:
         tokens = jax.ShapeDtypeStruct(self._feed.shape(self._rows), jnp.uint16, sharding=whole)
         rates = jax.ShapeDtypeStruct((self._rows,), jnp.float32, sharding=whole)
         number = jax.ShapeDtypeStruct((), jnp.int32)
-        return (
-            jax.jit(
-                run,
-                donate_argnums=0,
-                in_shardings=(whole, whole, split, whole, whole, whole, whole),
-                out_shardings=whole,
-            )
-            .lower(state, tokens, starts, rates, number, number, number)
-            .compile()
-        )
+        places = (whole, whole, split, whole, whole, whole, whole)
+        jitted = jax.jit(run, donate_argnums=0, in_shardings=places, out_shardings=whole)
+        return jitted.lower(state, tokens, starts, rates, number, number, number).compile()
 
     def init(self) -> step.State:
         """The state before step 0, of all rows."""
-        state = self._init(self._seeds)
-        if any(replica.start != grid.DRAWN for replica in self.pack.replicas):
-            state = state._replace(params=self._started(jax.device_get(state.params)))
+        state, replicas = self._init(self._seeds), self.pack.replicas
+        if any(replica.start != grid.DRAWN for replica in replicas):
+            drawn, rows = jax.device_get(state.params), []
+            for row, (replica, spoken) in enumerate(zip(replicas, self._feed.languages(replicas), strict=True)):
+                own = jax.tree.map(lambda leaf, row=row: leaf[row], drawn)
+                rows.append(starts.params(replica.start, self.pack.model, spoken, own))
+            state = state._replace(params=jax.tree.map(lambda *leaves: np.stack(leaves), *rows))
         return self.with_spare_rows(jax.device_put(state, sharding.replicated(self._mesh)))
-
-    def _started(self, drawn: dict) -> dict:
-        """The params of the pack's replicas, each as its start says, from those drawn."""
-        replicas = self.pack.replicas
-        rows = [
-            starts.params(replica.start, self.pack.model, spoken, jax.tree.map(lambda leaf, row=row: leaf[row], drawn))
-            for row, (replica, spoken) in enumerate(zip(replicas, self._feed.languages(replicas), strict=True))
-        ]
-        return jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
 
     def with_spare_rows(self, state: step.State) -> step.State:
         """The pack's state with rows of zeros behind, up to those of the program."""
@@ -122,7 +108,7 @@ class Program:
         numbers = np.int32(first_step), np.int32(num_steps), np.int32(len(replicas))
         windows = jax.device_put(windows, sharding.batch(self._mesh))
         frozen = pack.replica_map == "vmap" and len(replicas) < len(pack.replicas)
-        before = _copied(state) if frozen else None
+        before = jax.tree.map(jnp.copy, state) if frozen else None
         state, metrics = self._compiled(state, tokens, windows, *jax.device_put((rates, *numbers), whole))
         return (_joined(state, before, len(replicas)) if frozen else state), metrics
 
@@ -131,11 +117,6 @@ class Program:
 def reordered(state: step.State, order: jax.Array) -> step.State:
     """The state with row order[i] as row i."""
     return jax.tree.map(lambda leaf: leaf[order], state)
-
-
-@jax.jit
-def _copied(state: step.State) -> step.State:
-    return jax.tree.map(jnp.copy, state)
 
 
 @jax.jit

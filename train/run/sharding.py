@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from train.config import InputError, MeshConfig
+from train.config import MeshConfig, refuse
 
 
 def replica_devices(config: MeshConfig) -> int:
@@ -26,9 +26,11 @@ def make_mesh(config: MeshConfig) -> Mesh:
     Raises:
       InputError: there are fewer devices.
     """
-    for name, number in dataclasses.asdict(config).items():
-        if number > jax.device_count():
-            raise InputError(f"mesh.{name}={number}, but there are {jax.device_count()} devices; lower it.")
+    refuse(
+        f"mesh.{name}={number}, but there are {jax.device_count()} devices; lower it."
+        for name, number in dataclasses.asdict(config).items()
+        if number > jax.device_count()
+    )
     shape = replica_devices(config), config.data
     devices = jax.devices()[: math.prod(shape)]
     return jax.make_mesh(shape, ("replica", "data"), axis_types=(AxisType.Auto,) * 2, devices=devices)

@@ -4,11 +4,10 @@ import jax
 import numpy as np
 
 from mha.transformer import ModelConfig
-from train.config import InputError
+from train.config import refuse
 from train.data.relations import by_hand
 from train.data.relations.language import Language
 
-DRAWN = "drawn"
 KNOWN = HAND_BUILT, NO_ATTENTION, MLP_FIRST = "hand_built", "no_attention", "mlp_first"
 TO_THE_CAP = (HAND_BUILT, NO_ATTENTION)  # asks what a run keeps, or never learns, and not when it gets there
 
@@ -21,8 +20,7 @@ def check(start: str, model: ModelConfig, spoken: Language) -> None:
             f"It turns the first layer's attention off, and this model has {model.num_layers} layer; set "
             f"--config.model.num_layers=2."
         )
-    if why:
-        raise InputError(f"dose.starts={start} cannot be: {why[0].lower()}{why[1:]}")
+    refuse((why and f"dose.starts={start} cannot be: {why[0].lower()}{why[1:]}",))
 
 
 def learning_rate(start: str, chosen: float, tried: tuple[float, ...]) -> float:
@@ -39,10 +37,9 @@ def params(start: str, model: ModelConfig, spoken: Language, drawn: dict) -> dic
     """
     if start == HAND_BUILT:
         return by_hand.weights(model, spoken, drawn)
-    off = {NO_ATTENTION: range(model.num_layers), MLP_FIRST: range(1)}.get(start, ())
-    found = dict(drawn)
+    off, silent = {NO_ATTENTION: range(model.num_layers), MLP_FIRST: range(1)}.get(start, ()), {}
     for name in (f"block_{layer}" for layer in off):
         attention = drawn[name]["attention"]
-        silent = {weight: np.zeros_like(attention[weight]) for weight in ("w_v", "w_o")}
-        found[name] = {**drawn[name], "attention": {**attention, **silent}}
-    return jax.tree.map(np.asarray, found)
+        zeros = {weight: np.zeros_like(attention[weight]) for weight in ("w_v", "w_o")}
+        silent[name] = drawn[name] | {"attention": attention | zeros}
+    return jax.tree.map(np.asarray, drawn | silent)

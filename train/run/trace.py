@@ -1,11 +1,12 @@
 """A trace of some training steps by jax.profiler, for TensorBoard's profile plugin or xprof."""
 
+import contextlib
 import pathlib
 
 import jax
 
 
-class Trace:
+class Trace(contextlib.AbstractContextManager):
     """Use as a context manager, so that a trace which is cut short is written too.
 
     Args:
@@ -16,9 +17,6 @@ class Trace:
     def __init__(self, steps: tuple[int, ...], folder: pathlib.Path):
         self._edges = (steps[0], steps[1] + 1) if steps else ()
         self._folder, self._running = folder, False
-
-    def __enter__(self):
-        return self
 
     def __exit__(self, *_):
         if self._running:

@@ -6,8 +6,6 @@ from rich.console import Console
 from rich.text import Text
 
 COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "red", "bright_cyan", "bright_magenta", "bright_green")
-
-
 LABEL = 14  # columns kept free for the names of links
 
 
@@ -36,28 +34,24 @@ def document(
         for position in row:
             places[position] = column + (len(words[position]) - 1) // 2
             column += len(words[position]) + 1
-        line = Text()
+        lines = [Text()]
         for position in row:
             styles = [colour_of(relation) for (query, relation), keys in arcs.items() if position in (query, *keys)]
-            line.append(words[position] + " ", styles[0] if styles else "dim")
-        console.print(line, no_wrap=True, overflow="crop")
+            lines[0].append(words[position] + " ", styles[0] if styles else "dim")
         for (query, relation), keys in arcs.items():
             if query in places:
-                arc = _arc(places, query, keys, words)
-                name = Text(f"{arc} {relations[relation]}", colour_of(relation))
-                console.print(name, no_wrap=True, overflow="crop")
+                lines.append(Text(f"{_arc(places, query, keys, words)} {relations[relation]}", colour_of(relation)))
+        for line in lines:
+            console.print(line, no_wrap=True, overflow="crop")
 
 
 def _rows(words: list[str], width: int, ends: set[int]) -> Iterable[range]:
     begin, used = 0, 0
     for position, word in enumerate(words):
-        if position > begin and used + len(word) > width:
+        if position > begin and (used + len(word) > width or position - 1 in ends):
             yield range(begin, position)
             begin, used = position, 0
         used += len(word) + 1
-        if position in ends:
-            yield range(begin, position + 1)
-            begin, used = position + 1, 0
     if begin < len(words):
         yield range(begin, len(words))
 

@@ -9,18 +9,15 @@ import jax
 import numpy as np
 
 from train import grid
-from train.config import InputError, StudyConfig, freeze
+from train.config import StudyConfig, freeze, refuse
 from train.data import corpora, sources
-from train.data.corpora import Corpus
 from train.files import write_text
-from train.grid import Cell
 from train.hosts import compile_cache, memory
 from train.hosts.job import Job
 from train.hosts.preemption import Notice
 from train.losses.documents import document_losses
 from train.progress import StudyProgress
 from train.run import checkpoint, feed, loop, packs, sharding, stops
-from train.run.packs import Pack
 from train.run.program import Program
 from train.workdir import CellFolder, Workdir, disk_is_full
 
@@ -38,16 +35,12 @@ class Study:
 
     config: StudyConfig
     workdir: Workdir
-    corpus: Corpus | None
+    corpus: corpora.Corpus | None
     jobs: Mapping[str, Callable[["Study", Job], None]]
     stop: Notice
     progress: StudyProgress
     workers: object = None
     programs: dict = dataclasses.field(default_factory=dict)
-
-    @property
-    def corpus_tokens(self) -> int:
-        return 0 if self.corpus is None else len(self.corpus.tokens)
 
     def run(self, jobs: Iterable[Job]) -> None:
         """All of them, in the workers if there are any."""
@@ -60,7 +53,7 @@ class Study:
                 self.jobs[job.what](self, job)
 
 
-def reopened(workdir: Workdir) -> tuple[StudyConfig, Corpus | None, dict[str, Cell]]:
+def reopened(workdir: Workdir) -> tuple[StudyConfig, corpora.Corpus | None, dict[str, grid.Cell]]:
     """Config, corpus and cells by name of the study that has begun in `workdir`, for a process beside its own, whose
     JAX is set up alike."""
     config = freeze(workdir.record()["config"])
@@ -73,8 +66,8 @@ def reopened(workdir: Workdir) -> tuple[StudyConfig, Corpus | None, dict[str, Ce
 def check(
     config: StudyConfig,
     workdir: Workdir,
-    every_cell: tuple[Cell, ...],
-    cells: tuple[Cell, ...],
+    every_cell: tuple[grid.Cell, ...],
+    cells: tuple[grid.Cell, ...],
     workers: int,
     corpus_tokens: int,
 ) -> None:
@@ -94,31 +87,31 @@ def check(
         packs.check_shape(cell, workdir.cell(cell.name), config)
     allowed, sizes = memory.limit(config.train), packs.estimates(cells, config, corpus_tokens)
     too_large = [f"{name} {memory.gigabytes(needed)}" for name, needed in sizes.items() if needed > allowed]
-    if too_large:
-        raise InputError(
-            f"estimated memory exceeds the {memory.gigabytes(allowed)} available, even for one replica at a time: "
-            f"{', '.join(too_large)}; raise train.accumulate, set model.remat=block, lower train.batch_size or "
-            f"data.seq_len, drop these cells with --cells, or raise train.memory_limit_gb."
-        )
     largest = sorted(sizes, key=sizes.get, reverse=True)[:workers]
     together = sum(sizes[name] for name in largest)
-    if jax.default_backend() == "cpu" and together > allowed:
-        raise InputError(
-            f"{', '.join(largest)} side by side need an estimated {memory.gigabytes(together)}, and "
-            f"{memory.gigabytes(allowed)} are available; lower --workers, or use --launcher=here."
-        )
+    refusals = (
+        too_large
+        and f"estimated memory exceeds the {memory.gigabytes(allowed)} available, even for one replica at a time: "
+        f"{', '.join(too_large)}; raise train.accumulate, set model.remat=block, lower train.batch_size or "
+        f"data.seq_len, drop these cells with --cells, or raise train.memory_limit_gb.",
+        jax.default_backend() == "cpu"
+        and together > allowed
+        and f"{', '.join(largest)} side by side need an estimated {memory.gigabytes(together)}, and "
+        f"{memory.gigabytes(allowed)} are available; lower --workers, or use --launcher=here.",
+    )
+    refuse(refusals)
 
 
-def train_cells(study: Study, cells: Iterable[Cell], end: str = "done") -> None:
+def train_cells(study: Study, cells: Iterable[grid.Cell], end: str = "done") -> None:
     """Trains every replica that is not done; a fault of one cell leaves the others alone.
 
     A cell's outcome, `end` where all went well, is in its status.json. A full disk ends the study, since nothing could
     be kept.
     """
-    done = [cell for cell in cells if not lacks_runs(study.workdir, cell)]
-    for cell in done:
-        study.workdir.cell(cell.name).write_status(*outcome(study.workdir.cell(cell.name), end))
-    study.run(Job("train", (cell,), (end,)) for cell in cells if cell not in done)
+    lacking = [cell for cell in cells if lacks_runs(study.workdir, cell)]
+    for folder in (study.workdir.cell(cell.name) for cell in cells if cell not in lacking):
+        folder.write_status(*outcome(folder, end))
+    study.run(Job("train", (cell,), (end,)) for cell in lacking)
 
 
 def train(study: Study, job: Job) -> None:
@@ -128,30 +121,26 @@ def train(study: Study, job: Job) -> None:
         train_packs(study, cell, end)
 
 
-def train_packs(study: Study, cell: Cell, end: str) -> None:
+def train_packs(study: Study, cell: grid.Cell, end: str) -> None:
     """Trains what a cell lacks; out of memory, it is tried once more with half its replicas at once."""
-    folder = study.workdir.cell(cell.name)
-    if not _memory_sufficed(study, cell, folder):  # whose error, gone now, held what filled the memory
-        study.progress.say("memory ran out; it starts again with half the replicas at once.")
-        _train_packs(study, cell, folder)
-    folder.write_status(*outcome(folder, end))
-
-
-def _memory_sufficed(study: Study, cell: Cell, folder: CellFolder) -> bool:
-    """Whether all packs are trained; if memory ran out, those that were not are cut in two."""
+    folder, sufficed = study.workdir.cell(cell.name), False
     try:
         _train_packs(study, cell, folder)
+        sufficed = True
     except Exception as error:
         # A full disk, too, is a resource exhausted to what writes checkpoints.
         if disk_is_full(error) or not (memory.ran_out(error) and packs.halve(folder)):
             raise
         study.programs = {key: program for key, program in study.programs.items() if key[0] != cell.name}
-        return False
-    return True
+    if not sufficed:  # out here the error, which held what filled the memory, is gone
+        study.progress.say("memory ran out; it starts again with half the replicas at once.")
+        _train_packs(study, cell, folder)
+    folder.write_status(*outcome(folder, end))
 
 
-def _train_packs(study: Study, cell: Cell, folder: CellFolder) -> None:
-    planned = packs.plan(cell, folder, study.config, study.corpus_tokens, study.progress.say)
+def _train_packs(study: Study, cell: grid.Cell, folder: CellFolder) -> None:
+    tokens = 0 if study.corpus is None else len(study.corpus.tokens)
+    planned = packs.plan(cell, folder, study.config, tokens, study.progress.say)
     if not all(trained for _, trained in planned):
         folder.write_status("running")
     for pack, trained in planned:
@@ -159,13 +148,11 @@ def _train_packs(study: Study, cell: Cell, folder: CellFolder) -> None:
             _train_pack(study, cell, folder, pack)
 
 
-def lacks_runs(workdir: Workdir, cell: Cell) -> bool:
+def lacks_runs(workdir: Workdir, cell: grid.Cell) -> bool:
     """Whether `cell` has replicas, or a pack, that are not trained."""
-    records = workdir.cell(cell.name).packs()
-    trained = {
-        replica for record in records if record["trained"] is not None for replica in packs.from_json(record).replicas
-    }
-    return not trained.issuperset(cell.replicas) or any(record["trained"] is None for record in records)
+    known = packs.read(workdir.cell(cell.name))
+    trained = {replica for pack, ended in known if ended for replica in pack.replicas}
+    return not trained.issuperset(cell.replicas) or any(ended is None for _, ended in known)
 
 
 @contextlib.contextmanager
@@ -184,17 +171,14 @@ def faults_stay_in(study: Study, name: str):
     study.progress.end(name, *folder.status().values())
 
 
-def _train_pack(study: Study, cell: Cell, folder: CellFolder, pack: Pack) -> None:
+def _train_pack(study: Study, cell: grid.Cell, folder: CellFolder, pack: packs.Pack) -> None:
     """Trains one pack and records what it ended with, as it was in memory: its tune losses, or how its runs ended."""
     config, source = study.config, feed.of(study.config, study.corpus, cell.dose)
     study.progress.begin(cell.name, f"compiling {len(pack.replicas)} replicas, {pack.model.attention} attention")
-    before = list(study.programs.values())
-    program = study.stop.wait_for(lambda: Program(pack, config, source, before))
+    program = study.stop.wait_for(lambda: Program(pack, config, source, list(study.programs.values())))
     study.programs[cell.name, pack.index] = program
-    rule = stops.rule_for(pack, config, tuned_steps(folder, config))
-    ended = loop.train(
-        program, folder, config, feed.fingerprint(config, study.corpus), rule, study.stop, study.progress
-    )
+    rule, read = stops.rule_for(pack, config, tuned_steps(folder, config)), feed.fingerprint(config, study.corpus)
+    ended = loop.train(program, folder, config, read, rule, study.stop, study.progress)
     trained = {"step": ended.step, "checkpoint": checkpoint.digest(folder.checkpoints(pack.index), ended.step)}
     if study.corpus is None:
         trained["outcomes"] = [dataclasses.asdict(one) for one in ended.outcomes]
@@ -202,24 +186,18 @@ def _train_pack(study: Study, cell: Cell, folder: CellFolder, pack: Pack) -> Non
         study.progress.begin(cell.name, "measuring the final loss")
         # As a restored pack's are, so that evaluation is compiled once.
         params = jax.device_put(ended.state.params, jax.local_devices()[0])
-        losses = study.stop.wait_for(
-            lambda: document_losses(pack.model, pack.replica_map, params, study.corpus, "tune", config.eval)
-        )
-        trained["tune_losses"] = losses.sum(axis=1).tolist()
-    trained |= {
-        "diverged_at": np.asarray(jax.device_get(ended.state.diverged_at)).tolist(),
-        "compile_seconds": round(program.compile_seconds, 2),
-        "memory_bytes": program.bytes,
-    }
+        asked = (pack.model, pack.replica_map, params, study.corpus, "tune", config.eval)
+        trained["tune_losses"] = study.stop.wait_for(lambda: document_losses(*asked)).sum(axis=1).tolist()
+    trained["diverged_at"] = np.asarray(jax.device_get(ended.state.diverged_at)).tolist()
+    trained |= {"compile_seconds": round(program.compile_seconds, 2), "memory_bytes": program.bytes}
     packs.mark_trained(folder, pack, trained)
 
 
 def tuned_steps(folder: CellFolder, config: StudyConfig) -> dict[float, list[int]]:
     """By rate, T of each tuning run of a cell's trained packs, of a study of doses."""
     steps: dict[float, list[int]] = {}
-    for record in folder.packs():
-        outcomes = record["trained"]["outcomes"] if record["trained"] and record["dose"] else ()
-        for replica, ended in zip(packs.from_json(record).replicas, outcomes, strict=bool(outcomes)):
+    for pack, trained in packs.read(folder):
+        for replica, ended in zip(pack.replicas, trained["outcomes"], strict=True) if trained and pack.dose else ():
             if grid.chooses(replica, config):
                 steps.setdefault(replica.learning_rate, []).append(ended["steps"])
     return steps

@@ -14,9 +14,8 @@ from train import grid
 from train.config import DataConfig, StudyConfig
 from train.data import corpora, gold, sources
 from train.data.bpe import Bpe
-from train.data.corpora import Corpus
 from train.data.relations import doses, parse, shortcuts
-from train.data.relations.language import Language
+from train.data.relations.language import Language, Links
 from train.study import draw, stages
 
 DOCUMENTS = 3
@@ -31,25 +30,21 @@ def show(console: Console, config: StudyConfig) -> None:
       InputError: the source cannot be had, or the study of doses cannot be (train.study.stages.check).
     """
     if config.dose.relations:
-        _show_doses(console, config)
-    else:
-        _show_corpus(console, config.data)
-
-
-def _show_corpus(console: Console, config: DataConfig) -> None:
+        return _show_doses(console, config)
+    data = config.data
     with tempfile.TemporaryDirectory() as folder:
-        corpus = corpora.write_corpus(config, folder)
-        _documents(console, config, corpus)
-        if config.source == "relations":
-            _relations(console, parse.language(config), config.language_seed)
-        _splits(console, config, corpus)
+        corpus = corpora.write_corpus(data, folder)
+        _documents(console, data, corpus)
+        if data.source == "relations":
+            _relations(console, parse.language(data), data.language_seed)
+        _splits(console, data, corpus)
         for note in corpus.notes:
             console.print(note, highlight=False, markup=False)
-        _cut(console, config, corpus)
+        _cut(console, data, corpus)
         console.print(f"Fingerprint: {corpus.fingerprint}", highlight=False, soft_wrap=True)
 
 
-def _documents(console: Console, config: DataConfig, corpus: Corpus) -> None:
+def _documents(console: Console, config: DataConfig, corpus: corpora.Corpus) -> None:
     first, last = corpus.splits["tune"]
     for document in range(first, min(first + DOCUMENTS, last)):
         console.print(Text(f"Document {corpus.names[document]}, {corpus.num_tokens[document]:,} tokens", "bold"))
@@ -60,14 +55,17 @@ def _documents(console: Console, config: DataConfig, corpus: Corpus) -> None:
         else:
             words, word_of = _text_words(corpus, tokens[1:])
             words, ends = words[:WORDS], frozenset()
-        rows = set()
-        if corpus.gold:
-            mine = corpus.gold.links.document == document
-            query, key, relation = (column[mine] for column in corpus.gold.links[1:])
-            rows = set(zip(word_of[query].tolist(), word_of[key].tolist(), relation.tolist(), strict=True))
+        links = _links(corpus.gold.links, document) if corpus.gold else ()
+        rows = {(int(word_of[query]), int(word_of[key]), relation) for query, key, relation in links}
         shown = [row for row in rows if row[0] != row[1] and max(row[:2]) < len(words)]
         draw.document(console, words, shown, corpus.gold.relations if corpus.gold else (), ends)
         console.print()
+
+
+def _links(links: Links, document: int) -> list[tuple[int, int, int]]:
+    """(query, key, relation) of those of one document."""
+    mine = links.document == document
+    return list(zip(*(column[mine].tolist() for column in links[1:]), strict=True))
 
 
 def _show_doses(console: Console, config: StudyConfig) -> None:
@@ -82,9 +80,7 @@ def _show_doses(console: Console, config: StudyConfig) -> None:
         )
         for document, tokens in enumerate(looked_at.tokens[:DOCUMENTS_OF_A_DOSE]):
             words, ends = _language_words(spoken, tokens)
-            mine = looked_at.links.document == document
-            links = zip(*(column[mine].tolist() for column in looked_at.links[1:]), strict=True)
-            draw.document(console, words, links, spoken.relations, ends)
+            draw.document(console, words, _links(looked_at.links, document), spoken.relations, ends)
             console.print()
         _relations(console, spoken, seed)
     held, batch = config.dose.documents, config.train.batch_size
@@ -104,7 +100,7 @@ def _language_words(spoken: Language, tokens: np.ndarray) -> tuple[list[str], se
     return [spoken.vocabulary.words[token] for token in tokens], ends
 
 
-def _text_words(corpus: Corpus, tokens: np.ndarray) -> tuple[list[str], np.ndarray]:
+def _text_words(corpus: corpora.Corpus, tokens: np.ndarray) -> tuple[list[str], np.ndarray]:
     """What stands between blanks, and the word of BOS (none: the number of words) and of each token, by its last
     byte."""
     if corpus.tokenizer:
@@ -140,11 +136,9 @@ def _short(value: float) -> str:
     return f"{value:.3f}".removeprefix("0")
 
 
-def _cut(console: Console, config: DataConfig, corpus: Corpus) -> None:
+def _cut(console: Console, config: DataConfig, corpus: corpora.Corpus) -> None:
     """How many links the windows of evaluation cut."""
-    if corpus.gold is None:
-        return
-    for split in ("tune", "test"):
+    for split in ("tune", "test") if corpus.gold else ():
         first, last = corpus.splits[split]
         document = corpus.gold.links.document
         total = int(((document >= first) & (document < last)).sum())
@@ -156,14 +150,13 @@ def _cut(console: Console, config: DataConfig, corpus: Corpus) -> None:
         )
 
 
-def _splits(console: Console, config: DataConfig, corpus: Corpus) -> None:
+def _splits(console: Console, config: DataConfig, corpus: corpora.Corpus) -> None:
     shown = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for name in ("split", "documents", "tokens", f"windows of {config.seq_len}"):
         shown.add_column(name, justify="left" if name == "split" else "right")
     for split, (first, last) in corpus.splits.items():
         tokens = int(np.diff(corpus.offsets_of(split)).sum()) - (last - first)
-        windows = corpus.num_windows(split, config.seq_len)
-        shown.add_row(split, f"{last - first:,}", f"{tokens:,}", f"{windows:,}")
+        shown.add_row(split, f"{last - first:,}", f"{tokens:,}", f"{corpus.num_windows(split, config.seq_len):,}")
     console.print(shown)
     unit = "record of the source" if corpus.unit == "document" else "block of one"
     console.print(

@@ -5,7 +5,9 @@ A launch is the unit: it times every cell on every attention path, in random ord
 one.
 """
 
+import contextlib
 import dataclasses
+import itertools
 import os
 import pathlib
 import random
@@ -34,17 +36,15 @@ def measure(study, names: tuple[str, ...], launches: int) -> bool:
         return True
     study.progress.expect(1)
     for launch in range(launches):
-        path = study.workdir.price(launch)
-        found = read_measured(path, PRICES)
+        found = read_measured(study.workdir.price(launch), PRICES)
         if found and sorted({row["cell"] for row in found["rows"]}) == sorted(names):
             continue
         study.progress.begin("price", f"launch {launch + 1} of {launches}, {len(names)} cells on two paths")
         command = [sys.executable, "-m", "train.study.prices", str(study.workdir.path.resolve()), str(launch), *names]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
-        process = subprocess.Popen(command, cwd=ROOT, **pipes)
-        said = _wait(process, study.stop)
-        if said:
-            study.progress.end("price", "failed", said)
+        failed = _wait(subprocess.Popen(command, cwd=ROOT, **pipes), study.stop)
+        if failed:
+            study.progress.end("price", "failed", failed)
             return False
     study.progress.end("price", "done", "")
     return True
@@ -87,19 +87,16 @@ def main(workdir: Workdir, launch: int, names: list[str]) -> None:
 
     config, corpus, cells = reopened(workdir)
     programs, states = {}, {}
-    for name in names:
+    for name, path in itertools.product(names, PATHS):
         cell = cells[name]
-        for path in PATHS:
-            model = dataclasses.replace(cell.model, attention=path)
-            model, replica_map = packs.resolve(dataclasses.replace(cell, model=model), config)
-            pack = packs.Pack(0, model, cell.replicas[:1], replica_map, packs.environment(config), rows=1)
-            before = [program for (other, _), program in programs.items() if other == name]
-            try:
-                program = Program(pack, config, feed.of(config, corpus, cell.dose), before)
-                states[name, path] = program.init()
-            except memory.OutOfMemory:  # plain attention may not fit where the fast path does; the row is left out
-                continue
-            programs[name, path] = program
+        model = dataclasses.replace(cell.model, attention=path)
+        model, replica_map = packs.resolve(dataclasses.replace(cell, model=model), config)
+        pack = packs.Pack(0, model, cell.replicas[:1], replica_map, packs.environment(config), rows=1)
+        before = [program for (other, _), program in programs.items() if other == name]
+        # Plain attention may not fit where the fast path does; the row is left out.
+        with contextlib.suppress(memory.OutOfMemory):
+            program = Program(pack, config, feed.of(config, corpus, cell.dose), before)
+            programs[name, path], states[name, path] = program, program.init()
 
     def seconds(key, count: int) -> float:
         taken, states[key] = seconds_a_step(programs[key], states[key], count)
@@ -109,22 +106,15 @@ def main(workdir: Workdir, launch: int, names: list[str]) -> None:
         seconds(key, 1)
     # One number of steps for all, since each dispatch has a cost of its own.
     count = max(MIN_STEPS, min(feed.STEPS_PER_DISPATCH, round(SECONDS / min(seconds(key, 1) for key in programs))))
-    taken, order, draw = {key: [] for key in programs}, list(programs), random.Random(launch)
+    taken, order, draw, rows = {key: [] for key in programs}, list(programs), random.Random(launch), []
     for _ in range(ROUNDS):
         draw.shuffle(order)
         for key in order:
             taken[key].append(seconds(key, count))
-    rows = [
-        {
-            "launch": launch,
-            "cell": name,
-            "path": path,
-            "attention": programs[name, path].pack.model.attention,
-            "step_ms": 1e3 * statistics.median(taken[name, path]),
-            "memory_bytes": programs[name, path].bytes,
-        }
-        for name, path in programs
-    ]
+    for (name, path), program in programs.items():
+        row = {"launch": launch, "cell": name, "path": path, "attention": program.pack.model.attention}
+        median = 1e3 * statistics.median(taken[name, path])
+        rows.append(row | {"step_ms": median, "memory_bytes": program.bytes})
     write_json(workdir.price(launch), {"rows": rows, "device": jax.devices()[0].device_kind})
 
 

@@ -6,31 +6,30 @@ together; a cell of a dose is tuned alone, so one worker takes it through all it
 """
 
 import dataclasses
+import itertools
 
 from train import grid
 from train.config import StudyConfig
 from train.data.relations import by_hand, doses
-from train.grid import Cell, Replica
 from train.hosts.job import Job
 from train.run import starts
 from train.study import launch, tuning
-from train.study.launch import Study
 
 
-def check(config: StudyConfig, cells: tuple[Cell, ...]) -> None:
+def check(config: StudyConfig, cells: tuple[grid.Cell, ...]) -> None:
     """Raises InputError for a field of data that a study of doses would not read, a dose that its language has not, or
     a start that a cell cannot have."""
-    if config.dose.relations:
-        doses.check(config)
-    for cell in cells if config.dose.relations else ():
-        for _, seed in grid.judged_seeds(config):
-            spoken = doses.spoken(config.data, cell.dose, seed)
-            for start in config.dose.starts:
-                if start != starts.HAND_BUILT or cell.model.num_heads == 1:
-                    starts.check(start, cell.model, spoken)
+    if not config.dose.relations:
+        return
+    doses.check(config)
+    for cell, (_, seed) in itertools.product(cells, grid.judged_seeds(config)):
+        spoken = doses.spoken(config.data, cell.dose, seed)
+        for start in config.dose.starts:
+            if start != starts.HAND_BUILT or cell.model.num_heads == 1:
+                starts.check(start, cell.model, spoken)
 
 
-def train(study: Study, every_cell: tuple[Cell, ...], cells: tuple[Cell, ...]) -> None:
+def train(study: launch.Study, every_cell: tuple[grid.Cell, ...], cells: tuple[grid.Cell, ...]) -> None:
     """Trains what `cells` lack; without tuning seeds that is every rate with every seed.
 
     Args:
@@ -38,15 +37,14 @@ def train(study: Study, every_cell: tuple[Cell, ...], cells: tuple[Cell, ...]) -
         tried by all.
     """
     if study.corpus is None:
-        lacking = [cell for cell in cells if _next(study, cell) is not None]
-        study.run(Job("train_alone", (cell,)) for cell in lacking)
+        study.run([Job("train_alone", (cell,)) for cell in cells if _next(study, cell) is not None])
     elif not study.config.grid.tuning_seeds:
         launch.train_cells(study, cells)
     else:
         _train_together(study, every_cell, cells)
 
 
-def train_alone(study: Study, job: Job) -> None:
+def train_alone(study: launch.Study, job: Job) -> None:
     """The job `train_alone`: takes one cell through all its stages."""
     (cell,) = job.cells
     with launch.faults_stay_in(study, cell.name):
@@ -54,7 +52,7 @@ def train_alone(study: Study, job: Job) -> None:
             launch.train_packs(study, *stage)
 
 
-def _next(study: Study, cell: Cell) -> tuple[Cell, str] | None:
+def _next(study: launch.Study, cell: grid.Cell) -> tuple[grid.Cell, str] | None:
     """The cell with the replicas of its next stage, and its state after that; None once it has had all."""
     config, status = study.config, study.workdir.cell(cell.name).status()["state"]
     rate = config.grid.learning_rates[0]
@@ -68,27 +66,23 @@ def _next(study: Study, cell: Cell) -> tuple[Cell, str] | None:
     return None if done else (final, "done")
 
 
-def _final(config: StudyConfig, cell: Cell, rate: float) -> tuple[Replica, ...]:
+def _final(config: StudyConfig, cell: grid.Cell, rate: float) -> tuple[grid.Replica, ...]:
     """The runs of fresh seeds at the rate that `cell` keeps, from drawn weights and from the config's other starts."""
-    seeds = grid.judged_seeds(config)
-    runs = grid.replicas((rate,), seeds)
-    for start in config.dose.starts:
-        if start != starts.HAND_BUILT or not refuses_by_hand(config, cell):
-            runs += started(config, start, rate)
-    return runs
+    others = [start for start in config.dose.starts if start != starts.HAND_BUILT or not refuses_by_hand(config, cell)]
+    return sum((started(config, start, rate) for start in others), grid.replicas((rate,), grid.judged_seeds(config)))
 
 
-def refuses_by_hand(config: StudyConfig, cell: Cell) -> bool:
+def refuses_by_hand(config: StudyConfig, cell: grid.Cell) -> bool:
     return bool(by_hand.refusal(cell.model, doses.spoken(config.data, cell.dose, config.grid.init_seeds[0])))
 
 
-def started(config: StudyConfig, start: str, rate: float) -> tuple[Replica, ...]:
+def started(config: StudyConfig, start: str, rate: float) -> tuple[grid.Replica, ...]:
     """The runs of fresh seeds from a start, of a cell that keeps `rate`."""
     own = starts.learning_rate(start, rate, config.grid.learning_rates)
     return grid.replicas((own,), grid.judged_seeds(config), start)
 
 
-def _train_together(study: Study, every_cell: tuple[Cell, ...], cells: tuple[Cell, ...]) -> None:
+def _train_together(study: launch.Study, every_cell: tuple[grid.Cell, ...], cells: tuple[grid.Cell, ...]) -> None:
     tuned = _tune(study, every_cell, cells)
     waiting = [name for name in tuned.lacking if not study.workdir.cell(name).failed]
     if waiting:
@@ -103,20 +97,19 @@ def _train_together(study: Study, every_cell: tuple[Cell, ...], cells: tuple[Cel
     final = [
         dataclasses.replace(cell, replicas=_final(study.config, cell, tuned.chosen[cell.name]))
         for cell in cells
-        if cell.name not in tuned.lacking and cell.name not in passed_over
+        if cell.name not in {*tuned.lacking, *passed_over}
     ]
-    launch.train_cells(study, tuple(final))
+    launch.train_cells(study, final)
 
 
-def _tune(study: Study, every_cell: tuple[Cell, ...], cells: tuple[Cell, ...]) -> tuning.Tuning:
+def _tune(study: launch.Study, every_cell: tuple[grid.Cell, ...], cells: tuple[grid.Cell, ...]) -> tuning.Tuning:
     """Trains rates x tuning seeds of `cells`, again wherever a best rate at an edge has extended the rates."""
     score, done = tuning.score_of(study.config, study.corpus), ()
     tuned = tuning.read(study.config, study.workdir, every_cell, score)
     while tuned.rates != done:
-        added = sorted({*tuned.rates} - {*done}) if done else []
-        if added:
-            rates = ", ".join(f"{rate:g}" for rate in added)
-            study.progress.say(f"A best rate lies at the edge, so every cell also tries {rates}.")
+        if done:
+            added = ", ".join(f"{rate:g}" for rate in sorted({*tuned.rates} - {*done}))
+            study.progress.say(f"A best rate lies at the edge, so every cell also tries {added}.")
         replicas = grid.replicas(tuned.rates, grid.choosing_seeds(study.config))
         lacking = [dataclasses.replace(cell, replicas=replicas) for cell in cells if cell.name in tuned.lacking]
         launch.train_cells(study, tuple(lacking), end="tuned")

@@ -9,8 +9,7 @@ from train.files import write_json
 from train.grid import Cell
 from train.hosts import slots
 from train.hosts.job import Job
-from train.run import feed
-from train.run.packs import from_json
+from train.run import feed, packs
 from train.run.program import Program
 from train.run.step import State
 from train.study.launch import Study
@@ -44,16 +43,12 @@ def lacking(study: Study, cells: tuple[Cell, ...]) -> tuple[Cell, ...]:
     """The trained cells without a timing.json from a process of as many cores as cells are timed in now."""
     threads = slots.threads_in_slot(jax.default_backend()) if study.workers else slots.threads()
 
-    def timed(cell: Cell) -> bool:
-        return read_measured(study.workdir.cell(cell.name).timing, TIMING).get("threads") == threads
+    def untimed(cell: Cell) -> bool:
+        folder = study.workdir.cell(cell.name)
+        trained = [trained for _, trained in packs.read(folder)[:1] if trained is not None]
+        return bool(trained) and read_measured(folder.timing, TIMING).get("threads") != threads
 
-    return tuple(cell for cell in cells if _first_pack(study, cell) and not timed(cell))
-
-
-def _first_pack(study: Study, cell: Cell) -> dict | None:
-    """The record of the cell's first pack, if it is trained."""
-    records = study.workdir.cell(cell.name).packs()
-    return records[0] if records and records[0]["trained"] is not None else None
+    return tuple(cell for cell in cells if untimed(cell))
 
 
 def measure(study: Study, cells: tuple[Cell, ...]) -> None:
@@ -66,7 +61,7 @@ def measure(study: Study, cells: tuple[Cell, ...]) -> None:
     programs, states = {}, {}
     for cell in cells:
         study.progress.begin(cell.name, "preparing the timing pass")
-        pack = from_json(_first_pack(study, cell))
+        pack, _ = packs.read(study.workdir.cell(cell.name))[0]
         program = study.programs.get((cell.name, 0))
         program = program or study.stop.wait_for(
             lambda p=pack: Program(p, study.config, feed.of(study.config, study.corpus, p.dose))
@@ -75,8 +70,7 @@ def measure(study: Study, cells: tuple[Cell, ...]) -> None:
         # On the host, since the states of all cells together may not fit the device.
         states[cell.name] = study.stop.wait_for(lambda p=program: jax.device_get(p.init()))
     study.progress.begin("all cells", "timing steps, one cell at a time")
-    counts = dict.fromkeys(programs, 1)
-    taken = {name: [] for name in programs}
+    counts, taken = dict.fromkeys(programs, 1), {name: [] for name in programs}
     for round_ in range(-1, ROUNDS + 1):  # the first dispatch of a program is not like the others
         for name, program in programs.items():
             study.stop.check()
@@ -88,17 +82,11 @@ def measure(study: Study, cells: tuple[Cell, ...]) -> None:
                 counts[name] = max(1, min(16, round(SECONDS / seconds)))
             else:
                 taken[name].append(seconds / len(program.pack.replicas))
+    tokens = study.config.train.batch_size * study.config.data.seq_len
     for name, program in programs.items():
-        step_seconds = statistics.median(taken[name])
-        tokens = study.config.train.batch_size * study.config.data.seq_len
-        timing = {
-            "step_ms": 1e3 * step_seconds,
-            "tokens_per_second": tokens / step_seconds,
-            "peak_memory_bytes": program.bytes,
-            "replicas_per_program": len(program.pack.replicas),
-            "rounds": ROUNDS,
-            "threads": slots.threads(),
-        }
+        seconds = statistics.median(taken[name])
+        timing = {"step_ms": 1e3 * seconds, "tokens_per_second": tokens / seconds, "peak_memory_bytes": program.bytes}
+        timing |= {"replicas_per_program": len(program.pack.replicas), "rounds": ROUNDS, "threads": slots.threads()}
         write_json(study.workdir.cell(name).timing, timing)
 
 

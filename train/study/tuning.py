@@ -5,6 +5,7 @@ have trained, so a resume finds the same. A rate that is added is added for ever
 them are tuned alike.
 """
 
+import collections
 import dataclasses
 import statistics
 from collections.abc import Callable, Iterable
@@ -16,7 +17,6 @@ from train import grid
 from train.config import StudyConfig
 from train.data.baselines import unigram_entropy
 from train.data.corpora import Corpus
-from train.grid import Cell, Replica, choosing_seeds
 from train.run import metrics, packs
 from train.workdir import CellFolder, Workdir
 
@@ -64,7 +64,7 @@ class Tuning:
         return "only" if low and high else "lowest" if low else "highest" if high else ""
 
 
-def read(config: StudyConfig, workdir: Workdir, cells: tuple[Cell, ...], score: Score) -> Tuning:
+def read(config: StudyConfig, workdir: Workdir, cells: tuple[grid.Cell, ...], score: Score) -> Tuning:
     """The tuning of `cells`, all that are tuned together: one that `workdir` says failed does not hold up the
     others."""
     tried = {cell.name: score(workdir.cell(cell.name)) for cell in cells}
@@ -79,7 +79,7 @@ def read(config: StudyConfig, workdir: Workdir, cells: tuple[Cell, ...], score: 
             if whole:
                 finished = [rate for rate, each in whole.items() if not each.diverged]
                 chosen[name] = best_rate({rate: scores[name][rate] for rate in finished or whole})
-            if most < len(choosing_seeds(config)) or len(whole) < len(rates):
+            if most < len(grid.choosing_seeds(config)) or len(whole) < len(rates):
                 lacking.append(name)
         tuning = Tuning(rates, scores, chosen, tuple(lacking))
         if set(lacking) - failed:
@@ -110,15 +110,14 @@ def by_loss(config: StudyConfig, corpus: Corpus) -> Score:
     tokens = float(corpus.num_tokens[first:last].sum())
 
     def score(folder: CellFolder) -> dict[float, Tried]:
-        losses = {}
+        runs = collections.defaultdict(list)
         for replica, trained, place in _choosing(folder, config):
             diverged = trained["diverged_at"][place] >= 0
-            loss = unigram if diverged else trained["tune_losses"][place] / tokens
-            losses.setdefault(replica.learning_rate, []).append((loss, diverged))
-        return {
-            rate: Tried(len(runs), sum(loss for loss, _ in runs) / len(runs), all(diverged for _, diverged in runs))
-            for rate, runs in losses.items()
-        }
+            runs[replica.learning_rate].append(
+                (unigram if diverged else trained["tune_losses"][place] / tokens, diverged)
+            )
+        columns = {rate: tuple(zip(*own, strict=True)) for rate, own in runs.items()}
+        return {rate: Tried(len(loss), sum(loss) / len(loss), all(ended)) for rate, (loss, ended) in columns.items()}
 
     return score
 
@@ -130,50 +129,45 @@ def by_steps(config: StudyConfig) -> Score:
     """
 
     def score(folder: CellFolder) -> dict[float, Tried]:
-        curves, steps, losses = {}, {}, {}
+        curves, tried = collections.defaultdict(dict), collections.defaultdict(list)
         for line in metrics.read(folder.looks):
-            curves.setdefault(line["replica"], {})[line["step"]] = line["loss"]
+            curves[line["replica"]][line["step"]] = line["loss"]
         runs = [(replica, trained["outcomes"][place]) for replica, trained, place in _choosing(folder, config)]
         common = set.intersection(*(set(curves[replica.name]) for replica, _ in runs)) if runs else set()
         for replica, ended in runs:
             loss = curves[replica.name][max(common)] if common else None
-            steps.setdefault(replica.learning_rate, []).append(ended["steps"])
-            losses.setdefault(replica.learning_rate, []).append(np.inf if loss is None else loss)
+            tried[replica.learning_rate].append((ended["steps"], np.inf if loss is None else loss))
+        columns = {rate: tuple(zip(*own, strict=True)) for rate, own in tried.items()}
         return {
-            rate: Tried(len(taken), (statistics.median(taken), float(np.mean(losses[rate]))), False)
-            for rate, taken in steps.items()
+            rate: Tried(len(steps), (statistics.median(steps), float(np.mean(losses))), False)
+            for rate, (steps, losses) in columns.items()
         }
 
     return score
 
 
-def _choosing(folder: CellFolder, config: StudyConfig) -> Iterable[tuple[Replica, dict, int]]:
+def _choosing(folder: CellFolder, config: StudyConfig) -> Iterable[tuple[grid.Replica, dict, int]]:
     """The trained runs that choose a rate, each with the record of its pack's training and its place there."""
-    seeds = choosing_seeds(config)
-    for record in folder.packs():
-        for place, replica in enumerate(packs.from_json(record).replicas if record["trained"] else ()):
+    seeds = grid.choosing_seeds(config)
+    for pack, trained in packs.read(folder):
+        for place, replica in enumerate(pack.replicas if trained else ()):
             if (replica.init_seed, replica.data_seed) in seeds and replica.start == grid.DRAWN:
-                yield replica, record["trained"], place
+                yield replica, trained, place
 
 
-def passed_over(tuned: Tuning, cells: Iterable[Cell]) -> dict[str, str]:
+def passed_over(tuned: Tuning, cells: Iterable[grid.Cell]) -> dict[str, str]:
     """The cells that another logit scale of the same shape beats on the tune loss, each with the one that does."""
-    best: dict[str, str] = {}
     tried = [cell for cell in cells if cell.name in tuned.chosen]
     lowest = {cell.name: tuned.scores[cell.name][tuned.chosen[cell.name]] for cell in tried}
-    for cell in tried:
-        if cell.shape not in best or lowest[cell.name] < lowest[best[cell.shape]]:
-            best[cell.shape] = cell.name
+    best = {}
+    for name, shape in sorted(((cell.name, cell.shape) for cell in tried), key=lambda pair: lowest[pair[0]]):
+        best.setdefault(shape, name)
     return {cell.name: best[cell.shape] for cell in tried if best[cell.shape] != cell.name}
 
 
 def _extended(rates: tuple[float, ...], end: str) -> tuple[float, ...]:
     """`rates`, ascending, with one more at an end. It goes on as the ladder does, .0003 below .001, .003 and .01, where
     every second ratio is another; two rates, or one, have one ratio."""
-    inner = rates if end == "lowest" else rates[::-1]
-    if len(rates) > 2:
-        factor = inner[1] / inner[2]
-    else:
-        factor = inner[0] / inner[1] if len(rates) > 1 else FACTOR ** (-1 if end == "lowest" else 1)
-    added = float(f"{inner[0] * factor:.4g}")
-    return (added, *rates) if end == "lowest" else (*rates, added)
+    near = (rates if end == "lowest" else rates[::-1])[:3]
+    factor = near[-2] / near[-1] if len(rates) > 1 else FACTOR ** (-1 if end == "lowest" else 1)
+    return tuple(sorted((*rates, float(f"{near[0] * factor:.4g}"))))

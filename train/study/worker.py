@@ -4,6 +4,7 @@ A line of JSON each way: jobs come on standard input, and what a StudyProgress i
 end of the input is the end of the parent, and of the worker in that moment.
 """
 
+import functools
 import json
 import os
 import pathlib
@@ -29,20 +30,13 @@ class Report:
         self._file = file
 
     def send(self, call: str, *args) -> None:
-        self._file.write(json.dumps({"call": call, "args": args}) + "\n")
+        self._file.write(json.dumps({"call": call, "args": args}, default=np.ndarray.tolist) + "\n")
         self._file.flush()
 
-    def say(self, text: str) -> None:
-        self.send("say", text)
-
-    def begin(self, cell: str, what: str) -> None:
-        self.send("begin", cell, what)
-
-    def steps(self, step: int, losses: np.ndarray) -> None:
-        self.send("steps", step, losses.tolist())
-
-    def end(self, cell: str, state: str, reason: str) -> None:
-        self.send("end", cell, state, reason)
+    say = functools.partialmethod(send, "say")
+    begin = functools.partialmethod(send, "begin")
+    steps = functools.partialmethod(send, "steps")
+    end = functools.partialmethod(send, "end")
 
 
 def main(path: str, jobs: Mapping[str, Callable], stop: Notice) -> int:

@@ -36,7 +36,7 @@ CLEAR = 2.5  # input of a step's units at the levels beside it
 MARGIN = 10.0  # logits that a wrong bit costs an answer
 MIDDLE = 0.95  # what an RMSNorm makes of its input at a middling sum, beside a sum of 0
 NEVER = -12.0  # logit of an answer where none is due
-RESIDUAL, VALUE, NORM_ATTENTION, NORM_MLP = 1000.0, 30.0, 0.2, 4.0  # factors, see _eased
+RESIDUAL, VALUE, NORM_ATTENTION, NORM_MLP = 1000.0, 30.0, 0.2, 4.0  # factors, see `weights`
 
 
 def refusal(model: ModelConfig, spoken: Language) -> str:
@@ -66,41 +66,26 @@ def weights(model: ModelConfig, spoken: Dose, drawn: dict) -> dict:
     norm = np.sqrt((words[0] ** 2).sum() + (places[0] ** 2).sum())
     gain = np.sqrt(model.d_model) / norm  # of an RMSNorm, before the attention
     mlp_in, mlp_out = _staircase(model, spoken, layout, gain, norm / 2)
-    ours = {
-        "embed": {"embedding": _padded(words, (model.vocab_size, model.d_model))},
-        "positions": {"embedding": _padded(places, (model.seq_len, model.d_model))},
+    # Of the weights that are the same function those that a step of AdamW changes least: all that is added to the
+    # residual stream is RESIDUAL times as long, values VALUE times, and what the two norms give NORM_ATTENTION and
+    # NORM_MLP times.
+    factors = {"w_q": 1 / NORM_ATTENTION, "w_k": 1 / NORM_ATTENTION, "w_v": VALUE / NORM_ATTENTION}
+    factors["w_o"] = RESIDUAL / VALUE
+    attention = _attention(model, spoken, layout, gain, norm / 2)
+    silent = {"attention": {"w_o": 0.0}, "mlp_out": {"kernel": 0.0}}
+    ours = {f"block_{layer}": silent for layer in range(1, model.num_layers)} | {
+        "embed": {"embedding": RESIDUAL * _padded(words, (model.vocab_size, model.d_model))},
+        "positions": {"embedding": RESIDUAL * _padded(places, (model.seq_len, model.d_model))},
         "block_0": {
-            "attention": _attention(model, spoken, layout, gain, norm / 2),
-            "mlp_in": {"kernel": mlp_in},
-            "mlp_out": {"kernel": mlp_out},
+            "norm_attention": {"scale": NORM_ATTENTION},
+            "attention": {name: factors[name] * weight for name, weight in attention.items()},
+            "norm_mlp": {"scale": NORM_MLP},
+            "mlp_in": {"kernel": mlp_in / NORM_MLP},
+            "mlp_out": {"kernel": RESIDUAL * mlp_out},
         },
         "unembed": {"kernel": _readout(model, spoken, layout, gain)},
     }
-    silent = {
-        f"block_{layer}": {"attention": {"w_o": 0.0}, "mlp_out": {"kernel": 0.0}}
-        for layer in range(1, model.num_layers)
-    }
-    return _over(drawn, _eased(ours) | silent)
-
-
-def _eased(ours: dict) -> dict:
-    """The same function, of weights that a step of AdamW changes least: all that is added to the residual stream is
-    RESIDUAL times as long, values VALUE times, and what the two norms give NORM_ATTENTION and NORM_MLP times."""
-    block = ours["block_0"]
-    factors = {"w_q": 1 / NORM_ATTENTION, "w_k": 1 / NORM_ATTENTION, "w_v": VALUE / NORM_ATTENTION}
-    factors["w_o"] = RESIDUAL / VALUE
-    return {
-        "embed": {"embedding": RESIDUAL * ours["embed"]["embedding"]},
-        "positions": {"embedding": RESIDUAL * ours["positions"]["embedding"]},
-        "block_0": {
-            "norm_attention": {"scale": NORM_ATTENTION},
-            "attention": {name: factors[name] * weight for name, weight in block["attention"].items()},
-            "norm_mlp": {"scale": NORM_MLP},
-            "mlp_in": {"kernel": block["mlp_in"]["kernel"] / NORM_MLP},
-            "mlp_out": {"kernel": RESIDUAL * block["mlp_out"]["kernel"]},
-        },
-        "unembed": ours["unembed"],
-    }
+    return _over(drawn, ours)
 
 
 class _Layout:
@@ -133,8 +118,7 @@ def _words(spoken: Dose, layout: _Layout) -> np.ndarray:
     queries = np.flatnonzero(vocabulary.kinds == "query")
     name, own = np.divmod(np.arange(len(queries)), spoken.num_own)
     own_bits = spoken.num_own.bit_length() - 1
-    bits = 2.0 * (own[:, None] >> np.arange(own_bits)[::-1] & 1) - 1
-    table[queries[:, None], layout.bits[:own_bits]] = bits
+    table[queries[:, None], layout.bits[:own_bits]] = 2.0 * (own[:, None] >> np.arange(own_bits)[::-1] & 1) - 1
     read = list(spoken.on) if spoken.demand == "joint" else [-1]
     table[queries[:, None], layout.bits[read]] = -1  # the lowest level's
     table[queries, layout.queries[name % len(layout.queries)]] = 1
@@ -143,15 +127,11 @@ def _words(spoken: Dose, layout: _Layout) -> np.ndarray:
     return table
 
 
-def _frequencies(layout: _Layout) -> np.ndarray:
-    """Of the cosine and sine pairs, in radians a token; the last of the period has its cosine alone."""
-    return 2 * np.pi * np.arange(1, layout.period // 2) / layout.period
-
-
 def _places(layout: _Layout, length: int) -> np.ndarray:
-    """(T, width): cosines, sines, the alternating sign, and the slow wave's cosine and sine."""
+    """(T, width): cosines, sines, the alternating sign, and the slow wave's cosine and sine; the last frequency of the
+    period, of pi radians a token, has its cosine alone."""
     at = np.arange(length)[:, None]
-    angles, slow = at * _frequencies(layout), at * np.pi / length
+    angles, slow = at * (2 * np.pi * np.arange(1, layout.period // 2) / layout.period), at * np.pi / length
     waves = [np.cos(angles), np.sin(angles), np.cos(np.pi * at), np.cos(slow), np.sin(slow)]
     table = np.zeros((length, layout.width))
     table[:, layout.position] = np.concatenate(waves, axis=1)
@@ -160,32 +140,25 @@ def _places(layout: _Layout, length: int) -> np.ndarray:
 
 def _attention(model: ModelConfig, spoken: Dose, layout: _Layout, gain: float, reach: float) -> dict:
     """One head whose logits are LOW but for the sources; `reach` is what their sum becomes at most."""
-    distance = np.arange(layout.period)
     wanted = np.full(layout.period, LOW)
     wanted[[spoken.offsets[relation] for relation in spoken.on]] = -np.log(2) * np.arange(len(spoken.on))
-    wanted = wanted - SLOW * np.cos(distance * np.pi / model.seq_len)
+    wanted -= SLOW * np.cos(np.arange(layout.period) * np.pi / model.seq_len)
     series = np.fft.rfft(wanted) / layout.period
     cosine, sine = 2 * series.real[1:-1], -2 * series.imag[1:-1]
     pairs, at = len(cosine), layout.position
-    read = np.zeros((layout.width, len(at)))  # query features that meet the key's cosines, sines, ...
-    for pair in range(pairs):
-        cos, sin = pair, pairs + pair
-        read[at[[cos, sin]], cos] = cosine[pair], sine[pair]
-        read[at[[cos, sin]], sin] = -sine[pair], cosine[pair]
+    read, keys = np.zeros((2, layout.width, len(at)))  # features of the query, and the key's cosines, sines, ...
+    cos, sin = np.arange(pairs), pairs + np.arange(pairs)
+    read[at[cos], cos], read[at[sin], cos] = cosine, sine
+    read[at[cos], sin], read[at[sin], sin] = -sine, cosine
     read[at[2 * pairs], 2 * pairs] = series.real[-1]
     read[at[-2:], [2 * pairs + 1, 2 * pairs + 2]] = SLOW
     shared = np.sqrt(np.sqrt(model.d_k) * np.abs(read).max()) / gain  # query and key weights of about a size
-    keys = np.zeros_like(read)
     keys[at, np.arange(len(at))] = shared
     values, out = np.zeros((layout.width, 1)), np.zeros((1, layout.width))
     values[layout.bit], out[0, layout.sum] = 1 / gain, reach
-    wide = (model.d_model, model.d_k)
-    return {
-        "w_q": _padded(read * np.sqrt(model.d_k) / gain**2 / shared, wide)[:, None],
-        "w_k": _padded(keys, wide)[:, None],
-        "w_v": _padded(values, wide)[:, None],
-        "w_o": _padded(out, wide[::-1])[None],
-    }
+    ours = {"w_q": read * np.sqrt(model.d_k) / gain**2 / shared, "w_k": keys, "w_v": values}
+    weights = {name: _padded(weight, (model.d_model, model.d_k))[:, None] for name, weight in ours.items()}
+    return weights | {"w_o": _padded(out, (model.d_k, model.d_model))[None]}
 
 
 def _stairs(spoken: Dose) -> list[tuple[int, int, list[int]]]:

@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 
-from train.config import DataConfig, InputError
+from train.config import DataConfig, refuse
 from train.data.documents import SPLITS, TRAIN_WINDOWS
 from train.data.gold import Gold
 from train.data.relations import language, parse
@@ -28,15 +28,8 @@ def read(config: DataConfig) -> tuple[np.ndarray, dict[str, int], Gold]:
     for split in reversed(SPLITS):
         parts[split] = language.documents(spoken, seed, first, first + counts[split], begins[split])
         first += counts[split]
-    labels = language.joined([parts["tune"], parts["test"]])
-    gold = Gold(
-        spoken.relations,
-        counts["train"],
-        labels.links,
-        labels.questions,
-        spoken.vocabulary.answer_bits,
-        labels.log_p.ravel(),
-    )
+    labels, bits = language.joined([parts["tune"], parts["test"]]), spoken.vocabulary.answer_bits
+    gold = Gold(spoken.relations, counts["train"], labels.links, labels.questions, bits, labels.log_p.ravel())
     return np.concatenate([parts[split].tokens for split in SPLITS]), counts, gold
 
 
@@ -46,12 +39,12 @@ def _counts(config: DataConfig, length: int) -> dict[str, int]:
     tune, test = (int(total * share) for share in (config.tune_fraction, config.test_fraction))
     counts = {"train": total - tune - test, "tune": tune, "test": test}
     fewest = -(-TRAIN_WINDOWS * (config.seq_len + 1) // length)
-    if not config.max_bytes or min(tune, test) < FEWEST or counts["train"] < fewest:
-        shares = min(config.tune_fraction, config.test_fraction)
-        enough = max(-(-FEWEST // shares) + 1, fewest / (1 - config.tune_fraction - config.test_fraction) + 2)
-        raise InputError(
-            f"data.max_bytes={config.max_bytes:,} (for data.source=relations: tokens of all splits together) makes "
-            f"{counts['train']} documents of {length} tokens to train on, {tune} for tune and {test} for test; a "
-            f"language has no end, so say how much, at least --config.data.max_bytes={int(enough * length)}."
-        )
+    shares = min(config.tune_fraction, config.test_fraction)
+    enough = max(-(-FEWEST // shares) + 1, fewest / (1 - config.tune_fraction - config.test_fraction) + 2)
+    too_few = (
+        f"data.max_bytes={config.max_bytes:,} (for data.source=relations: tokens of all splits together) makes "
+        f"{counts['train']} documents of {length} tokens to train on, {tune} for tune and {test} for test; a "
+        f"language has no end, so say how much, at least --config.data.max_bytes={int(enough * length)}."
+    )
+    refuse(((not config.max_bytes or min(tune, test) < FEWEST or counts["train"] < fewest) and too_few,))
     return counts

@@ -14,6 +14,7 @@ same for every r.
 
 import dataclasses
 import functools
+import itertools
 
 import numpy as np
 
@@ -59,17 +60,9 @@ class Dose:
     fillers: int = FILLERS
     synonyms: int = SYNONYMS
 
-    @property
-    def num_bits(self) -> int:
-        return len(self.offsets)
-
-    @property
-    def relations(self) -> tuple[str, ...]:
-        return tuple(f"P{self.offsets[relation]}" for relation in self.on)
-
-    @property
-    def sources(self) -> dict[str, tuple[str, ...]]:
-        return dict.fromkeys(self.relations, ("content",))
+    num_bits = property(lambda self: len(self.offsets))
+    relations = property(lambda self: tuple(f"P{self.offsets[relation]}" for relation in self.on))
+    sources = property(lambda self: dict.fromkeys(self.relations, ("content",)))
 
     @property
     def num_own(self) -> int:
@@ -79,26 +72,14 @@ class Dose:
     @functools.cached_property
     def vocabulary(self) -> Vocabulary:
         names = 1 if self.demand == "joint" else self.num_bits
-        own_bits = self.num_own.bit_length() - 1
-        content = [
-            f"{chr(97 + alphabet)}{bit}" + "'" * synonym
-            for alphabet in range(self.num_bits)
-            for bit in (0, 1)
-            for synonym in range(self.synonyms)
-        ]
-        by_kind = {
-            "bos": ["<s>"],
-            "blank": ["_"],
-            "filler": [f"x{index}" for index in range(self.fillers)],
-            "content": content,
-            "query": [
-                "?" + (f"{chr(65 + name)}:" if names > 1 else "") + _written(own, own_bits)
-                for name in range(names)
-                for own in range(self.num_own)
-            ],
-            "answer": ["=" + _written(answer, self.num_bits) for answer in range(2**self.num_bits)],
-        }
-        bits = {"content": np.arange(len(content)) // self.synonyms % 2}
+        named = [f"{chr(65 + name)}:" for name in range(names)] if names > 1 else [""]
+        own = _written(self.num_own.bit_length() - 1)
+        content = itertools.product(range(self.num_bits), (0, 1), range(self.synonyms))
+        by_kind = {"bos": ["<s>"], "blank": ["_"], "filler": [f"x{index}" for index in range(self.fillers)]}
+        by_kind["content"] = [f"{chr(97 + alphabet)}{bit}" + "'" * synonym for alphabet, bit, synonym in content]
+        by_kind["query"] = [f"?{name}{bits}" for name in named for bits in own]
+        by_kind["answer"] = [f"={bits}" for bits in _written(self.num_bits)]
+        bits = {"content": np.arange(len(by_kind["content"])) // self.synonyms % 2}
         return Vocabulary.of(by_kind, bits, _bits_of(np.arange(2**self.num_bits), self.num_bits))
 
     def sample(self, draw: np.random.Generator, count: int) -> Documents:
@@ -108,12 +89,10 @@ class Dose:
         query, answer = place == self.frame_tokens, place == self.frame_tokens + 1
 
         # The same numbers are drawn for every r, so the same seed gives the same text but for the answers.
-        alphabets = draw.integers(0, num_bits, shape, np.int16)
-        bits = draw.integers(0, 2, shape, np.int16)
-        synonyms = draw.integers(0, self.synonyms, shape, np.int16)
-        which_filler = draw.integers(0, self.fillers, shape, np.int16)
-        names = num_bits if self.demand == "switch" else 1
-        asked = draw.integers(0, names * self.num_own, shape, np.int16)
+        asks = self.num_own * (num_bits if self.demand == "switch" else 1)
+        alphabets, bits, synonyms, which_filler, asked = (
+            draw.integers(0, number, shape, np.int16) for number in (num_bits, 2, self.synonyms, self.fillers, asks)
+        )
 
         log_p = np.zeros(shape)
         so_far = gaps + place  # fillers of the frame before this token, where it is a filler or the first content
@@ -136,7 +115,7 @@ class Dose:
             # A blank is one word: none of the factors of a content word but that of the frame's begin.
             log_p[other & ~blank] += np.log(self.distractors) if self.distractors else 0.0
             log_p[blank] += np.log1p(-self.distractors) + np.log(2 * self.synonyms * num_bits)
-        log_p[query] = -np.log(names * self.num_own)
+        log_p[query] = -np.log(asks)
 
         tokens = np.full(shape, BOS, np.int64)
         tokens[filler] = first["filler"] + which_filler[filler]
@@ -153,16 +132,11 @@ class Dose:
         tokens[:, 0], log_p[:, 0] = BOS, 0
 
         rows = np.repeat(np.arange(len(document)), relation.shape[1])
-        relation, bit = relation.ravel(), bit.ravel()
-        document, position = document[rows].astype(np.int32), position[rows].astype(np.int32)
-        key = position - np.array(self.offsets, np.int32)[np.array(self.on)[relation]]
-        relation = relation.astype(np.int32)
-        return Documents(
-            tokens.astype(np.uint16),
-            log_p,
-            Links(document, position, key, relation),
-            Questions(document, position, relation, bit.astype(np.int32), log_bits[rows, bit]),
-        )
+        columns = document[rows], position[rows], relation.ravel(), bit.ravel()
+        document, position, relation, bit = (column.astype(np.int32) for column in columns)
+        links = Links(document, position, position - np.int32(self.offsets)[np.array(self.on)[relation]], relation)
+        questions = Questions(document, position, relation, bit, log_bits[rows, bit])
+        return Documents(tokens.astype(np.uint16), log_p, links, questions)
 
     def _frames(self, draw: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
         """(N, T) each: the fillers of each token's frame, and its place: below 0 a filler, then the content tokens from
@@ -198,5 +172,6 @@ def _bits_of(numbers: np.ndarray, count: int) -> np.ndarray:
     return numbers[..., None].astype(np.int64) >> np.arange(count)[::-1] & 1
 
 
-def _written(number: int, count: int) -> str:
-    return f"{number:0{count}b}" if count else ""
+def _written(count: int) -> list[str]:
+    """Every number of `count` bits."""
+    return ["".join(bits) for bits in itertools.product("01", repeat=count)]

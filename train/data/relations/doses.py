@@ -10,37 +10,31 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from train.config import DataConfig, InputError, StudyConfig
-from train.data.relations import language, parse
-from train.data.relations.language import Documents, Language
+from train.config import DataConfig, StudyConfig, refuse
+from train.data.relations import language
+from train.data.relations.parse import spoken
 
 SPLITS = ("tune", "test")
-
-
-@functools.cache
-def spoken(config: DataConfig, dose: int, seed: int) -> Language:
-    """The language of one seed at a dose."""
-    return parse.spoken(config, dose, seed)
 
 
 def check(config: StudyConfig) -> None:
     """Raises InputError for a field of data that a study of doses would not read."""
     data, listed = config.data, ",".join(map(str, config.dose.relations))
-    if data.language_seed:
-        raise InputError(
-            f"data.language_seed={data.language_seed} is not read where dose.relations={listed}: every run speaks the "
-            f"language of its own seed. Leave it at 0 and choose --config.grid.init_seeds."
-        )
-    if data.relations.strip().isdigit() and int(data.relations) != len(data.offsets):
-        raise InputError(
-            f"data.relations={data.relations!r} is not read where dose.relations={listed} says how many relations are "
-            f"on; leave it at {len(data.offsets)}, the bits of an answer, and set --config.dose.relations="
-            f"{data.relations.strip()} for that dose."
-        )
+    refusals = (
+        data.language_seed
+        and f"data.language_seed={data.language_seed} is not read where dose.relations={listed}: every run speaks the "
+        f"language of its own seed. Leave it at 0 and choose --config.grid.init_seeds.",
+        data.relations.strip().isdigit()
+        and int(data.relations) != len(data.offsets)
+        and f"data.relations={data.relations!r} is not read where dose.relations={listed} says how many relations are "
+        f"on; leave it at {len(data.offsets)}, the bits of an answer, and set --config.dose.relations="
+        f"{data.relations.strip()} for that dose.",
+    )
+    refuse(refusals)
 
 
 @functools.lru_cache(maxsize=64)  # every look reads the same ones
-def looked_at(config: StudyConfig, dose: int, split: str, seed: int) -> Documents:
+def looked_at(config: StudyConfig, dose: int, split: str, seed: int) -> language.Documents:
     """The documents that a seed's looks of `split` are taken on; training never reads them."""
     first = SPLITS.index(split) * config.dose.documents
     return language.documents(spoken(config.data, dose, seed), seed, first, first + config.dose.documents)
@@ -56,7 +50,7 @@ def trained_on(config: StudyConfig, dose: int, seed: int, first_step: int, num_s
 
 
 @functools.lru_cache(maxsize=32)  # the next steps read on in the same block
-def _block(of_seed: Language, seed: int, index: int) -> np.ndarray:
+def _block(of_seed: language.Language, seed: int, index: int) -> np.ndarray:
     return language.block(of_seed, seed, int(index)).tokens
 
 

@@ -26,16 +26,10 @@ import numpy as np
 
 from train.data.relations.language import BOS, Documents, Links, Questions, Vocabulary
 
-NAMES = {
-    "A": "agreement",
-    "B": "position",
-    "C": "coreference",
-    "D": "rare",
-    "E": "local",
-    "F": "semantic",
-    "G": "induction",
-}
-KINDS = tuple(NAMES)
+KINDS = tuple("ABCDEFG")
+NAMES = dict(
+    zip(KINDS, ("agreement", "position", "coreference", "rare", "local", "semantic", "induction"), strict=True)
+)
 DISTANCE = 8  # of B's carrier; at that distance a frame always has one
 SPAN = 5  # words of E
 GENDERS, CLASSES, KEYS, FILLERS = 2, 4, 4, 8
@@ -46,22 +40,16 @@ SIZES = {
     "subject": 2,
     "attractor": 2,
     "carrier": 2,
-    "name": GENDERS * 2,
+    "name": 2 * GENDERS,
     "rare": 16,
-    "member": CLASSES * 4,
+    "member": 4 * CLASSES,
     "key": KEYS,
 }
 WORDS = tuple(SHARES)
+CARRY = tuple(word for word in WORDS if word != "key")  # a bit
 LETTERS = {"subject": "S", "attractor": "T", "carrier": "c", "rare": "r"}
-SOURCES = {
-    "A": ("subject", "attractor"),
-    "B": ("carrier",),
-    "C": ("name",),
-    "D": ("rare",),
-    "E": tuple(word for word in WORDS if word != "key"),
-    "F": ("member",),
-    "G": (*(word for word in WORDS if word != "key"), "answer"),
-}
+SOURCES = {"A": ("subject", "attractor"), "B": ("carrier",), "C": ("name",), "D": ("rare",), "E": CARRY}
+SOURCES |= {"F": ("member",), "G": (*CARRY, "answer")}
 ARGUMENTS = {"A": 1, "B": 1, "C": GENDERS, "D": 1, "E": 1, "F": CLASSES, "G": 1}
 QUERIES = dict(zip(KINDS, np.cumsum([0, *(2 * n for n in ARGUMENTS.values())]).tolist(), strict=False))
 BODY, QUERY, KEY, ANSWER = range(4)  # what comes next
@@ -82,27 +70,23 @@ class Kinds:
     most_fillers: int = 3
     length: int = 64
 
-    @property
-    def relations(self) -> tuple[str, ...]:
-        return self.on
-
-    @property
-    def sources(self) -> dict[str, tuple[str, ...]]:
-        return {kind: SOURCES[kind] for kind in self.on}
+    relations = property(lambda self: self.on)
+    sources = property(lambda self: {kind: SOURCES[kind] for kind in self.on})
 
     @functools.cached_property
     def vocabulary(self) -> Vocabulary:
         by_kind = {"bos": ["<s>"], "filler": [f"x{index}" for index in range(FILLERS)]}
         for word, size in SIZES.items():
-            by_kind[word] = [_spelt(word, index, bit) for index in range(size) for bit in _bits(word)]
+            carried = (0, 1) if word in CARRY else ("",)
+            by_kind[word] = [_spelt(word, index, bit) for index in range(size) for bit in carried]
         by_kind["query"] = [
-            f"?{kind}{own}" + (f":{argument}" if ARGUMENTS[kind] > 1 else "")
-            for kind in KINDS
-            for argument in range(ARGUMENTS[kind])
+            f"?{kind}{own}" + (f":{argument}" if number > 1 else "")
+            for kind, number in ARGUMENTS.items()
+            for argument in range(number)
             for own in (0, 1)
         ]
         by_kind["answer"] = ["=0", "=1"]
-        bits = {word: np.arange(2 * SIZES[word]) % 2 for word in WORDS if word != "key"}
+        bits = {word: np.arange(2 * SIZES[word]) % 2 for word in CARRY}
         return Vocabulary.of(by_kind, bits | {"answer": np.arange(2)}, np.arange(2)[:, None])
 
     def sample(self, draw: np.random.Generator, count: int) -> Documents:
@@ -112,25 +96,20 @@ class Kinds:
         return text.documents()
 
 
-def _bits(word: str) -> tuple:
-    return ("",) if word == "key" else (0, 1)
-
-
 def _spelt(word: str, index: int, bit) -> str:
-    if word == "name":
-        return f"{'MF'[index // 2]}{bit}" + "'" * (index % 2)
     if word == "member":
         return f"{'UVWX'[index // 4]}{bit}{'abcd'[index % 4]}"
     if word == "key":
         return f"k{index}"
-    return f"{LETTERS[word]}{bit}" + ("'" * index if index < 2 else chr(97 + index))
+    letter, index = ("MF"[index // 2], index % 2) if word == "name" else (LETTERS[word], index)
+    return f"{letter}{bit}" + ("'" * index if index < 2 else chr(97 + index))
 
 
 class _Text:
     """N documents while they are written, a token of each at a time; every array has one row a document."""
 
     def __init__(self, language: Kinds, draw: np.random.Generator, count: int):
-        self._language, self._draw, self._all = language, draw, np.arange(count)
+        self._language, self._draw = language, draw
         self._first = language.vocabulary.first
         self._tokens = np.full((count, language.length), BOS, np.int64)
         self._log_p = np.zeros((count, language.length))
@@ -142,8 +121,7 @@ class _Text:
         self._class_bits = np.full((count, CLASSES), -1)
         self._kind, self._own, self._argument = (np.zeros(count, int) for _ in range(3))
         self._key_before = np.full(count, -1)  # of the key that is asked for, the copy before the query
-        none = np.zeros(0, int)
-        self._links, self._questions = [(none,) * 4], [(*(none,) * 4, np.zeros(0))]
+        self._links, self._questions = [np.zeros((4, 0), int)], [(*np.zeros((4, 0), int), np.zeros(0))]
 
     def write(self, position: int) -> None:
         """Draws the token at `position` of every document."""
@@ -157,8 +135,7 @@ class _Text:
         self._tokens[rows, position], self._log_p[rows, position] = tokens, log_p
 
     def _write_body(self, rows, position: int) -> None:
-        most = self._language.most_fillers
-        stops = np.where(self._words[rows] == 0, 1 / (most + 1 - self._fillers[rows]), 1.0)
+        stops = np.where(self._words[rows] == 0, 1 / (self._language.most_fillers + 1 - self._fillers[rows]), 1.0)
         draws = self._draw.random(len(rows)) < stops
         fills, log_stop = rows[~draws], np.log(stops[draws])
         self._fillers[fills] += 1
@@ -207,7 +184,7 @@ class _Text:
         may[:, 5] *= seen.any(axis=1)
         may[:, 6] *= asked_keys.any(axis=1)
         kind, own = self._pick(may), self._draw.integers(0, 2, len(rows))
-        gender, group = self._names[rows].argmin(axis=1), self._pick(seen, may[:, 5] > 0)
+        gender, group = self._names[rows].argmin(axis=1), self._pick(seen)
         argument = np.select([kind == 2, kind == 5], [gender, group], 0)
         token = self._first["query"] + np.array(list(QUERIES.values()))[kind] + 2 * argument + own
         chosen = np.take_along_axis(may, kind[:, None], 1)[:, 0]
@@ -219,11 +196,10 @@ class _Text:
     def _askable_keys(self, rows) -> np.ndarray:
         return (self._keys[rows] >= 0) & (self._keys[rows] != self._key[rows, None])
 
-    def _pick(self, may: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
-        """A column of each row, as likely as its share of `may`, whole numbers; 0 for rows outside `rows`."""
+    def _pick(self, may: np.ndarray) -> np.ndarray:
+        """A column of each row, as likely as its share of `may`, whole numbers; 0 of a row without any."""
         order = (self._draw.random(len(may)) * may.sum(axis=1)).astype(int)
-        column = np.argmax(np.cumsum(may, axis=1) > order[:, None], axis=1)
-        return column if rows is None else np.where(rows, column, 0)
+        return np.argmax(np.cumsum(may, axis=1) > order[:, None], axis=1)
 
     def _write_key(self, rows, position: int) -> None:
         may = self._askable_keys(rows)
@@ -242,12 +218,10 @@ class _Text:
             these = kind == KINDS.index(letter)
             documents = rows[these]
             owner, key = self._looked_at(letter, documents, query)
-            read = bits[self._tokens[documents[owner], key]]
-            ones = np.bincount(owner, read, len(documents))
+            ones = np.bincount(owner, bits[self._tokens[documents[owner], key]], len(documents))
             truth[these] = 2 * ones > np.bincount(owner, minlength=len(documents))
-            self._links.append((documents[owner], np.full(len(key), query), key, np.full(len(key), relation)))
-            asked = np.full(len(documents), query), np.full(len(documents), relation), np.zeros(len(documents), int)
-            self._questions.append((documents, *asked, log_p[these]))
+            self._links.append(np.broadcast_arrays(documents[owner], query, key, relation))
+            self._questions.append(np.broadcast_arrays(documents, query, relation, 0, log_p[these]))
         self._put(rows, position, self._first["answer"] + (truth ^ noisy), log_p)
         self._fillers[rows] = self._words[rows] = 0
         self._next[rows] = BODY

@@ -100,24 +100,18 @@ def block(language: Language, seed: int, index: int) -> Documents:
 def documents(language: Language, seed: int, first: int, last: int, number: int = 0) -> Documents:
     """Documents `first` <= i < `last` of `seed`; to links and questions the first is document `number`."""
     blocks = []
-    for index in range(first // BLOCK, -(-last // BLOCK)):
+    for index in range(first // BLOCK, max(-(-last // BLOCK), first // BLOCK + 1)):
         begin = index * BLOCK
         rows = slice(max(first - begin, 0), min(last - begin, BLOCK))
         blocks.append(_cut(block(language, seed, index), rows, number + begin + rows.start - first))
-    if not blocks:
-        blocks = [_cut(block(language, seed, first // BLOCK), slice(0, 0), 0)]
     return joined(blocks)
 
 
 def joined(parts: list[Documents]) -> Documents:
     """Parts whose links and questions are numbered through already."""
-    links, questions = ([getattr(part, name) for part in parts] for name in ("links", "questions"))
-    return Documents(
-        np.concatenate([part.tokens for part in parts]),
-        np.concatenate([part.log_p for part in parts]),
-        Links(*map(np.concatenate, zip(*links, strict=True))),
-        Questions(*map(np.concatenate, zip(*questions, strict=True))),
-    )
+    tokens, log_p, links, questions = zip(*parts, strict=True)
+    links, questions = (list(map(np.concatenate, zip(*tables, strict=True))) for tables in (links, questions))
+    return Documents(np.concatenate(tokens), np.concatenate(log_p), Links(*links), Questions(*questions))
 
 
 def numbered(table, documents: np.ndarray):

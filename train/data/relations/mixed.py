@@ -18,13 +18,8 @@ class Mixed:
     dose: Dose
     kinds: Kinds
 
-    @property
-    def length(self) -> int:
-        return self.dose.length
-
-    @property
-    def relations(self) -> tuple[str, ...]:
-        return (*self.dose.relations, *self.kinds.relations)
+    length = property(lambda self: self.dose.length)
+    relations = property(lambda self: (*self.dose.relations, *self.kinds.relations))
 
     @property
     def sources(self) -> dict[str, tuple[str, ...]]:
@@ -48,13 +43,11 @@ class Mixed:
         of_kinds = draw.integers(0, 2, count) == 1
         numbers = [np.flatnonzero(~of_kinds), np.flatnonzero(of_kinds)]
         ours, theirs = self.dose.sample(draw, len(numbers[0])), self.kinds.sample(draw, len(numbers[1]))
-        own = theirs.tokens != 0
-        shifted = np.where(own, theirs.tokens + np.uint16(len(self.dose.vocabulary) - 1), theirs.tokens)
-        shift = len(self.dose.relations)
+        words, relations = np.uint16(len(self.dose.vocabulary) - 1), np.int32(len(self.dose.relations))
         theirs = theirs._replace(
-            tokens=shifted.astype(np.uint16),
-            links=theirs.links._replace(relation=theirs.links.relation + np.int32(shift)),
-            questions=theirs.questions._replace(relation=theirs.questions.relation + np.int32(shift)),
+            tokens=np.where(theirs.tokens != 0, theirs.tokens + words, theirs.tokens),
+            links=theirs.links._replace(relation=theirs.links.relation + relations),
+            questions=theirs.questions._replace(relation=theirs.questions.relation + relations),
         )
         both = joined([renumbered(ours, numbers[0]), renumbered(theirs, numbers[1])])
         back = np.argsort(np.concatenate(numbers))

@@ -1,12 +1,12 @@
 """From the config's data section to a language, every check made; configs/default.py explains the fields."""
 
 import dataclasses
+import functools
 import re
 
-from train.config import DataConfig, InputError, refuse
+from train.config import DataConfig, refuse
 from train.data.relations import kinds
 from train.data.relations.dose import Dose, active
-from train.data.relations.kinds import Kinds
 from train.data.relations.language import MOST_WORDS, Language
 from train.data.relations.mixed import Mixed
 
@@ -28,45 +28,46 @@ def language(config: DataConfig) -> Language:
         not 0 <= config.distractors <= 1 and f"data.distractors={config.distractors} is a probability; give 0 to 1.",
     )
     refuse(rules)
-    lengths = dict(
-        noise=config.noise,
-        frame_tokens=config.frame_tokens,
-        most_fillers=config.most_fillers,
-        length=config.document_tokens,
-    )
+    same = {name: getattr(config, name) for name in ("noise", "frame_tokens", "most_fillers")}
+    lengths = same | {"length": config.document_tokens}
     families = []
     if dose:
         families.append(_dose(config, dose, lengths))
     if letters:
         _check_lengths(config, kinds.DISTANCE, "the carrier of relation B", 3)
-        families.append(Kinds(tuple(letter for letter in kinds.KINDS if letter in letters), **lengths))
-    spoken = Mixed(*families) if len(families) > 1 else families[0]
-    _check_vocabulary(config, spoken)
-    return spoken
+        families.append(kinds.Kinds(tuple(letter for letter in kinds.KINDS if letter in letters), **lengths))
+    asked = Mixed(*families) if len(families) > 1 else families[0]
+    needed = len(asked.vocabulary)
+    most = max(needed, config.vocab_size)
+    too_few = (
+        f"data.vocab_size={config.vocab_size} is too small: the language of data.relations={config.relations} has "
+        f"{needed} words; give at least that, or 0 for as many as it has."
+    )
+    too_many = f"The language has {most:,} words and {MOST_WORDS:,} is the most."
+    refuse((0 < config.vocab_size < needed and too_few, most > MOST_WORDS and too_many))
+    return asked
 
 
+@functools.cache
 def spoken(config: DataConfig, dose: int, seed: int) -> Language:
-    """The language of one seed in a study of doses."""
-    return language(dataclasses.replace(config, relations=at_dose(config, dose, seed), language_seed=seed))
-
-
-def at_dose(config: DataConfig, dose: int, seed: int) -> str:
-    """data.relations of one seed in a study of doses: `dose` relations of family P, or, where data.relations has
+    """The language of one seed at a dose of a study: with `dose` relations of family P, or, where data.relations has
     letters, `dose` of these kinds, by the seed's row of a Latin square.
 
     Raises:
       InputError: more than there are bits, or letters beside a number, or fewer than the dose.
     """
     number, letters = _relations(config)
-    if not letters:
-        _check_bits("dose.relations", dose, config)
-        return str(dose)
-    if number or dose > len(letters):
-        raise InputError(
+    if letters:
+        too_few = (
             f"dose.relations asks for {dose} of data.relations={config.relations!r}; in a study of doses name kinds "
             f"alone, at least {dose} of them, such as --config.data.relations=A,C,G, or leave it to family P."
         )
-    return ",".join(letters[index] for index in active(seed % rows(config), rows(config), dose))
+        refuse(((number or dose > len(letters)) and too_few,))
+    else:
+        _check_bits("dose.relations", dose, config)
+    row = active(seed % rows(config), rows(config), dose) if letters else ()
+    relations = ",".join(letters[index] for index in row) or str(dose)
+    return language(dataclasses.replace(config, relations=relations, language_seed=seed))
 
 
 def rows(config: DataConfig) -> int:
@@ -84,11 +85,9 @@ def _relations(config: DataConfig) -> tuple[int, list[str]]:
     names = [name.strip() for name in text.split(",") if name.strip()]
     numbers = [int(name) for name in names if re.fullmatch(r"\d+", name)]
     letters = [name for name in names if not re.fullmatch(r"\d+", name)]
-    bits = len(config.offsets)
-    known = f"known: {KNOWN}, and a number from 1 to {bits} for the dose"
+    known = f"known: {KNOWN}, and a number from 1 to {len(config.offsets)} for the dose"
     unknown = [letter for letter in letters if letter not in kinds.KINDS]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    named = f"data.relations={text!r}"
+    twice, named = sorted({name for name in names if names.count(name) > 1}), f"data.relations={text!r}"
     rules = (
         unknown and f"{named} names {unknown[0]!r}, which is no relation; {known}.",
         not (letters or any(numbers))
@@ -103,11 +102,11 @@ def _relations(config: DataConfig) -> tuple[int, list[str]]:
 
 def _check_bits(what: str, dose: int, config: DataConfig) -> None:
     bits = len(config.offsets)
-    if dose > bits:
-        raise InputError(
-            f"{what} asks for {dose} relations and an answer has {bits} bits, one for each of data.offsets; give at "
-            f"most {bits}, or more offsets."
-        )
+    too_many = (
+        f"{what} asks for {dose} relations and an answer has {bits} bits, one for each of data.offsets; give at most "
+        f"{bits}, or more offsets."
+    )
+    refuse((dose > bits and too_many,))
 
 
 def _dose(config: DataConfig, dose: int, lengths: dict) -> Dose:
@@ -138,17 +137,5 @@ def _check_lengths(config: DataConfig, distance: int, what: str, behind: int) ->
         config.document_tokens < least
         and f"data.document_tokens={config.document_tokens} is too short for a frame of up to {config.most_fillers} "
         f"fillers and {config.frame_tokens} tokens with its query and answer; give at least {least}.",
-    )
-    refuse(rules)
-
-
-def _check_vocabulary(config: DataConfig, spoken: Language) -> None:
-    needed = len(spoken.vocabulary)
-    most = max(needed, config.vocab_size)
-    rules = (
-        0 < config.vocab_size < needed
-        and f"data.vocab_size={config.vocab_size} is too small: the language of data.relations={config.relations} has "
-        f"{needed} words; give at least that, or 0 for as many as it has.",
-        most > MOST_WORDS and f"The language has {most:,} words and {MOST_WORDS:,} is the most.",
     )
     refuse(rules)

@@ -10,7 +10,6 @@ import dataclasses
 import numpy as np
 
 from train.data.relations import language
-from train.data.relations.language import Documents, Language
 
 TOKENS = 1_000_000
 WINDOW = 16  # tokens before a question that a rule may look at singly
@@ -63,28 +62,25 @@ class Relation:
         return self.best.loss - self.floor
 
 
-def table(spoken: Language, seed: int, num_tokens: int = TOKENS) -> list[Relation]:
+def table(spoken: language.Language, seed: int, num_tokens: int = TOKENS) -> list[Relation]:
     """Every relation that is switched on, from the first `num_tokens` tokens of `seed`."""
     sample = language.documents(spoken, seed, 0, -(-num_tokens // spoken.length))
     return [_of_relation(spoken, sample, index) for index in range(len(spoken.relations))]
 
 
-def _of_relation(spoken: Language, sample: Documents, index: int) -> Relation:
+def _of_relation(spoken: language.Language, sample: language.Documents, index: int) -> Relation:
     name, vocabulary, questions = spoken.relations[index], spoken.vocabulary, sample.questions
     mine = questions.relation == index
-    document, query, bit = (
-        column[mine].astype(np.int64) for column in (questions.document, questions.query, questions.bit)
-    )
+    document, query, _, bit, log_p = (column[mine] for column in questions)
+    document, query, bit = document.astype(np.int64), query.astype(np.int64), bit.astype(np.int64)
     text = sample.tokens[document].astype(np.int64)
     rows, columns = np.arange(len(document)), np.arange(spoken.length)
     truth = vocabulary.answer_bits[text[rows, query + 1], bit]
-    before = columns[None] < query[:, None]
-    source = before & np.isin(vocabulary.kinds, spoken.sources[name])[text]
-    linked = _linked(sample, index, document, query, spoken.length)
-    asks = text[rows, query]
+    source = (columns[None] < query[:, None]) & np.isin(vocabulary.kinds, spoken.sources[name])[text]
+    linked, asks = _linked(sample, index, document, query, spoken.length), text[rows, query]
     fold = document % 2
 
-    floor = float(-questions.log_p[mine].mean()) + 0.0 if mine.any() else 0.0  # no -0
+    floor = float(-log_p.mean()) + 0.0 if mine.any() else 0.0  # no -0
 
     def rule(what: str, *seen: np.ndarray, position: np.ndarray | None = None) -> Shortcut:
         """A rule that sees the columns `seen`; where it reads a single word, at `position` (-1: nowhere)."""
@@ -117,11 +113,10 @@ def _best(rules: list[Shortcut]) -> Shortcut:
     return min(rules, key=lambda rule: rule.loss)
 
 
-def _linked(sample: Documents, index: int, document, query, length: int) -> np.ndarray:
+def _linked(sample: language.Documents, index: int, document, query, length: int) -> np.ndarray:
     """bool (questions, T): where the links of each question point."""
-    links = sample.links
+    links, names = sample.links, document * length + query
     mine = links.relation == index
-    names = document * length + query
     row = np.searchsorted(names, links.document[mine].astype(np.int64) * length + links.query[mine])
     linked = np.zeros((len(document), length), bool)
     linked[row, links.key[mine]] = True
@@ -145,8 +140,7 @@ def _judged(seen: tuple[np.ndarray, ...], truth: np.ndarray, fold: np.ndarray) -
     for judged in (0, 1):
         fitted, held = fold != judged, fold == judged
         count = np.bincount(what[fitted], minlength=kinds) + 2 * SMOOTHING
-        p = (np.bincount(what[fitted], truth[fitted], kinds) + SMOOTHING) / count
-        said = p[what[held]]
+        said = ((np.bincount(what[fitted], truth[fitted], kinds) + SMOOTHING) / count)[what[held]]
         losses.append(-np.log(np.where(truth[held] == 1, said, 1 - said)))
         hits.append(np.where(said == 0.5, 0.5, (said > 0.5) == truth[held]))
     return float(np.concatenate(losses).mean()), float(np.concatenate(hits).mean())
