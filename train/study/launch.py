@@ -180,7 +180,7 @@ def _train_pack(study: Study, cell: Cell, folder: CellFolder, pack: Pack) -> Non
     before = list(study.programs.values())
     program = study.stop.wait_for(lambda: Program(pack, config, source, before))
     study.programs[cell.name, pack.index] = program
-    rule = stops.rule_for(pack, config, tuned_steps(folder, config))
+    rule = stops.rule_for(pack, config, tuned_steps(folder, config, pack))
     ended = loop.train(
         program, folder, config, feed.fingerprint(config, study.corpus), rule, study.stop, study.progress
     )
@@ -203,10 +203,11 @@ def _train_pack(study: Study, cell: Cell, folder: CellFolder, pack: Pack) -> Non
     packs.mark_trained(folder, pack, trained)
 
 
-def tuned_steps(folder: CellFolder, config: StudyConfig) -> dict[float, list[int]]:
-    """By rate, T of each tuning run of a cell's trained packs, of a study of doses."""
+def tuned_steps(folder: CellFolder, config: StudyConfig, pack: Pack) -> dict[float, list[int]]:
+    """By rate, T of each tuning run of the packs before `pack` in a study of doses: what it competes with when it
+    trains first, and so when it trains again as well."""
     steps: dict[float, list[int]] = {}
-    for record in folder.packs():
+    for record in folder.packs()[: pack.index]:
         outcomes = record["trained"]["outcomes"] if record["trained"] and record["dose"] else ()
         for replica, ended in zip(packs.from_json(record).replicas, outcomes, strict=bool(outcomes)):
             if grid.chooses(replica, config):
