@@ -85,8 +85,9 @@ def measure(study: Study, cells: Iterable[Cell], names: tuple[str, ...]) -> list
     a checkpoint was lost, which no longer counts as trained."""
     trained = [cell for cell in cells if _trained(study.workdir.cell(cell.name))]
     lacking = [cell for cell in trained if _lacking(study, cell, names)]
+    before = {cell.name: len(_trained(study.workdir.cell(cell.name))) for cell in lacking}
     study.run(Job("measure", (cell,), names) for cell in lacking)
-    return [cell for cell in lacking if len(_trained(study.workdir.cell(cell.name))) < len(_records(study, cell))]
+    return [cell for cell in lacking if len(_trained(study.workdir.cell(cell.name))) < before[cell.name]]
 
 
 def run(study: Study, job: Job) -> None:
@@ -179,10 +180,6 @@ def _with_runs(rows: pd.DataFrame, split: str, records: list[dict]) -> pd.DataFr
     runs = [replica for record in records for replica in packs.from_json(record).replicas]
     about = pd.DataFrame([{"replica": run.name, **dataclasses.asdict(run)} for run in runs])[["replica", *RUN]]
     return about.assign(split=split).merge(rows, on="replica", validate="one_to_many")
-
-
-def _records(study: Study, cell: Cell) -> list[dict]:
-    return study.workdir.cell(cell.name).packs()
 
 
 def _trained(folder: CellFolder) -> list[dict]:

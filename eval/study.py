@@ -217,11 +217,12 @@ def _tell(
 def _measure(study: Study, mode: str, every_cell, cells, names: tuple[str, ...]) -> None:
     """Measures what is not; a cell whose checkpoint is lost is trained again, from the one before if there is one."""
     lost = measurements.measure(study, cells, names)
-    if lost and mode == "study":
+    tries = max((len(study.workdir.cell(cell.name).packs()) for cell in lost), default=0)
+    while lost and mode == "study" and tries:  # a measurement ends at the first pack that is lost
         for cell in lost:
             study.progress.say(f"{cell.name}: Training it again from the checkpoint before, if there is one.")
         stages.train(study, every_cell, cells)
-        measurements.measure(study, cells, names)
+        lost, tries = measurements.measure(study, cells, names), tries - 1
 
 
 def _judge(study: Study, every_cell: tuple[Cell, ...], beside: list[Arm]):

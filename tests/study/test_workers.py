@@ -149,7 +149,7 @@ def test_terminated_while_a_worker_times_steps(untimed, beside, tmp_path):
 
 
 @several_cores
-def test_terminated_with_its_workers_and_continued_as_begun(study, beside, tmp_path):
+def test_terminated_with_its_workers_and_continued_as_begun(study, beside, tmp_path, capsys):
     """The command that continues names no launcher, and goes on with that of the workdir."""
     fault = dataclasses.replace(MID_STEP, act="terminate parent", worker=str(tmp_path / "happened"))
     process = study.start(PROCESSES, fault=fault)
@@ -159,8 +159,9 @@ def test_terminated_with_its_workers_and_continued_as_begun(study, beside, tmp_p
     assert time.time() - asked < SECONDS_TO_STOP and not of_study(study.workdir)
     assert "Run the same command again" in output and AGAIN not in output
     assert any(study.checkpoints(name) for name in CELLS), "the pending checkpoint is finished"
-    code, output = dataclasses.replace(study, launcher="").finish()
-    assert code == DONE and "from step 0" not in output and "continues at step" in output
+    assert dataclasses.replace(study, launcher="").run() == DONE
+    output = capsys.readouterr().out
+    assert "from step 0" not in output and "continues at step" in output
     assert_same_results(study, beside)
 
 
@@ -174,8 +175,7 @@ def test_workers_die_with_their_parent_and_the_rerun_meets_none(study, beside, t
     while of_study(study.workdir) and time.monotonic() - began < 60:
         time.sleep(0.1)
     assert not of_study(study.workdir)
-    code, output = study.finish(PROCESSES)
-    assert code == DONE, output
+    assert study.run(PROCESSES) == DONE
     assert_same_results(study, beside)
 
 

@@ -177,7 +177,8 @@ def _train_pack(study: Study, cell: grid.Cell, folder: CellFolder, pack: packs.P
     study.progress.begin(cell.name, f"compiling {len(pack.replicas)} replicas, {pack.model.attention} attention")
     program = study.stop.wait_for(lambda: Program(pack, config, source, list(study.programs.values())))
     study.programs[cell.name, pack.index] = program
-    rule, read = stops.rule_for(pack, config, tuned_steps(folder, config)), feed.fingerprint(config, study.corpus)
+    rule = stops.rule_for(pack, config, tuned_steps(folder, config, pack))
+    read = feed.fingerprint(config, study.corpus)
     ended = loop.train(program, folder, config, read, rule, study.stop, study.progress)
     trained = {"step": ended.step, "checkpoint": checkpoint.digest(folder.checkpoints(pack.index), ended.step)}
     if study.corpus is None:
@@ -193,11 +194,12 @@ def _train_pack(study: Study, cell: grid.Cell, folder: CellFolder, pack: packs.P
     packs.mark_trained(folder, pack, trained)
 
 
-def tuned_steps(folder: CellFolder, config: StudyConfig) -> dict[float, list[int]]:
-    """By rate, T of each tuning run of a cell's trained packs, of a study of doses."""
+def tuned_steps(folder: CellFolder, config: StudyConfig, pack: packs.Pack) -> dict[float, list[int]]:
+    """By rate, T of each tuning run of the packs before `pack` in a study of doses: what it competes with when it
+    trains first, and so when it trains again as well."""
     steps: dict[float, list[int]] = {}
-    for pack, trained in packs.read(folder):
-        for replica, ended in zip(pack.replicas, trained["outcomes"], strict=True) if trained and pack.dose else ():
+    for other, trained in packs.read(folder)[: pack.index]:
+        for replica, ended in zip(other.replicas, trained["outcomes"], strict=True) if trained and other.dose else ():
             if grid.chooses(replica, config):
                 steps.setdefault(replica.learning_rate, []).append(ended["steps"])
     return steps
