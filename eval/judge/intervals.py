@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 import scipy.optimize
-import scipy.stats
+import scipy.special
 
 # With fewer effective documents a comparison is about these documents: so few hardly stand for others of their kind.
 # tests/eval/test_calibration.py reports how often the intervals hold the truth.
@@ -96,7 +96,7 @@ def _interval(mean: float, variance: float, parts: tuple, confidence: float) -> 
 
 
 def _critical(parts: tuple, share: float) -> float:
-    return float(sum(weight * scipy.stats.t.ppf(share, freedom) for weight, freedom in parts))
+    return float(sum(weight * scipy.special.stdtrit(freedom, share) for weight, freedom in parts))
 
 
 def within(interval_of, sums: np.ndarray, tokens: np.ndarray, margin: float, alpha: float = 0.05) -> bool:
