@@ -86,9 +86,9 @@ def _replica_rows(
     sums = documents.groupby(["learning_rate", "init_seed", "data_seed", "split"])[
         ["loss_sum", "tokens", "bytes"]
     ].sum()
-    rows = []
+    rows, splits = [], [split for split in SPLITS if (documents.split == split).any()]
     for replica, diverged_at in zip(pack.replicas, trained["diverged_at"], strict=True):
-        for split in [split for split in SPLITS if split in set(documents.split)]:
+        for split in splits:
             summed = sums.loc[(replica.learning_rate, replica.init_seed, replica.data_seed, split)]
             mean = summed.loss_sum / summed.tokens
             rows.append(

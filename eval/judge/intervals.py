@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 import scipy.optimize
-import scipy.stats
+import scipy.special
 
 # With fewer effective documents a comparison is about these documents: so few hardly stand for others of their kind.
 # tests/eval/test_calibration.py reports how often the intervals hold the truth.
@@ -77,12 +77,11 @@ def _mean_squares(sums: np.ndarray, tokens: np.ndarray) -> np.ndarray:
     seeds, documents = sums.shape
     mean = np.sum(sums) / (seeds * np.sum(tokens))
     table = documents * (sums - mean * tokens) / np.sum(tokens)  # its row means are the seeds' deviations
-    of_seed, of_document = table.mean(axis=1, keepdims=True), table.mean(axis=0, keepdims=True)
-    residual = table - of_seed - of_document + table.mean()
+    of_seed, of_document, of_all = table.mean(axis=1, keepdims=True), table.mean(axis=0, keepdims=True), table.mean()
     squares = [
-        documents * np.sum((of_seed - table.mean()) ** 2),
-        seeds * np.sum((of_document - table.mean()) ** 2),
-        np.sum(residual**2),
+        documents * np.sum((of_seed - of_all) ** 2),
+        seeds * np.sum((of_document - of_all) ** 2),
+        np.sum((table - of_seed - of_document + of_all) ** 2),
     ]
     return np.array(squares) / [seeds - 1, documents - 1, (seeds - 1) * (documents - 1)]
 
@@ -96,7 +95,7 @@ def _interval(mean: float, variance: float, parts: tuple, confidence: float) -> 
 
 
 def _critical(parts: tuple, share: float) -> float:
-    return float(sum(weight * scipy.stats.t.ppf(share, freedom) for weight, freedom in parts))
+    return float(sum(weight * scipy.special.stdtrit(freedom, share) for weight, freedom in parts))
 
 
 def within(interval_of, sums: np.ndarray, tokens: np.ndarray, margin: float, alpha: float = 0.05) -> bool:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import os
 
 import numpy as np
 import pandas as pd
@@ -24,6 +25,7 @@ from train.study import tuning
 from train.workdir import Workdir
 
 TRIALS, FILES, TOKENS = 40, 25, 1000
+DOCUMENTS = [f"{file}.txt@0" for file in range(FILES)]
 OF_SEED, REST = 0.02, 0.02  # standard deviations
 TUNING, FRESH = (100, 101), (0, 1, 2)
 
@@ -71,9 +73,8 @@ class Study:
                 losses = level + self.of_files[split][cell.name] + self.rng.normal(0, REST, FILES)
                 if split == "tune":
                     tune_losses.append(float(losses.mean() * self.corpus.num_tokens[first:last].sum()))
-                for file, loss in enumerate(losses):
-                    sizes = {"document": f"{file}.txt@0", "tokens": TOKENS, "bytes": TOKENS, "loss_sum": TOKENS * loss}
-                    rows.append({"replica": run.name, **dataclasses.asdict(run), "split": split, **sizes})
+                sizes = {"document": DOCUMENTS, "tokens": TOKENS, "bytes": TOKENS, "loss_sum": TOKENS * losses}
+                rows.append(pd.DataFrame({"replica": run.name, **dataclasses.asdict(run), "split": split, **sizes}))
         trained = {
             "step": 400,
             "checkpoint": "made up",
@@ -84,7 +85,7 @@ class Study:
         trained["diverged_at"] = [-1] * len(replicas)
         record = packs.Pack(index, cell.model, replicas, "scan", {"device": "cpu"}).as_json()
         folder.write_packs([*folder.packs(), {**json.loads(json.dumps(record)), "trained": trained}])
-        write_table(folder.measured("documents", index), pd.DataFrame(rows))
+        write_table(folder.measured("documents", index), pd.concat(rows, ignore_index=True))
         folder.write_status("done")
 
     def reported(self) -> float:
@@ -106,7 +107,8 @@ class Study:
 )
 def test_the_whole_path_is_not_optimistic(parts, error, tmp_path, monkeypatch):
     """... and would be, were the tuning seeds judged, or the tune documents."""
-    monkeypatch.setattr(intervals, "bootstrap", lambda *_: None)  # only time is saved: neither enters an effect
+    monkeypatch.setattr(os, "fsync", lambda _: None)  # only time is saved: none of the three enters an effect
+    monkeypatch.setattr(intervals, "bootstrap", lambda *_: None)
     monkeypatch.setattr(stats, "seeds_to_decide", lambda *_: None)
     (tmp_path / "text.txt").write_text(TEXT)
     config = default.get_config()
