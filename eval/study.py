@@ -36,7 +36,7 @@ from train.workdir import Workdir, disk_is_full
 
 TRAINING = ("study", "train")  # the modes that train
 JOBS = {
-    "train": launch.train,
+    "train": launch.train_one,
     "train_alone": stages.train_alone,
     "measure": measurements.run,
     "time": timing.time,
@@ -178,7 +178,7 @@ def _tell(
     """The story; returns the exit code."""
     console = study.progress.console
     if mode in TRAINING:
-        stages.train(study, every_cell, cells)
+        stages.go_through(study, every_cell, cells)
     if mode in ("study", "eval"):
         _measure(study, mode, every_cell, cells, names)
     evidence, judged, written = _judge(study, every_cell, beside)
@@ -221,7 +221,7 @@ def _measure(study: Study, mode: str, every_cell, cells, names: tuple[str, ...])
     while lost and mode == "study" and tries:  # a measurement ends at the first pack that is lost
         for cell in lost:
             study.progress.say(f"{cell.name}: Training it again from the checkpoint before, if there is one.")
-        stages.train(study, every_cell, cells)
+        stages.go_through(study, every_cell, cells)
         lost, tries = measurements.measure(study, cells, names), tries - 1
 
 

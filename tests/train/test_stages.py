@@ -106,7 +106,7 @@ def trained(tmp_path, monkeypatch):
         study = Study(config, Workdir(tmp_path), None, {"train_alone": stages.train_alone}, Notice(), Silent())
         cells = grid.cells_of(config, sources.vocab_size(config.data))
         done.clear()
-        stages.train(study, cells, cells)
+        stages.go_through(study, cells, cells)
         return list(done)
 
     return train

@@ -114,7 +114,7 @@ def train_cells(study: Study, cells: Iterable[grid.Cell], end: str = "done") -> 
     study.run(Job("train", (cell,), (end,)) for cell in lacking)
 
 
-def train(study: Study, job: Job) -> None:
+def train_one(study: Study, job: Job) -> None:
     """The job `train`: what `train_cells` does with one cell."""
     (cell,), (end,) = job.cells, job.words
     with faults_stay_in(study, cell.name):

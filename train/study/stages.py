@@ -29,7 +29,7 @@ def check(config: StudyConfig, cells: tuple[grid.Cell, ...]) -> None:
                 starts.check(start, cell.model, spoken)
 
 
-def train(study: launch.Study, every_cell: tuple[grid.Cell, ...], cells: tuple[grid.Cell, ...]) -> None:
+def go_through(study: launch.Study, every_cell: tuple[grid.Cell, ...], cells: tuple[grid.Cell, ...]) -> None:
     """Trains what `cells` lack; without tuning seeds that is every rate with every seed.
 
     Args:
