@@ -1,4 +1,4 @@
-"""Holm at the price of Holm: `multipletests` collects garbage at every call, a tenth of a second beside JAX's modules."""
+"""Holm at its price: `multipletests` collects garbage at every call, a tenth of a second beside JAX's modules."""
 
 import gc
 
