@@ -190,14 +190,16 @@ def _tell(
         evidence, judged, written = _judge(study, every_cell, beside)
     untimed, priced = [], True
     if mode == "study" and study.corpus is not None:
-        summary.show_verdicts(console, judged, written)
-        untimed = timing.time_cells(study, cells)
-        if study.workers:
-            study.workers.leave()
-        priced = prices.measure(study, verdicts.cells_to_price(evidence), study.config.claims.launches)
-        shown = [verdict.sentence for verdict in judged]
-        evidence, judged, written = _judge(study, every_cell, beside)
-        judged = [verdict for verdict in judged if verdict.sentence not in shown]
+        to_price, launches = verdicts.cells_to_price(evidence), study.config.claims.launches
+        if timing.lacking(study, cells) or prices.lacking(study.workdir, to_price, launches):
+            summary.show_verdicts(console, judged, written)
+            untimed = timing.time_cells(study, cells)
+            if study.workers:
+                study.workers.leave()
+            priced = prices.measure(study, to_price, launches)
+            shown = [verdict.sentence for verdict in judged]
+            evidence, judged, written = _judge(study, every_cell, beside)
+            judged = [verdict for verdict in judged if verdict.sentence not in shown]
     study.progress.close()
     if study.corpus is not None:
         summary.show_cells(console, study.workdir, every_cell, evidence.cells)

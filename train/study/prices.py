@@ -32,13 +32,9 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 def measure(study, names: tuple[str, ...], launches: int) -> bool:
     """Writes prices/launch_<i>.json for every launch that has not timed exactly the cells `names`; False where one
     failed, and those after it were left."""
-    if not names:
-        return True
-    study.progress.expect(1)
-    for launch in range(launches):
-        found = read_measured(study.workdir.price(launch), PRICES)
-        if found and sorted({row["cell"] for row in found["rows"]}) == sorted(names):
-            continue
+    missing = lacking(study.workdir, names, launches)
+    study.progress.expect(bool(missing))
+    for launch in missing:
         study.progress.begin("price", f"launch {launch + 1} of {launches}, {len(names)} cells on two paths")
         command = [sys.executable, "-m", "train.study.prices", str(study.workdir.path.resolve()), str(launch), *names]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
@@ -46,8 +42,15 @@ def measure(study, names: tuple[str, ...], launches: int) -> bool:
         if failed:
             study.progress.end("price", "failed", failed)
             return False
-    study.progress.end("price", "done", "")
+    if missing:
+        study.progress.end("price", "done", "")
     return True
+
+
+def lacking(workdir: Workdir, names: tuple[str, ...], launches: int) -> list[int]:
+    """The launches that have not timed exactly the cells `names`."""
+    rows = {launch: read_measured(workdir.price(launch), PRICES).get("rows", ()) for launch in range(launches)}
+    return [launch for launch in rows if names and {row["cell"] for row in rows[launch]} != {*names}]
 
 
 def _wait(process: subprocess.Popen, stop) -> str:
