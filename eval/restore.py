@@ -13,7 +13,6 @@ from mha.transformer import Transformer
 from train.config import InputError, StudyConfig, freeze
 from train.data import corpora
 from train.run import checkpoint, feed, packs
-from train.run.packs import Pack
 
 
 class NotReproduced(Exception):
@@ -37,7 +36,7 @@ class Restored:
     """
 
     cell: str
-    pack: Pack
+    pack: packs.Pack
     params: dict
     diverged_at: jax.Array
     step: int
@@ -99,7 +98,7 @@ def restore(cell: pathlib.Path, pack: int = 0, corpus: corpora.Corpus | None = N
     return Restored(name, trained, items["params"], diverged_at, steps[0], config, corpus)
 
 
-def _abstract(pack: Pack) -> dict:
+def _abstract(pack: packs.Pack) -> dict:
     replicas = len(pack.replicas)
     init = Transformer(pack.model).init
     one = jax.eval_shape(lambda: init(jax.random.key(0), jnp.zeros((1, 1), jnp.int32))["params"])

@@ -39,8 +39,7 @@ def _asked(evidence: Evidence, hook: str) -> list:
 
 def write(evidence: Evidence) -> list[Verdict]:
     """Judges every claim that applies, writes results/claims.json and returns the verdicts."""
-    looks, allowed = _looks(evidence), evidence.config.claims.looks
-    verdicts = []
+    looks, allowed, verdicts = _looks(evidence), evidence.config.claims.looks, []
     for claim in applying(evidence):
         verdict = claim.judge(evidence)
         if looks.get(claim.ID, 1) > allowed:

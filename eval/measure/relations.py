@@ -18,7 +18,6 @@ from train.data.corpora import Corpus, eval_windows
 from train.data.relations import doses, parse, shortcuts
 from train.data.relations.language import Language
 from train.data.windows import EvalWindows
-from train.grid import Replica
 from train.losses import answers
 from train.losses.documents import BATCHES_PER_DISPATCH
 from train.run.packs import Pack
@@ -26,6 +25,7 @@ from train.run.packs import Pack
 IN_STUDY = True
 NEEDS = ("losses",)
 TOKENS, ANSWERS, RELATIONAL = "every token", "answers", "relational bits"
+COLUMNS = ["replica", "relation", "questions", "dropped", "loss", "floor", "excess", "shortcut", "query_alone"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -57,39 +57,29 @@ def asked(corpus: Corpus, windows: EvalWindows) -> Asked:
 
     An answer of which any question's source is cut off is left out whole.
     """
-    gold, span = corpus.gold, int(np.diff(corpus.offsets).max()) + 1
-    questions, links = gold.questions, gold.links
-    inside = (questions.document >= windows.document[0]) & (questions.document <= windows.document[-1])
-    at = questions.document[inside].astype(np.int64) * span + questions.query[inside]
-    answers, answer = np.unique(at, return_inverse=True)
-    window = windows.locate(*np.divmod(answers, span))
-    # The earliest key of each question, against the first token of the window.
-    count = len(gold.relations)
-    of_links = (links.document.astype(np.int64) * span + links.query) * count + links.relation
-    of_questions = at * count + questions.relation[inside]
-    earliest = np.full(len(of_questions), span)
-    order = np.argsort(of_questions)
-    found = np.searchsorted(of_questions, of_links, sorter=order)
-    mine = (found < len(order)) & (of_questions[order[np.minimum(found, len(order) - 1)]] == of_links)
-    np.minimum.at(earliest, order[found[mine]], links.key[mine])
-    cut = earliest < windows.begin[window[answer]]
-    whole = np.ones(len(answers), bool)
-    whole[answer[cut]] = False
-    kept = whole[answer]
-    relation, bit = questions.relation[inside], questions.bit[inside]
-    numbers = np.cumsum(whole) - 1
-    document, query = np.divmod(answers[whole], span)
-    mask = np.bincount(answer, 2.0**bit, len(answers)).astype(np.int64)
+    gold, at = corpus.gold, ["document", "query"]
+    questions = pd.DataFrame(gold.questions._asdict())
+    questions = questions[questions.document.between(windows.document[0], windows.document[-1])]
+    earliest = pd.DataFrame(gold.links._asdict()).groupby([*at, "relation"]).key.min().rename("earliest")
+    questions = questions.join(earliest, on=[*at, "relation"])
+    questions["window"] = windows.locate(questions.document.to_numpy(np.int64), questions["query"].to_numpy(np.int64))
+    # An answer goes whole if the earliest key of any of its questions lies before the window.
+    cut = questions.earliest < windows.begin[questions.window]
+    kept = ~cut.groupby([questions.document, questions["query"]]).transform("any")
+    whole = questions[kept]
+    groups = whole.assign(mask=2 ** whole.bit.astype(np.int64)).groupby(at)
+    answers = groups.agg(window=("window", "first"), mask=("mask", "sum")).reset_index()
+    document, query, window = (answers[name].to_numpy(np.int64) for name in (*at, "window"))
     return Asked(
-        window[whole],
-        query - windows.begin[window[whole]],
-        mask[whole],
+        window,
+        query - windows.begin[window],
+        answers["mask"].to_numpy(),
         -gold.log_p[corpus.offsets[document] + query + 1 - corpus.offsets[gold.first]],
-        numbers[answer[kept]],
-        relation[kept],
-        bit[kept],
-        -questions.log_p[inside][kept],
-        np.bincount(relation[~kept], minlength=count),
+        groups.ngroup().to_numpy(),
+        whole.relation.to_numpy(),
+        whole.bit.to_numpy(),
+        -whole.log_p.to_numpy(),
+        np.bincount(questions.relation[~kept], minlength=len(gold.relations)),
     )
 
 
@@ -146,28 +136,12 @@ def _of_seeds(restored: Restored, split: str, _: EvalConfig, needed: dict) -> pd
         shares = np.array([rule.share for rule in rules])
         best, alone = (np.array([of(rule) for rule in rules]) for of in (_best, _query_alone))
         floors = [-questions.log_p[questions.relation == place] for place in range(len(rules))]
-        parts = zip(each["relations"].items(), floors, best, alone, strict=True)
+        parts = zip(*zip(*each["relations"].items(), strict=True), floors, best, alone, strict=True)
         whole = (RELATIONAL, each["loss"], -questions.log_p, shares @ best, shares @ alone)
-        for name, excess, floor, *rule in [*((*named, *rest) for named, *rest in parts), whole]:
+        for name, excess, floor, *rule in [*parts, whole]:
             mean = floor.mean() if len(floor) else 0.0
-            rows.append(_row(replica, name, len(floor), excess + mean, mean, excess, *rule))
-    return pd.DataFrame(rows)
-
-
-def _row(replica: Replica, relation: str, questions: int, loss: float, floor: float, excess: float,
-         shortcut: float = math.nan, query_alone: float = math.nan, dropped: int = 0) -> dict:  # fmt: skip
-    """A row of `measure_cell`."""
-    return {
-        "replica": replica.name,
-        "relation": relation,
-        "questions": int(questions),
-        "dropped": int(dropped),
-        "loss": loss,
-        "floor": floor,
-        "excess": excess,
-        "shortcut": shortcut,
-        "query_alone": query_alone,
-    }
+            rows.append((replica.name, name, len(floor), 0, excess + mean, mean, excess, *rule))
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
 @functools.cache
@@ -197,22 +171,22 @@ def _of_corpus(restored: Restored, split: str, config: EvalConfig, needed: dict)
     relational_floor = np.bincount(answered.answer, answered.question_floor, len(answered.window))
     tokens, of_tokens = int(corpus.num_tokens[first:last].sum()), needed["losses"].groupby("replica").loss_sum.sum()
     rules = {relation.name: relation for relation in _rules(parse.language(data), data.language_seed)}
-    rows = []
+    rows, none = [], (math.nan, math.nan)
     for replica, summed in zip(pack.replicas, nats, strict=True):
         of_questions = summed[answered.answer, answered.bit]
         parts = [
-            (TOKENS, tokens, of_tokens[replica.name], -gold.log_p[begin:end].sum()),
-            (ANSWERS, len(summed), summed[:, -1].sum(), answered.floor.sum()),
-            (RELATIONAL, bits.sum(), summed[:, -2].sum(), relational_floor.sum()),
+            (TOKENS, tokens, 0, of_tokens[replica.name], -gold.log_p[begin:end].sum(), *none),
+            (ANSWERS, len(summed), 0, summed[:, -1].sum(), answered.floor.sum(), *none),
+            (RELATIONAL, int(bits.sum()), 0, summed[:, -2].sum(), relational_floor.sum(), *none),
         ]
-        for index, name in enumerate(gold.relations):
-            mine = answered.relation == index
-            rule = _best(rules[name]), _query_alone(rules[name]), answered.dropped[index]
-            parts.append((name, mine.sum(), of_questions[mine].sum(), answered.question_floor[mine].sum(), *rule))
-        for name, count, loss, floor, *rule in parts:
+        for index, (name, dropped) in enumerate(zip(gold.relations, answered.dropped.tolist(), strict=True)):
+            mine, rule = answered.relation == index, (_best(rules[name]), _query_alone(rules[name]))
+            sums = of_questions[mine].sum(), answered.question_floor[mine].sum()
+            parts.append((name, int(mine.sum()), dropped, *sums, *rule))
+        for name, count, dropped, loss, floor, *rule in parts:
             means = [value / max(count, 1) for value in (loss, floor, loss - floor)]
-            rows.append(_row(replica, name, count, *means, *rule))
-    return pd.DataFrame(rows)
+            rows.append((replica.name, name, count, dropped, *means, *rule))
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def _answer_losses(

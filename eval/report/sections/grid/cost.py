@@ -15,14 +15,10 @@ COSTS = (  # column, what to divide it by, title, axis
 def context(evidence: Evidence, verdicts) -> dict | None:
     if evidence.cells.empty:
         return None
-    cells = evidence.losses.cells
-    single = cells[cells.num_heads == 1]
-    return {
-        "cells": cells.to_dict("records"),
-        "budget_notes": budget_notes(cells),
-        "prices": _prices(evidence),
-        "single_ms": {(row.d_model, row.series, row.num_layers): row.step_ms for row in single.itertuples()},
-    }
+    cells, keys = evidence.losses.cells, ["d_model", "series", "num_layers"]
+    single = cells[cells.num_heads == 1].set_index(keys).step_ms.to_dict()
+    rows = cells.to_dict("records")
+    return {"cells": rows, "budget_notes": budget_notes(cells), "prices": _prices(evidence), "single_ms": single}
 
 
 def figures(evidence: Evidence, verdicts) -> dict[str, Drawn]:
