@@ -127,11 +127,7 @@ def mlp_first(config: dict) -> bool:
 
 
 def _kind(theirs: dict, changed: list[str]) -> str:
+    of_shape = {"grid.num_heads", "grid.d_k", "grid.d_model"} if len(theirs["grid"]["num_heads"]) == 1 else set()
+    kinds = {"tokens": {"train.steps"}, "scaling": {"grid.logit_scales"}, "d_k": of_shape}
     fields = {line.split(":")[0] for line in changed}
-    if fields <= {"train.steps"}:
-        return "tokens"
-    if fields <= {"grid.logit_scales"}:
-        return "scaling"
-    if fields <= {"grid.num_heads", "grid.d_k", "grid.d_model"} and len(theirs["grid"]["num_heads"]) == 1:
-        return "d_k"
-    return "other"
+    return next((kind for kind, may_change in kinds.items() if fields <= may_change), "other")

@@ -139,16 +139,16 @@ def undecided(evidence: Evidence, claim: tuple[str, str, str]) -> Verdict:
     Args:
       claim: ID, statement and rule.
     """
-    config, fresh, why = evidence.config, shallowest(evidence), ""
-    if of_kinds(config):
-        why = f"The kinds {config.data.relations} are no dose of family P, which the claim speaks of."
-    elif config.train.schedule != "constant":
-        why = f"Under train.schedule={config.train.schedule} the steps that are needed depend on the cap."
-    elif missing(fresh):
-        why = f"No fresh run of {', '.join(missing(fresh))}."
-    name, statement, rule = claim
-    said = f"Not judged: {why}" if why else ""
-    return Verdict(name, statement, UNDECIDED, said, rule, 0.0, evidence.confidence, missing=(why,) if why else ())
+    config, lacks, (name, statement, rule) = evidence.config, missing(shallowest(evidence)), claim
+    faults = {
+        f"The kinds {config.data.relations} are no dose of family P, which the claim speaks of.": of_kinds(config),
+        f"Under train.schedule={config.train.schedule} the steps that are needed depend on the cap.":
+            config.train.schedule != "constant",
+        f"No fresh run of {', '.join(lacks)}.": lacks,
+    }  # fmt: skip
+    why = tuple(sentence for sentence, holds in faults.items() if holds)[:1]
+    said = f"Not judged: {why[0]}" if why else ""
+    return Verdict(name, statement, UNDECIDED, said, rule, 0.0, evidence.confidence, missing=why)
 
 
 def decided(verdict: Verdict, decision: Decision, sentence: str, evidence: Evidence, notes=()) -> Verdict:

@@ -3,7 +3,6 @@
 Dimension key: R replica, V vocabulary, J bit.
 """
 
-import dataclasses
 import functools
 import math
 
@@ -28,59 +27,30 @@ TOKENS, ANSWERS, RELATIONAL = "every token", "answers", "relational bits"
 COLUMNS = ["replica", "relation", "questions", "dropped", "loss", "floor", "excess", "shortcut", "query_alone"]
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Asked:
-    """The answers of a split whose sources stand in the window that counts them, and their questions.
+def asked(corpus: Corpus, windows: EvalWindows) -> tuple[pd.DataFrame, pd.DataFrame, np.ndarray]:
+    """The answers that `windows`, all of one split, count, and their questions; an answer of which any question's
+    source stands before its window is left out whole.
 
-    Attributes:
-      window, place: int (answers,), the window and the position in it that the answer is predicted at.
-      mask: int (answers,), the relational bits of each, bit j as 2 ** j.
-      floor: float64 (answers,), the answer's recorded -log p.
-      answer: int (questions,), the answer of each question.
-      relation, bit, question_floor: of each question.
-      dropped: questions whose source lies before their window, by relation.
-    """
-
-    window: np.ndarray
-    place: np.ndarray
-    mask: np.ndarray
-    floor: np.ndarray
-    answer: np.ndarray
-    relation: np.ndarray
-    bit: np.ndarray
-    question_floor: np.ndarray
-    dropped: np.ndarray
-
-
-def asked(corpus: Corpus, windows: EvalWindows) -> Asked:
-    """The answers that `windows`, all of one split, count.
-
-    An answer of which any question's source is cut off is left out whole.
+    Returns:
+      A row an answer: `window` and `place` in it that it is predicted at; `mask`, its relational bits, bit j as 2 ** j;
+      `floor`, its recorded -log p. A row a question: `answer`, by the number of its row; `relation`, `bit`, `floor`.
+      And by relation how many questions are left out.
     """
     gold, at = corpus.gold, ["document", "query"]
     questions = pd.DataFrame(gold.questions._asdict())
     questions = questions[questions.document.between(windows.document[0], windows.document[-1])]
     earliest = pd.DataFrame(gold.links._asdict()).groupby([*at, "relation"]).key.min().rename("earliest")
     questions = questions.join(earliest, on=[*at, "relation"])
-    questions["window"] = windows.locate(questions.document.to_numpy(np.int64), questions["query"].to_numpy(np.int64))
-    # An answer goes whole if the earliest key of any of its questions lies before the window.
+    questions["window"] = windows.locate(*(questions[name].to_numpy(np.int64) for name in at))
     cut = questions.earliest < windows.begin[questions.window]
-    kept = ~cut.groupby([questions.document, questions["query"]]).transform("any")
-    whole = questions[kept]
-    groups = whole.assign(mask=2 ** whole.bit.astype(np.int64)).groupby(at)
+    kept = ~cut.groupby([questions[name] for name in at]).transform("any")
+    dropped = np.bincount(questions.relation[~kept], minlength=len(gold.relations))
+    questions = questions[kept].assign(mask=lambda rows: 2 ** rows.bit.astype(np.int64), floor=lambda rows: -rows.log_p)
+    groups = questions.groupby(at)
     answers = groups.agg(window=("window", "first"), mask=("mask", "sum")).reset_index()
-    document, query, window = (answers[name].to_numpy(np.int64) for name in (*at, "window"))
-    return Asked(
-        window,
-        query - windows.begin[window],
-        answers["mask"].to_numpy(),
-        -gold.log_p[corpus.offsets[document] + query + 1 - corpus.offsets[gold.first]],
-        groups.ngroup().to_numpy(),
-        whole.relation.to_numpy(),
-        whole.bit.to_numpy(),
-        -whole.log_p.to_numpy(),
-        np.bincount(questions.relation[~kept], minlength=len(gold.relations)),
-    )
+    of_token = corpus.offsets[answers.document] + answers["query"] + 1 - corpus.offsets[gold.first]
+    answers = answers.assign(place=answers["query"] - windows.begin[answers.window], floor=-gold.log_p[of_token])
+    return answers, questions.assign(answer=groups.ngroup()), dropped
 
 
 def lacks(config: StudyConfig, model: ModelConfig) -> str:
@@ -163,48 +133,46 @@ def _query_alone(relation: shortcuts.Relation) -> float:
 def _of_corpus(restored: Restored, split: str, config: EvalConfig, needed: dict) -> pd.DataFrame:
     pack, corpus, data = restored.pack, restored.corpus, restored.study.data
     windows = eval_windows(corpus, split, pack.model.seq_len, config.stride or pack.model.seq_len)
-    answered = asked(corpus, windows)
+    answered, questions, dropped = asked(corpus, windows)
     nats = _answer_losses(pack, restored.params, corpus, windows, answered, config.batch_size)  # (R, answers, J + 2)
     gold, (first, last) = corpus.gold, corpus.splits[split]
     begin, end = corpus.offsets[[first, last]] - corpus.offsets[gold.first]
-    bits = np.bincount(answered.answer, minlength=len(answered.window))
-    relational_floor = np.bincount(answered.answer, answered.question_floor, len(answered.window))
+    relational_floor = np.bincount(questions.answer, questions.floor, len(answered)).sum()
     tokens, of_tokens = int(corpus.num_tokens[first:last].sum()), needed["losses"].groupby("replica").loss_sum.sum()
     rules = {relation.name: relation for relation in _rules(parse.language(data), data.language_seed)}
     rows, none = [], (math.nan, math.nan)
     for replica, summed in zip(pack.replicas, nats, strict=True):
-        of_questions = summed[answered.answer, answered.bit]
+        of_questions = summed[questions.answer, questions.bit]
         parts = [
             (TOKENS, tokens, 0, of_tokens[replica.name], -gold.log_p[begin:end].sum(), *none),
-            (ANSWERS, len(summed), 0, summed[:, -1].sum(), answered.floor.sum(), *none),
-            (RELATIONAL, int(bits.sum()), 0, summed[:, -2].sum(), relational_floor.sum(), *none),
+            (ANSWERS, len(summed), 0, summed[:, -1].sum(), answered.floor.to_numpy().sum(), *none),
+            (RELATIONAL, len(questions), 0, summed[:, -2].sum(), relational_floor, *none),
         ]
-        for index, (name, dropped) in enumerate(zip(gold.relations, answered.dropped.tolist(), strict=True)):
-            mine, rule = answered.relation == index, (_best(rules[name]), _query_alone(rules[name]))
-            sums = of_questions[mine].sum(), answered.question_floor[mine].sum()
-            parts.append((name, int(mine.sum()), dropped, *sums, *rule))
-        for name, count, dropped, loss, floor, *rule in parts:
+        for index, name in enumerate(gold.relations):
+            mine, rule = questions.relation == index, (_best(rules[name]), _query_alone(rules[name]))
+            sums = of_questions[mine].sum(), questions.floor[mine].to_numpy().sum()
+            parts.append((name, int(mine.sum()), int(dropped[index]), *sums, *rule))
+        for name, count, lost, loss, floor, *rule in parts:
             means = [value / max(count, 1) for value in (loss, floor, loss - floor)]
-            rows.append((replica.name, name, count, dropped, *means, *rule))
+            rows.append((replica.name, name, count, lost, *means, *rule))
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def _answer_losses(
-    pack: Pack, params: dict, corpus: Corpus, windows: EvalWindows, found: Asked, batch_size: int
+    pack: Pack, params: dict, corpus: Corpus, windows: EvalWindows, found: pd.DataFrame, batch_size: int
 ) -> np.ndarray:
     """float64 (R, answers, J + 2) in nats: -log of the probability that bit j is right, for each j; that all bits of
     the mask are; that the answer is."""
-    order = np.argsort(found.window, kind="stable")
-    of_window = found.window[order]
+    order = np.argsort(found.window.to_numpy(), kind="stable")
+    of_window, place, mask = (found[name].to_numpy()[order] for name in ("window", "place", "mask"))
     slot = np.arange(len(order)) - np.searchsorted(of_window, of_window)
     width = int(slot.max(initial=0)) + 1
     a_dispatch = BATCHES_PER_DISPATCH * batch_size
     rows = -(-len(windows.document) // a_dispatch) * a_dispatch
     places, masks = np.zeros((rows, width), np.int32), np.zeros((rows, width), np.int32)
-    places[of_window, slot], masks[of_window, slot] = found.place[order], found.mask[order]
-    padding = [(0, rows - len(windows.document))]
-    tokens = np.pad(windows.tokens, [*padding, (0, 0)])
-    length = np.pad(windows.length, padding)
+    places[of_window, slot], masks[of_window, slot] = place, mask
+    padding = (0, rows - len(windows.document))
+    tokens, length = np.pad(windows.tokens, [padding, (0, 0)]), np.pad(windows.length, padding)
     bits_VJ = np.full((pack.model.vocab_size, corpus.gold.answer_bits.shape[1]), -1, np.int8)
     bits_VJ[: len(corpus.gold.answer_bits)] = corpus.gold.answer_bits
     shape = (-1, BATCHES_PER_DISPATCH, batch_size)

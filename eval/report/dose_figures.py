@@ -95,12 +95,10 @@ def _counted(dose: int) -> str:
 
 def ratios(table: pd.DataFrame, confidence: float) -> dict[int, intervals.Interval]:
     """By dose, the interval of G = ln T(1, r) - ln T(8, r), where both have fresh runs."""
-    fresh, found = steps.fresh_runs(table), {}
-    for dose in sorted(fresh.relations.unique()):
-        one, many = (steps.of(fresh, heads, dose) for heads in (steps.ONE_HEAD, steps.MANY_HEADS))
-        if len(one.steps) and len(many.steps):
-            found[dose] = intervals.over_seeds(steps.gap(one, many), confidence)
-    return found
+    fresh, sides = steps.fresh_runs(table), (steps.ONE_HEAD, steps.MANY_HEADS)
+    both = {dose: [steps.of(fresh, heads, dose) for heads in sides] for dose in sorted(fresh.relations.unique())}
+    found = {dose: steps.gap(*runs) for dose, runs in both.items() if all(len(each.steps) for each in runs)}
+    return {dose: intervals.over_seeds(gaps, confidence) for dose, gaps in found.items()}
 
 
 def ratio(ratios: dict[int, intervals.Interval]):
@@ -143,11 +141,11 @@ def by_relation(curves: dict[int, dict], dose: int, config: StudyConfig):
     rows = -(-len(shown) // columns)
     figure = Figure(figsize=(1.2 + 2.4 * columns, 0.9 + 2.5 * rows), layout="constrained")
     panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
-    names = sorted({name for runs in shown.values() for lines in runs.values() for name in lines[0]["relations"]},
-                   key=lambda name: (name[0], int(name[1:] or 0)))  # fmt: skip
+    names = {name for runs in shown.values() for lines in runs.values() for name in lines[0]["relations"]}
+    ordered = sorted(names, key=lambda name: (name[0], int(name[1:] or 0)))
     for axes, (heads, runs) in zip(panels, shown.items(), strict=False):  # the last row may have room for more
         looked = np.unique([line["step"] for lines in runs.values() for line in lines])
-        for number, name in enumerate(names):
+        for number, name in enumerate(ordered):
             held = [_held(lines, name, looked) for lines in runs.values() if name in lines[0]["relations"]]
             if held:
                 axes.plot(looked, np.mean(held, axis=0), color=style.category(number), linewidth=1.2, label=name)

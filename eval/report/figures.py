@@ -106,9 +106,7 @@ def sensitivity(rates: pd.DataFrame):
     whole = rates.loss[rates.diverged == 0] if (rates.diverged == 0).any() else rates.loss
     margin = 0.12 * (whole.max() - whole.min()) or 0.05
     top = whole.max() + margin
-    lines = list(rates.groupby(["num_heads", "series", "num_layers"]))
-    for position, ((num_heads, series, _), line) in enumerate(lines):
-        colour, label = style.ordered(position, len(lines)), _joined(f"h = {num_heads}", series, line.depth.iloc[0])
+    for position, (line, colour, label) in enumerate(_by_cell(rates)):
         whole_only, shown = line.loss.where(line.diverged == 0), line.assign(loss=line.loss.clip(upper=top))
         axes.plot(line.learning_rate, whole_only, style.marker(position) + "-", color=colour, ms=4.5, label=label)
         lost, best = shown[shown.diverged > 0], shown[shown.chosen]
@@ -133,17 +131,23 @@ def curves(lines: pd.DataFrame, axis: str, label: str):
         lines, label = lines.assign(flops=lines.flops / 10.0**power), f"{label} (10{str(power).translate(RAISED)})"
     titles = f"d_model {lines.d_model.iloc[0]}", f"{label}, log scale", "training loss (nats/token)"
     figure, axes = style.axes(*titles, SIZE)
-    groups = list(lines.groupby(["num_heads", "series", "num_layers"]))
-    for position, ((num_heads, series, _), line) in enumerate(groups):
-        name = _joined(f"h = {num_heads}", series, line.depth.iloc[0])
-        line = line.sort_values("step")
+    for line, colour, name in _by_cell(lines):
         bins = np.unique(np.geomspace(1, line.step.max() + 1, POINTS).round())
         line = line.groupby(np.digitize(line.step, bins))[[axis, "loss"]].mean()
-        axes.plot(line[axis], line.loss, color=style.ordered(position, len(groups)), label=name, linewidth=1.3)
+        axes.plot(line[axis], line.loss, color=colour, label=name, linewidth=1.3)
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter("{x:,.0f}" if axis == "tokens" else "{x:,g}")
     axes.set_xticks([], minor=True)
     return _with_legend(axes, outside=True)
+
+
+def _by_cell(rows: pd.DataFrame) -> list[tuple]:
+    """Of each cell its rows, colour and label."""
+    groups = list(rows.groupby(["num_heads", "series", "num_layers"]))
+    return [
+        (line, style.ordered(place, len(groups)), _joined(f"h = {heads}", series, line.depth.iloc[0]))
+        for place, ((heads, series, _), line) in enumerate(groups)
+    ]
 
 
 def forest(rows: list[dict], margin: float, title: str):

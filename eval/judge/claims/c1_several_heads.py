@@ -65,13 +65,11 @@ def _aside(evidence: Evidence) -> tuple[dict, list[str]]:
 
 def _fixed_heads(evidence: Evidence) -> dict | None:
     """The claim with FIXED_HEADS heads, which no data chose; None where a group has no such cell."""
-    found, parts = evidence.losses, []
-    for left, right in HEADS.sides(found.cells).values():
-        fixed = right[right.num_heads == FIXED_HEADS]
-        if left.empty or fixed.empty:
-            return None
-        parts.append(losses.difference(found, best(left), best(fixed)))
-    pooled = losses.averaged(parts)
+    found = evidence.losses
+    sides = [(left, right[right.num_heads == FIXED_HEADS]) for left, right in HEADS.sides(found.cells).values()]
+    if any(left.empty or fixed.empty for left, fixed in sides):
+        return None
+    pooled = losses.averaged([losses.difference(found, best(left), best(fixed)) for left, fixed in sides])
     return asides.on_its_own(evidence, pooled) if len(pooled) else None
 
 

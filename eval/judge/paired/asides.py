@@ -75,20 +75,17 @@ def _correlation(found: Losses, chosen, shared, tokens) -> float | None:
         np.mean([found.sums(pair[side]).loc[shared].sum(axis=1) / tokens.sum() for pair in chosen.values()], axis=0)
         for side in (0, 1)
     ]
-    if len(shared) < 3 or not np.std(sides[0]) or not np.std(sides[1]):
-        return None
-    return float(np.corrcoef(sides)[0, 1])
+    return float(np.corrcoef(sides)[0, 1]) if len(shared) >= 3 and np.std(sides, axis=1).all() else None
 
 
 def _survivors(evidence: Evidence, chosen: dict) -> dict | None:
     """The verdict without the seeds of which a run diverged; None if none did or fewer than two are left."""
     found = evidence.losses
-    lost = [found.diverged(cell) for pair in chosen.values() for cell in pair]
-    if not any(len(seeds) for seeds in lost):
+    lost = [seed for pair in chosen.values() for cell in pair for seed in found.diverged(cell)]
+    if not lost:
         return None
     pooled = losses.averaged([losses.difference(found, *pair) for pair in chosen.values()])
-    for seeds in lost:
-        pooled = pooled[~pooled.index.isin(seeds)]
+    pooled = pooled[~pooled.index.isin(lost)]
     return on_its_own(evidence, pooled) if len(pooled) > 1 else {"n": len(pooled), "verdict": rules.UNDECIDED}
 
 

@@ -28,11 +28,11 @@ class Comparison:
         own_width = (cells.num_heads * cells.d_k == cells.d_model).all()
         by_heads = self.column == "d_k" and not own_width  # d_k varies at one number of heads
         keys = ["d_model", "num_layers", "num_heads" if by_heads else "series"]
-        groups = {}
+        groups, depths = {}, cells.num_layers.nunique() > 1
         for (d_model, layers, third), group in cells.groupby(keys):
             of_left = group[self.column] == 1
             name = f"d_model {d_model}" + (f", h = {third}" if by_heads else f", {third}" if third else "")
-            name += f", {layers} layer{'s' if layers > 1 else ''}" if cells.num_layers.nunique() > 1 else ""
+            name += f", {layers} layer{'s' if layers > 1 else ''}" if depths else ""
             groups[name] = (group[of_left], group[~of_left])
         return groups
 

@@ -94,12 +94,9 @@ def of_arms(claim: str, evidence: Evidence) -> list[str]:
     """What other studies found on the claim of this ID, those that are not cited each with the reason."""
     said = []
     for arm in evidence.arms:
-        fault = arm.passed_over(claim, evidence.corpus.fingerprint)
-        if fault:
-            said.append(f"Arm {arm.path} ({arm.words}) is passed over: {fault}{'' if fault.endswith('.') else '.'}")
-        else:
-            theirs = arm.verdicts[claim]
-            said.append(f"Arm {arm.path} ({arm.words}): {theirs['verdict']}. {theirs['sentence']}")
+        fault, theirs = arm.passed_over(claim, evidence.corpus.fingerprint), arm.verdicts.get(claim, {})
+        found = f": {theirs['verdict']}. {theirs['sentence']}" if not fault else f" is passed over: {fault}"
+        said.append(f"Arm {arm.path} ({arm.words}){found}{'.' if fault and not fault.endswith('.') else ''}")
     return said
 
 

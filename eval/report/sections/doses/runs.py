@@ -27,10 +27,10 @@ def context(evidence: Evidence, verdicts) -> dict | None:
 def figures(evidence: Evidence, verdicts) -> dict[str, Drawn]:
     table, config, made = evidence.doses, evidence.config, {}
     if len(steps.fresh_runs(table)):
-        alt = "Steps to the threshold against the number of relations, by heads."
-        made["steps"] = Drawn(dose_figures.taken(table, config), alt)
-        alt = "Relational loss where runs stop against the number of relations, by heads."
-        made["left"] = Drawn(dose_figures.left(table, config, evidence.confidence), alt)
+        against = "against the number of relations, by heads."
+        made["steps"] = Drawn(dose_figures.taken(table, config), f"Steps to the threshold {against}")
+        losses = dose_figures.left(table, config, evidence.confidence)
+        made["left"] = Drawn(losses, f"Relational loss where runs stop {against}")
     if ratios := dose_figures.ratios(table, evidence.confidence):
         alt = f"How many times the steps of {steps.MANY_HEADS} heads one head takes, against the number of relations."
         made["ratio"] = Drawn(dose_figures.ratio(ratios), alt)

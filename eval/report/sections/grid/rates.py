@@ -52,14 +52,13 @@ def rate_costs(evidence: Evidence) -> list[dict]:
 def rate_notes(evidence: Evidence) -> list[str]:
     """Whether the rates that were tried enclose each cell's best one."""
     cells = evidence.losses.cells
-    compared = cells[cells.diverged_chosen < cells.seeds]
-    if compared.empty:
+    at = cells[cells.diverged_chosen < cells.seeds].groupby("edge").cell.agg(", ".join)
+    if at.empty:
         return []
-    if (compared.edge == "only").any():
+    if "only" in at:
         return ["One rate was tried, so no cell is tuned: a difference may come from the rate as well as from h."]
-    at = {edge: compared.cell[compared.edge == edge] for edge in ("lowest", "highest")}
     return [
-        f"Best at the {edge} rate tried, so a better one may lie beyond: {', '.join(names)}."
-        for edge, names in at.items()
-        if len(names)
+        f"Best at the {edge} rate tried, so a better one may lie beyond: {at[edge]}."
+        for edge in ("lowest", "highest")
+        if edge in at
     ] or ["Every cell's best rate lies inside the range that was tried."]
