@@ -9,7 +9,6 @@ from eval.measure.relations import RELATIONAL
 from train import files, grid
 from train.config import StudyConfig
 from train.data.relations import doses
-from train.grid import Cell, Replica
 from train.run import metrics, packs, starts
 from train.workdir import CellFolder, Workdir
 
@@ -17,14 +16,14 @@ TUNE, FRESH = "tune", "fresh"
 STAGES = (TUNE, FRESH, *starts.KNOWN)
 
 
-def stage_of(replica: Replica, config: StudyConfig) -> str:
+def stage_of(replica: grid.Replica, config: StudyConfig) -> str:
     """`tune`, `fresh`, or of fresh seeds the start that is not as drawn."""
     if replica.start != grid.DRAWN:
         return replica.start
     return TUNE if grid.chooses(replica, config) else FRESH
 
 
-def runs(folder: CellFolder, config: StudyConfig) -> list[tuple[str, Replica, dict]]:
+def runs(folder: CellFolder, config: StudyConfig) -> list[tuple[str, grid.Replica, dict]]:
     """Stage, replica and outcome of every run that has ended."""
     return [
         (stage_of(replica, config), replica, outcome)
@@ -41,7 +40,7 @@ def looks(folder: CellFolder, stage: str, config: StudyConfig) -> list[dict]:
     return [line for line in metrics.read(folder.looks) if line["replica"] in mine]
 
 
-def write_table(workdir: Workdir, cells: tuple[Cell, ...], config: StudyConfig) -> pd.DataFrame:
+def write_table(workdir: Workdir, cells: tuple[grid.Cell, ...], config: StudyConfig) -> pd.DataFrame:
     """Writes results/dose.csv and .parquet, a row a run, and returns them; empty before any run has ended.
 
     `loss` is the relational loss above its floor where the run stopped, `worst` the largest of all looks, in nats a
@@ -51,25 +50,20 @@ def write_table(workdir: Workdir, cells: tuple[Cell, ...], config: StudyConfig) 
     """
     rows = []
     for cell in cells:
-        folder = workdir.cell(cell.name)
+        folder, model = workdir.cell(cell.name), cell.model
         worst, shortcuts = _worst(metrics.read(folder.looks)), _shortcuts(folder)
         for stage, replica, outcome in sorted(runs(folder, config), key=lambda run: STAGES.index(run[0])):
             shortcut, query_alone = shortcuts.get(replica.name, (math.nan, math.nan))
             rows.append(
                 {
                     "cell": cell.shape,
-                    "d_model": cell.model.d_model,
-                    "num_heads": cell.model.num_heads,
-                    "d_k": cell.model.d_k,
-                    "num_layers": cell.model.num_layers,
+                    **{name: getattr(model, name) for name in ("d_model", "num_heads", "d_k", "num_layers")},
                     "relations": cell.dose,
                     "names": " ".join(doses.spoken(config.data, cell.dose, replica.data_seed).relations),
                     "stage": stage,
                     "learning_rate": replica.learning_rate,
                     "seed": replica.init_seed,
-                    "steps": outcome["steps"],
-                    "outcome": outcome["why"],
-                    "loss": outcome["loss"],
+                    **{"steps": outcome["steps"], "outcome": outcome["why"], "loss": outcome["loss"]},
                     "worst": worst.get(replica.name, math.nan),
                     "shortcut": shortcut,
                     "query_alone": query_alone if stage == starts.NO_ATTENTION else math.nan,
@@ -83,16 +77,12 @@ def write_table(workdir: Workdir, cells: tuple[Cell, ...], config: StudyConfig) 
 
 def _worst(lines: list[dict]) -> dict[str, float]:
     """The largest loss of each run; one that is not finite counts as chance."""
-    worst: dict[str, float] = {}
-    for line in lines:
-        loss = math.log(2) if line["loss"] is None else line["loss"]
-        worst[line["replica"]] = max(loss, worst.get(line["replica"], loss))
-    return worst
+    looks = pd.DataFrame(lines, columns=["replica", "loss"])
+    return looks.loss.astype(float).fillna(math.log(2)).groupby(looks.replica).max().to_dict()
 
 
 def _shortcuts(folder: CellFolder) -> dict[str, tuple[float, float]]:
     """Of each run that is measured, what the shortcuts of all its relations leave, and those that see the query
     alone."""
-    rows = measurements.rows_of(folder, "relations")
-    rows = rows[rows.relation == RELATIONAL] if len(rows) else rows
-    return {row.replica: (row.shortcut, row.query_alone) for row in rows.itertuples()}
+    rows = measurements.rows_of(folder, "relations").itertuples()
+    return {row.replica: (row.shortcut, row.query_alone) for row in rows if row.relation == RELATIONAL}

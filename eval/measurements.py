@@ -12,7 +12,7 @@ or, where it compares packs or NEEDS other measurements, a tuple of names,
 
   measure_cell  ([restored, ...], split, settings, {name: rows of the split}) -> the same, for all packs of a cell.
 
-TABLE, where it has one, names its files otherwise than the module.
+TABLE and TITLE, where it has them, name its files and what it is otherwise.
 """
 
 import dataclasses
@@ -27,12 +27,10 @@ from eval import walk
 from eval.restore import Restored, restore
 from train import files, grid
 from train.config import InputError, StudyConfig, nearest
-from train.grid import Cell
 from train.hosts.job import Job
 from train.run import packs
 from train.run.checkpoint import CorruptCheckpoint
 from train.study import launch
-from train.study.launch import Study
 from train.workdir import CellFolder, Workdir, read_table
 
 SPLITS = ("tune", "test")
@@ -50,10 +48,10 @@ def table_of(name: str) -> str:
 
 
 def title_of(name: str) -> str:
-    return known()[name].__doc__.splitlines()[0]
+    return getattr(known()[name], "TITLE", known()[name].__doc__.strip().splitlines()[0])
 
 
-def asked(names: list[str], config: StudyConfig, cells: Iterable[Cell]) -> tuple[str, ...]:
+def asked(names: list[str], config: StudyConfig, cells: Iterable[grid.Cell]) -> tuple[str, ...]:
     """The measurements `names`, or without any those of every study, that apply to some of `cells`, each behind those
     that it needs.
 
@@ -67,36 +65,33 @@ def asked(names: list[str], config: StudyConfig, cells: Iterable[Cell]) -> tuple
         reasons = [modules[name].lacks(config, cell.model) for cell in cells]
         if all(reasons):
             raise InputError(f"--measure={name} does not apply here: {reasons[0]}")
-    wanted: list[str] = []
 
-    def add(name: str) -> None:
-        for other in getattr(modules[name], "NEEDS", ()):
-            add(other)
-        if name not in wanted:
-            wanted.append(name)
+    def behind(names: Iterable[str]) -> list[str]:
+        return [each for name in names for each in (*behind(getattr(modules[name], "NEEDS", ())), name)]
 
-    for name in names or [name for name, module in modules.items() if module.IN_STUDY]:
-        add(name)
-    return tuple(wanted)
+    return tuple(dict.fromkeys(behind(names or [name for name, module in modules.items() if module.IN_STUDY])))
 
 
-def measure(study: Study, cells: Iterable[Cell], names: tuple[str, ...]) -> list[Cell]:
+def measure(study: launch.Study, cells: Iterable[grid.Cell], names: tuple[str, ...]) -> list[grid.Cell]:
     """Takes what is not there of the measurements `names` of every trained pack of `cells`; returns the cells of which
     a checkpoint was lost, which no longer counts as trained."""
-    trained = [cell for cell in cells if _trained(study.workdir.cell(cell.name))]
-    lacking = [cell for cell in trained if _lacking(study, cell, names)]
-    before = {cell.name: len(_trained(study.workdir.cell(cell.name))) for cell in lacking}
+    folders = {cell: study.workdir.cell(cell.name) for cell in cells}
+    lacking = [cell for cell, folder in folders.items() if _trained(folder) and _lacking(study, cell, folder, names)]
+    before = {cell: len(_trained(folders[cell])) for cell in lacking}
     study.run(Job("measure", (cell,), names) for cell in lacking)
-    return [cell for cell in lacking if len(_trained(study.workdir.cell(cell.name))) < before[cell.name]]
+    return [cell for cell in lacking if len(_trained(folders[cell])) < before[cell]]
 
 
-def run(study: Study, job: Job) -> None:
+def run(study: launch.Study, job: Job) -> None:
     """The job `measure`: what `measure` does with one cell."""
     (cell,) = job.cells
     folder = study.workdir.cell(cell.name)
     with launch.faults_stay_in(study, cell.name):
         try:
-            _Cell(study, cell, folder).measure(_lacking(study, cell, job.words))
+            taken = _Cell(study, folder)
+            for name in _lacking(study, cell, folder, job.words):
+                study.progress.begin(cell.name, f"measuring {name} of the restored checkpoint")
+                taken.measure(name)
         except CorruptCheckpoint as error:
             raise CorruptCheckpoint(
                 f"{error} The command with --mode=study trains this cell again, from the checkpoint before if there is "
@@ -109,64 +104,49 @@ def run(study: Study, job: Job) -> None:
 class _Cell:
     """One cell whose packs are restored when first needed."""
 
-    def __init__(self, study: Study, cell: Cell, folder: CellFolder):
-        self._study, self._cell, self._folder = study, cell, folder
+    def __init__(self, study: launch.Study, folder: CellFolder):
+        self._study, self._folder = study, folder
         self._restored: dict[int, Restored] = {}
 
-    def measure(self, names: Iterable[str]) -> None:
-        records = _trained(self._folder)
-        for name in names:
-            module = known()[name]
-            self._study.progress.begin(self._cell.name, f"measuring {name} of the restored checkpoint")
-            if hasattr(module, "measure_cell"):
-                path, key = _finished_as(self._study.config, self._folder, name, records)
-                self._write(path, key, [self._of_cell(module, records, split, key["settings"]) for split in SPLITS])
-                continue
-            for record in records:
-                path, key = _finished_as(self._study.config, self._folder, name, [record])
-                if not _is_finished(path, key):
-                    self._write(path, key, [self._of_pack(module, record, split, key["settings"]) for split in SPLITS])
+    def measure(self, name: str) -> None:
+        for records, path, key in _unfinished(self._study.config, self._folder, name):
+            parts = [self._of_split(name, records, split, key["settings"]) for split in SPLITS]
+            rows = pd.concat([part for part in parts if len(part)] or [pd.DataFrame()], ignore_index=True)
+            rows.attrs["key"] = key
+            files.write_table(path, rows)
 
-    def _of_pack(self, module, record: dict, split: str, settings: dict) -> pd.DataFrame:
-        if split not in splits_of(record, self._study.config):
-            return pd.DataFrame()
-        restored = self._restore(record)
-        found = self._study.stop.wait_for(lambda: module.measure(restored, split, settings))
-        return _with_runs(found, split, [record])
-
-    def _of_cell(self, module, records: list[dict], split: str, settings: dict) -> pd.DataFrame:
-        mine = [record for record in records if split in splits_of(record, self._study.config)]
+    def _of_split(self, name: str, records: list[dict], split: str, settings: dict) -> pd.DataFrame:
+        """What is found of the packs `records` that are measured on `split`, behind the columns that say which run, and
+        which split, each row is of."""
+        mine, module = [record for record in records if split in splits_of(record, self._study.config)], known()[name]
         if not mine:
             return pd.DataFrame()
         restored = [self._restore(record) for record in mine]
-        needed = {}
-        for name in getattr(module, "NEEDS", ()):
-            rows = rows_of(self._folder, name)
-            needed[name] = rows[rows.split == split] if len(rows) else rows
-        found = self._study.stop.wait_for(lambda: module.measure_cell(restored, split, settings, needed))
-        return _with_runs(found, split, mine)
+        if hasattr(module, "measure_cell"):
+            needed = {other: rows_of(self._folder, other) for other in getattr(module, "NEEDS", ())}
+            needed = {other: rows[rows.split == split] if len(rows) else rows for other, rows in needed.items()}
+            found = self._study.stop.wait_for(lambda: module.measure_cell(restored, split, settings, needed))
+        else:
+            found = self._study.stop.wait_for(lambda: module.measure(*restored, split, settings))
+        runs = [replica for record in mine for replica in packs.from_json(record).replicas]
+        about = pd.DataFrame([{"replica": run.name, **dataclasses.asdict(run)} for run in runs])[["replica", *RUN]]
+        return about.assign(split=split).merge(found, on="replica", validate="one_to_many")
 
     def _restore(self, record: dict) -> Restored:
         """The pack of `record`; one whose last checkpoint is lost no longer counts as trained."""
-        index = record["index"]
+        index, trained = record["index"], record["trained"]
         if index not in self._restored:
             try:
                 found = self._study.stop.wait_for(lambda: restore(self._folder.path, index, self._study.corpus))
-                if found.step != record["trained"]["step"]:
+                if found.step != trained["step"]:
                     raise CorruptCheckpoint(
-                        f"{self._folder.path} was trained to step {record['trained']['step']}, its checkpoint is of "
-                        f"{found.step}."
+                        f"{self._folder.path} was trained to step {trained['step']}, its checkpoint is of {found.step}."
                     )
             except CorruptCheckpoint:
                 packs.mark_trained(self._folder, packs.from_json(record), None)
                 raise
-            self._restored[index] = dataclasses.replace(found, trained=record["trained"])
+            self._restored[index] = dataclasses.replace(found, trained=trained)
         return self._restored[index]
-
-    def _write(self, path: pathlib.Path, key: dict, parts: list[pd.DataFrame]) -> None:
-        rows = pd.concat([part for part in parts if len(part)] or [pd.DataFrame()], ignore_index=True)
-        rows.attrs["key"] = key
-        files.write_table(path, rows)
 
 
 def splits_of(record: dict, config: StudyConfig) -> tuple[str, ...]:
@@ -175,44 +155,32 @@ def splits_of(record: dict, config: StudyConfig) -> tuple[str, ...]:
     return SPLITS[:1] if all(grid.chooses(run, config) for run in packs.from_json(record).replicas) else SPLITS
 
 
-def _with_runs(rows: pd.DataFrame, split: str, records: list[dict]) -> pd.DataFrame:
-    """`rows` behind the columns that say which run, and which split, each is of."""
-    runs = [replica for record in records for replica in packs.from_json(record).replicas]
-    about = pd.DataFrame([{"replica": run.name, **dataclasses.asdict(run)} for run in runs])[["replica", *RUN]]
-    return about.assign(split=split).merge(rows, on="replica", validate="one_to_many")
-
-
 def _trained(folder: CellFolder) -> list[dict]:
     return [record for record in folder.packs() if record["trained"] is not None]
 
 
-def _finished_as(config: StudyConfig, folder: CellFolder, name: str, records: list[dict]) -> tuple[pathlib.Path, dict]:
-    """Where a measurement of the packs `records` is, and the key that says that it is of them."""
-    of_all, table = hasattr(known()[name], "measure_cell"), table_of(name)
-    path = folder.measured_of_all(table) if of_all else folder.measured(table, records[0]["index"])
-    checkpoints = [record["trained"]["checkpoint"] for record in records]
-    return path, {"checkpoints": checkpoints, "settings": known()[name].settings(config)}
+def _unfinished(config: StudyConfig, folder: CellFolder, name: str) -> list[tuple[list[dict], pathlib.Path, dict]]:
+    """What is not there of a measurement of a cell's trained packs: packs that are measured together, where what is
+    found of them goes, and the key that says that it is of them."""
+    module, table, records, lacking = known()[name], table_of(name), _trained(folder), []
+    together = hasattr(module, "measure_cell")
+    for group in [records] if together else [[record] for record in records]:
+        path = folder.measured_of_all(table) if together else folder.measured(table, group[0]["index"])
+        checkpoints = [record["trained"]["checkpoint"] for record in group]
+        key = {"checkpoints": checkpoints, "settings": module.settings(config)}
+        try:
+            there = read_table(path).attrs.get("key") == key
+        except InputError:
+            there = False
+        if not there:
+            lacking.append((group, path, key))
+    return lacking
 
 
-def _is_finished(path: pathlib.Path, key: dict) -> bool:
-    try:
-        return read_table(path).attrs.get("key") == key
-    except InputError:
-        return False
-
-
-def _lacking(study: Study, cell: Cell, names: Iterable[str]) -> tuple[str, ...]:
+def _lacking(study: launch.Study, cell: grid.Cell, folder: CellFolder, names: Iterable[str]) -> tuple[str, ...]:
     """Which of `names` apply to the cell, and are not there of all its trained packs."""
-    config, folder = study.config, study.workdir.cell(cell.name)
-    records, lacking = _trained(folder), []
-    for name in names:
-        if known()[name].lacks(config, cell.model):
-            continue
-        together = hasattr(known()[name], "measure_cell")
-        groups = [records] if together else [[record] for record in records]
-        if not all(_is_finished(*_finished_as(config, folder, name, group)) for group in groups):
-            lacking.append(name)
-    return tuple(lacking)
+    applying = [name for name in names if not known()[name].lacks(study.config, cell.model)]
+    return tuple(name for name in applying if _unfinished(study.config, folder, name))
 
 
 def rows_of(folder: CellFolder, name: str) -> pd.DataFrame:
@@ -223,7 +191,7 @@ def rows_of(folder: CellFolder, name: str) -> pd.DataFrame:
     return pd.concat([rows for rows in found if len(rows)] or [pd.DataFrame()], ignore_index=True)
 
 
-def merge(workdir: Workdir, cells: Iterable[Cell], name: str) -> pd.DataFrame:
+def merge(workdir: Workdir, cells: Iterable[grid.Cell], name: str) -> pd.DataFrame:
     """Writes results/<table>.parquet, and .csv where it is small, from all that `cells` have; returns it."""
     parts = {cell.name: rows_of(workdir.cell(cell.name), name) for cell in cells}
     parts = [rows.assign(cell=cell)[["cell", *rows.columns]] for cell, rows in parts.items() if len(rows)]

@@ -13,7 +13,6 @@ from mha.transformer import Transformer
 from train.config import InputError, StudyConfig, freeze
 from train.data import corpora
 from train.run import checkpoint, feed, packs
-from train.run.packs import Pack
 
 
 class NotReproduced(Exception):
@@ -37,7 +36,7 @@ class Restored:
     """
 
     cell: str
-    pack: Pack
+    pack: packs.Pack
     params: dict
     diverged_at: jax.Array
     step: int
@@ -80,14 +79,15 @@ def restore(cell: pathlib.Path, pack: int = 0, corpus: corpora.Corpus | None = N
       InputError: the corpus, or a language, is not the one trained on.
       checkpoint.CorruptCheckpoint: there is no checkpoint, or the newest does not read back as it was written.
     """
-    folder = pathlib.Path(cell) / "checkpoints" / f"pack_{pack}"
+    cell = pathlib.Path(cell)
+    folder = cell / "checkpoints" / f"pack_{pack}"
     steps = checkpoint.steps_in(folder)
     if not steps:
         raise checkpoint.CorruptCheckpoint(f"{folder} holds no checkpoint.")
     description = checkpoint.describe(folder, steps[0])
     trained, config = packs.from_json(description["pack"]), description["config"]
     if not trained.dose:
-        corpus = corpus or corpora.open_corpus(pathlib.Path(cell).parent.parent / "data")
+        corpus = corpus or corpora.open_corpus(cell.parent.parent / "data")
     fingerprint = feed.fingerprint(freeze(config), corpus)
     if fingerprint != description["data_fingerprint"]:
         raise InputError(
@@ -95,17 +95,16 @@ def restore(cell: pathlib.Path, pack: int = 0, corpus: corpora.Corpus | None = N
             f"{fingerprint[:12]}; restore the workdir's data folder."
         )
     items = checkpoint.restore(folder, steps[0], _abstract(trained))
-    name, diverged_at = pathlib.Path(cell).name, items["replicas"]["diverged_at"]
-    return Restored(name, trained, items["params"], diverged_at, steps[0], config, corpus)
+    diverged_at = items["replicas"]["diverged_at"]
+    return Restored(cell.name, trained, items["params"], diverged_at, steps[0], config, corpus)
 
 
-def _abstract(pack: Pack) -> dict:
-    replicas = len(pack.replicas)
-    init = Transformer(pack.model).init
-    one = jax.eval_shape(lambda: init(jax.random.key(0), jnp.zeros((1, 1), jnp.int32))["params"])
-    place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    shape = lambda leaf: jax.ShapeDtypeStruct((replicas, *leaf.shape), leaf.dtype, sharding=place)  # noqa: E731
-    return {
-        "params": jax.tree.map(shape, one),
-        "replicas": {"diverged_at": jax.ShapeDtypeStruct((replicas,), jnp.int32, sharding=place)},
-    }
+def _abstract(pack: packs.Pack) -> dict:
+    init, place = Transformer(pack.model).init, jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+
+    def whole() -> dict:
+        one = init(jax.random.key(0), jnp.zeros((1, 1), jnp.int32))["params"]
+        return {"params": one, "replicas": {"diverged_at": jnp.zeros((), jnp.int32)}}
+
+    add = lambda leaf: jax.ShapeDtypeStruct((len(pack.replicas), *leaf.shape), leaf.dtype, sharding=place)  # noqa: E731
+    return jax.tree.map(add, jax.eval_shape(whole))

@@ -14,14 +14,12 @@ from rich.console import Console
 from eval import measurements, summary, tables
 from eval.judge import arms as arms_beside
 from eval.judge import verdicts
-from eval.judge.arms import Arm
 from eval.judge.evidence import Evidence
 from eval.judge.paired.decision import prospect
 from eval.report import page
 from train import grid
 from train.config import InputError, StudyConfig, freeze, nearest
 from train.data import corpora, sources
-from train.data.corpora import Corpus
 from train.exit_codes import DONE, FAULT, RUN_AGAIN, SOME_CELL_FAILED
 from train.grid import Cell
 from train.hosts import compile_cache, placement
@@ -141,19 +139,18 @@ def _chosen(cells: tuple[Cell, ...], names: list[str]) -> tuple[Cell, ...]:
 
 
 def _begin(
-    config: StudyConfig,
-    mode: str,
-    workdir: Workdir,
-    every_cell: tuple[Cell, ...],
-    cells: tuple[Cell, ...],
-    workers: int,
-) -> Corpus | None:
+    config: StudyConfig, mode: str, workdir: Workdir, every_cell: tuple[Cell, ...], cells: tuple[Cell, ...], count: int
+) -> corpora.Corpus | None:
     """The workdir's corpus, written first if no study has begun here and nothing speaks against it; None where every
-    seed speaks a language of its own."""
+    seed speaks a language of its own.
+
+    Args:
+      count: of workers.
+    """
     workdir.check_continues(config)
     jax.config.update("jax_enable_x64", config.model.dtype == "float64")
     if mode in TRAINING:
-        launch.check(config, workdir, every_cell, cells, workers, corpus_tokens=0)
+        launch.check(config, workdir, every_cell, cells, count, corpus_tokens=0)
     record, corpus = workdir.record(), None
     if record is None and not config.dose.relations:
         shutil.rmtree(workdir.data, ignore_errors=True)
@@ -167,7 +164,7 @@ def _begin(
             f"{record['data_fingerprint'][:12]}; restore the folder, or start again with a new --workdir."
         )
     if mode in TRAINING:
-        launch.check(config, workdir, every_cell, cells, workers, len(corpus.tokens) if corpus else 0)
+        launch.check(config, workdir, every_cell, cells, count, len(corpus.tokens) if corpus else 0)
         workdir.write_record(config, jax.devices()[0].device_kind, fingerprint)
     return corpus
 
@@ -182,8 +179,7 @@ def _tell(
     if mode in ("study", "eval"):
         _measure(study, mode, every_cell, cells, names)
     evidence, judged, written = _judge(study, every_cell, beside)
-    further = _further(evidence, cells) if mode in TRAINING else []
-    if further:
+    if mode in TRAINING and (further := _further(evidence, cells)):
         launch.train_cells(study, further)
         if mode == "study":
             _measure(study, mode, every_cell, cells, names)
@@ -202,18 +198,19 @@ def _tell(
             judged = [verdict for verdict in judged if verdict.sentence not in shown]
     study.progress.close()
     if study.corpus is not None:
-        summary.show_cells(console, study.workdir, every_cell, evidence.cells)
+        summary.show_cells(console, study.workdir, evidence.cells)
         if evidence.cells.empty:
             console.print("No judged run is measured yet, so there is no table of cells; --mode=study makes it.")
     summary.show_verdicts(console, judged, written)
     failed = [cell.name for cell in cells if study.workdir.cell(cell.name).failed]
-    if failed:
-        console.print(f"Not done: {', '.join(failed)}. The same command tries them again.")
-    if untimed:
-        console.print(f"No step times: {', '.join(untimed)}. The same command measures them.")
-    if not priced:
-        console.print("No price: a launch failed. The same command tries it again.")
-    return DONE if priced and not (failed or untimed) else SOME_CELL_FAILED
+    lacking = {
+        f"Not done: {', '.join(failed)}. The same command tries them again.": failed,
+        f"No step times: {', '.join(untimed)}. The same command measures them.": untimed,
+        "No price: a launch failed. The same command tries it again.": not priced,
+    }
+    for sentence in [sentence for sentence, lacks in lacking.items() if lacks]:
+        console.print(sentence)
+    return SOME_CELL_FAILED if any(lacking.values()) else DONE
 
 
 def _measure(study: Study, mode: str, every_cell, cells, names: tuple[str, ...]) -> None:
@@ -227,7 +224,7 @@ def _measure(study: Study, mode: str, every_cell, cells, names: tuple[str, ...])
         lost, tries = measurements.measure(study, cells, names), tries - 1
 
 
-def _judge(study: Study, every_cell: tuple[Cell, ...], beside: list[Arm]):
+def _judge(study: Study, every_cell: tuple[Cell, ...], beside: list[arms_beside.Arm]):
     """The evidence, the verdicts, and the page's path, None before there is anything to show."""
     study.progress.begin("results", "tables, verdicts and the report")
     with study.stop.at_once():
@@ -240,10 +237,8 @@ def _judge(study: Study, every_cell: tuple[Cell, ...], beside: list[Arm]):
 
 def _further(evidence: Evidence, cells: tuple[Cell, ...]) -> list[Cell]:
     """The cells with the runs that claims ask for beyond the config, and that they lack."""
-    wanted, config = [], evidence.config
-    for shape, dose in verdicts.further(evidence):
-        for cell in cells:
-            if (cell.shape, cell.dose) == (shape, dose) and not stages.refuses_by_hand(config, cell):
-                runs = stages.started(config, starts.HAND_BUILT, config.grid.learning_rates[0])
-                wanted.append(dataclasses.replace(cell, replicas=runs))
-    return [cell for cell in wanted if launch.lacks_runs(evidence.workdir, cell)]
+    wanted, config = set(verdicts.further(evidence)), evidence.config
+    asked = [cell for cell in cells if (cell.shape, cell.dose) in wanted and not stages.refuses_by_hand(config, cell)]
+    runs = stages.started(config, starts.HAND_BUILT, config.grid.learning_rates[0]) if asked else ()
+    by_hand = [dataclasses.replace(cell, replicas=runs) for cell in asked]
+    return [cell for cell in by_hand if launch.lacks_runs(evidence.workdir, cell)]

@@ -1,6 +1,7 @@
 """What a study says on the terminal when it is done, or asked how far it is."""
 
 import pathlib
+from collections.abc import Iterable
 
 import pandas as pd
 from rich.box import SIMPLE_HEAD
@@ -10,53 +11,52 @@ from rich.table import Table
 
 from eval.judge.verdict import Verdict
 from eval.tables import excess, training_curve
-from train.grid import Cell
 from train.workdir import Workdir
 
 
-def show_cells(console: Console, workdir: Workdir, cells: tuple[Cell, ...], table: pd.DataFrame) -> None:
+def show_cells(console: Console, workdir: Workdir, table: pd.DataFrame) -> None:
     """A row a cell at its best rate, its distance to a bigram model, and how its training loss fell."""
-    if len(table):
-        shown = Table(
-            title="Test loss at each cell's best rate, ± 95 % t interval over seeds", box=SIMPLE_HEAD, padding=0
+    if table.empty:
+        return
+    named = ("cell", "rate", "nats/token", "bits/byte", "vs bigram", "training loss", "ms/step")
+    shown = _table("Test loss at each cell's best rate, ± 95 % t interval over seeds", named)
+    for row in table.itertuples():
+        half = (row.test_loss_high - row.test_loss_low) / 2
+        shown.add_row(
+            row.cell,
+            f"{row.learning_rate:g}",
+            f"{row.test_loss:.3f}" + ("" if pd.isna(half) else f" ± {half:.3f}"),
+            f"{row.test_bits_per_byte:.3f}",
+            f"{-row.below_bigram:+.1%}",
+            _curve(workdir, row.cell),
+            "" if pd.isna(row.step_ms) else f"{row.step_ms:.1f}",
         )
-        for name in ("cell", "rate", "nats/token", "bits/byte", "vs bigram", "training loss", "ms/step"):
-            shown.add_column(name, justify="left" if name == "cell" else "right", no_wrap=True)
-        curves = {cell.name: _curve(workdir, cell) for cell in cells}
-        for row in table.itertuples():
-            half = (row.test_loss_high - row.test_loss_low) / 2
-            shown.add_row(
-                row.cell,
-                f"{row.learning_rate:g}",
-                f"{row.test_loss:.3f}" + ("" if pd.isna(half) else f" ± {half:.3f}"),
-                f"{row.test_bits_per_byte:.3f}",
-                f"{-row.below_bigram:+.1%}",
-                curves[row.cell],
-                "" if pd.isna(row.step_ms) else f"{row.step_ms:.1f}",
-            )
-        console.print(shown)
-        sizes = table.params_non_embedding
-        console.print(
-            f"{sizes.max():,} non-embedding parameters a cell, within {sizes.max() / sizes.min() - 1:.3%}; "
-            f"{table.diverged.sum()} of {table.replicas.sum()} replicas diverged. A bigram model needs "
-            f"{table.bigram_bits_per_byte.iloc[0]:.3f} bits/byte.",
-            highlight=False,
-        )
-        show_relations(console, workdir, table)
+    console.print(shown)
+    sizes = table.params_non_embedding
+    console.print(
+        f"{sizes.max():,} non-embedding parameters a cell, within {sizes.max() / sizes.min() - 1:.3%}; "
+        f"{table.diverged.sum()} of {table.replicas.sum()} replicas diverged. A bigram model needs "
+        f"{table.bigram_bits_per_byte.iloc[0]:.3f} bits/byte.",
+        highlight=False,
+    )
+    show_relations(console, workdir, table)
 
 
 def show_relations(console: Console, workdir: Workdir, table: pd.DataFrame) -> None:
     """Nothing where the text has no known floor; else a row a relation and a column a cell."""
     found = excess(workdir, table)
-    if found.empty:
-        return
-    shown = Table(title="Test loss above its floor, nats a bit (a token)", box=SIMPLE_HEAD, padding=0)
-    shown.add_column("relation", no_wrap=True)
-    for name in found.index:
-        shown.add_column(name, justify="right", no_wrap=True)
-    for relation in found.columns:
-        shown.add_row(relation, *("" if pd.isna(value) else f"{value:.3f}" for value in found[relation]))
-    console.print(shown)
+    shown = _table("Test loss above its floor, nats a bit (a token)", ["relation", *found.index])
+    for relation, values in found.items():
+        shown.add_row(relation, *("" if pd.isna(value) else f"{value:.3f}" for value in values))
+    if len(found):
+        console.print(shown)
+
+
+def _table(title: str, columns: Iterable[str]) -> Table:
+    shown = Table(title=title, box=SIMPLE_HEAD, padding=0)
+    for place, name in enumerate(columns):
+        shown.add_column(name, justify="right" if place else "left", no_wrap=True)
+    return shown
 
 
 def show_verdicts(console: Console, verdicts: list[Verdict], page: pathlib.Path | None) -> None:
@@ -70,10 +70,10 @@ def show_verdicts(console: Console, verdicts: list[Verdict], page: pathlib.Path 
         console.print(f"Report: {page.absolute()}", highlight=False, soft_wrap=True, markup=False)
 
 
-def _curve(workdir: Workdir, cell: Cell) -> str:
+def _curve(workdir: Workdir, cell: str) -> str:
     """Mean training loss (nats/token) of the cell's replicas at the first and over the last five logged steps."""
-    curve = training_curve(workdir.cell(cell.name))
-    if not len(curve):
+    curve = training_curve(workdir.cell(cell))
+    if curve.empty:
         return ""
     means = curve.groupby("step").loss.mean()
     return f"{means.iloc[0]:.2f} -> {means.iloc[-5:].mean():.2f}"
@@ -82,15 +82,10 @@ def _curve(workdir: Workdir, cell: Cell) -> str:
 def show_status(console: Console, workdir: Workdir, names: list[str]) -> None:
     """Each cell's state and last logged step, and whether somebody is writing now."""
     writer = workdir.writer()
-    shown = Table(title=escape(str(workdir.path)))
-    for name in ("cell", "state", "step", "loss", "reason"):
-        shown.add_column(name)
+    shown = Table("cell", "state", "step", "loss", "reason", title=escape(str(workdir.path)))
     for name in names:
-        folder = workdir.cell(name)
-        status, curve = folder.status(), training_curve(folder)
-        state = status["state"]
-        if state == "running" and writer is None:
-            state = "stopped"
+        status, curve = workdir.cell(name).status(), training_curve(workdir.cell(name))
+        state = "stopped" if status["state"] == "running" and writer is None else status["state"]
         last = curve[curve.step == curve.step.max()] if len(curve) else curve
         step, loss = (f"{last.step.iloc[0] + 1}", f"{last.loss.min():.3f}") if len(last) else ("", "")
         shown.add_row(name, state, step, loss, escape(status["reason"]))

@@ -7,16 +7,13 @@ import pandas as pd
 
 from eval import doses, measurements
 from eval.judge import intervals
-from eval.measurements import SPLITS
 from mha import budget
-from mha.transformer import ModelConfig
 from train import files, grid
 from train.config import StudyConfig
 from train.data.baselines import bigram_loss, unigram_entropy
 from train.data.corpora import Corpus
 from train.grid import Cell, Replica
-from train.run import packs
-from train.run.metrics import read
+from train.run import metrics, packs
 from train.study import tuning
 from train.workdir import TIMING, CellFolder, Workdir, read_measured
 
@@ -38,20 +35,20 @@ def write_tables(workdir: Workdir, cells: tuple[Cell, ...], config: StudyConfig,
     tables = {name: measurements.merge(workdir, cells, name) for name in measurements.known()}
     if corpus is None:
         return doses.write_table(workdir, cells, config)
-    documents, replicas = tables["losses"], []
-    for cell in cells:
-        folder = workdir.cell(cell.name)
-        mine = documents[documents.cell == cell.name] if len(documents) else documents
-        for record in folder.packs():
-            if record["trained"] is None:
-                continue
-            names = {replica.name for replica in packs.from_json(record).replicas}
-            of_pack = mine[mine.replica.isin(names)] if len(mine) else mine
-            if len(of_pack):
-                replicas.extend(_replica_rows(cell, folder, record, of_pack, config))
-    if not replicas:
-        return pd.DataFrame()
-    replicas = pd.DataFrame(replicas)
+    documents = tables["losses"]
+    of_cells = dict(list(documents.groupby("cell"))) if len(documents) else {}
+    replicas = pd.DataFrame(
+        [
+            row
+            for cell in cells
+            if cell.name in of_cells
+            for record in workdir.cell(cell.name).packs()
+            if record["trained"] is not None
+            for row in _replica_rows(cell, workdir.cell(cell.name), record, of_cells[cell.name], config)
+        ]
+    )
+    if replicas.empty:
+        return replicas
     table = _cell_rows(replicas, tuning.read(config, workdir, cells, tuning.by_loss(config, corpus)), corpus)
     for name, frame in (("replicas", replicas), ("cells", table)):
         for path in (workdir.results / f"{name}.parquet", workdir.results / f"{name}.csv"):
@@ -81,22 +78,27 @@ def excess(workdir: Workdir, table: pd.DataFrame) -> pd.DataFrame:
 def _replica_rows(
     cell: Cell, folder: CellFolder, record: dict, documents: pd.DataFrame, config: StudyConfig
 ) -> list[dict]:
+    """A row a run of a pack and split that it is measured on."""
     pack, trained = packs.from_json(record), record["trained"]
-    timing = read_measured(folder.timing, TIMING)
-    sums = documents.groupby(["learning_rate", "init_seed", "data_seed", "split"])[
-        ["loss_sum", "tokens", "bytes"]
-    ].sum()
-    rows, splits = [], [split for split in SPLITS if (documents.split == split).any()]
+    timing, model = read_measured(folder.timing, TIMING), pack.model
+    params, shape = budget.parameters(model), ("d_model", "num_heads", "d_k", "num_layers", "logit_scale")
+    rows = []
     for replica, diverged_at in zip(pack.replicas, trained["diverged_at"], strict=True):
-        for split in splits:
-            summed = sums.loc[(replica.learning_rate, replica.init_seed, replica.data_seed, split)]
+        sums = documents[documents.replica == replica.name].groupby("split")[["loss_sum", "tokens", "bytes"]].sum()
+        for split in [split for split in measurements.SPLITS if split in sums.index]:
+            summed = sums.loc[split]
             mean = summed.loss_sum / summed.tokens
             rows.append(
                 {
-                    **_shape(cell.name, pack.model),
-                    "learning_rate": replica.learning_rate,
-                    "init_seed": replica.init_seed,
-                    "data_seed": replica.data_seed,
+                    "cell": cell.name,
+                    **{name: getattr(model, name) for name in shape},
+                    "d_ff": " ".join(map(str, model.d_ff)),
+                    "params": params.total,
+                    "params_non_embedding": params.non_embedding,
+                    "params_attention": params.attention,
+                    "flops_per_token": budget.flops_per_token(model),
+                    "exps_per_token": budget.exps_per_token(model),
+                    **{name: getattr(replica, name) for name in measurements.RUN},
                     "stage": stage_of(replica, config),
                     "split": split,
                     "loss": mean,
@@ -105,12 +107,11 @@ def _replica_rows(
                     "status": "done" if diverged_at < 0 else "diverged",
                     "diverged_at": diverged_at,
                     "steps": trained["step"],
-                    "attention": pack.model.attention,
+                    "attention": model.attention,
                     "replica_map": pack.replica_map,
                     "replicas_per_program": len(pack.replicas),
                     "device": pack.environment["device"],
-                    "step_ms": timing.get("step_ms"),
-                    "tokens_per_second": timing.get("tokens_per_second"),
+                    **{name: timing.get(name) for name in ("step_ms", "tokens_per_second")},
                     "peak_memory_bytes": trained["memory_bytes"],
                     "compile_seconds": trained["compile_seconds"],
                 }
@@ -124,41 +125,18 @@ def perplexity(loss: float) -> float:
         return float(np.exp(loss))
 
 
-def _shape(name: str, model: ModelConfig) -> dict:
-    params = budget.parameters(model)
-    return {
-        "cell": name,
-        "d_model": model.d_model,
-        "num_heads": model.num_heads,
-        "d_k": model.d_k,
-        "num_layers": model.num_layers,
-        "logit_scale": model.logit_scale,
-        "d_ff": " ".join(str(width) for width in model.d_ff),
-        "params": params.total,
-        "params_non_embedding": params.non_embedding,
-        "params_attention": params.attention,
-        "flops_per_token": budget.flops_per_token(model),
-        "exps_per_token": budget.exps_per_token(model),
-    }
-
-
 def _cell_rows(replicas: pd.DataFrame, tuned: tuning.Tuning, corpus: Corpus) -> pd.DataFrame:
     """One row a cell: the chosen rate (tuning), its mean `tune` loss in the runs that chose it, and the mean
     `test` loss of the judged runs at that rate with a 95 % t interval over seeds."""
-    bigram, unigram = bigram_loss(corpus, "test"), unigram_entropy(corpus)
-    per_token = corpus.bytes_per_token("test")
-    counted = replicas.assign(counted=replicas.loss.where(replicas.status == "done", unigram))
-    rows = []
+    bigram, per_token = bigram_loss(corpus, "test"), corpus.bytes_per_token("test")
+    counted = replicas.assign(counted=replicas.loss.where(replicas.status == "done", unigram_entropy(corpus)))
+    shape, rows = replicas.columns[: replicas.columns.get_loc("learning_rate")], []
     for name, cell in counted.groupby("cell", sort=False):
-        rate = tuned.chosen[name]
+        rate, tried, first = tuned.chosen[name], cell[cell.split == "tune"], cell.iloc[0]
         test = cell[(cell.split == "test") & (cell.learning_rate == rate)]
         if test.empty:
             continue
-        tried = cell[cell.split == "tune"]
-        losses = test.counted
-        _, low, high, *_ = intervals.over_seeds(losses.to_numpy())
-        first = cell.iloc[0]
-        shape = list(first.index[: first.index.get_loc("learning_rate")])
+        mean, low, high, *_ = intervals.over_seeds(test.counted.to_numpy())
         rows.append(
             {
                 **first[shape].to_dict(),
@@ -166,13 +144,13 @@ def _cell_rows(replicas: pd.DataFrame, tuned: tuning.Tuning, corpus: Corpus) -> 
                 "edge": tuned.edge(name),
                 "rates": len(tuned.scores[name]),
                 "tune_loss": tuned.scores[name][rate],
-                "test_loss": losses.mean(),
+                "test_loss": mean,
                 "test_loss_low": low,
                 "test_loss_high": high,
-                "seeds": len(losses),
-                "test_bits_per_byte": losses.mean() / math.log(2) / per_token,
+                "seeds": len(test),
+                "test_bits_per_byte": mean / math.log(2) / per_token,
                 "bigram_bits_per_byte": bigram / math.log(2) / per_token,
-                "below_bigram": 1 - losses.mean() / bigram,
+                "below_bigram": 1 - mean / bigram,
                 "diverged_chosen": int((test.status == "diverged").sum()),
                 "diverged": int((tried.status == "diverged").sum()),
                 "replicas": len(tried),
@@ -184,4 +162,4 @@ def _cell_rows(replicas: pd.DataFrame, tuned: tuning.Tuning, corpus: Corpus) -> 
 
 def training_curve(folder: CellFolder) -> pd.DataFrame:
     """metrics.jsonl of a cell as a table: pack, step, replica, loss (nats/token), grad_norm, learning_rate."""
-    return pd.DataFrame(read(folder.metrics))
+    return pd.DataFrame(metrics.read(folder.metrics))

@@ -1,7 +1,7 @@
 """Arms: other studies, each of one changed condition, that say how far a verdict of this one reaches."""
 
-import dataclasses
 import pathlib
+from dataclasses import dataclass, field
 
 import pandas as pd
 
@@ -19,7 +19,7 @@ FREE_OF_DOSES = ("grid.num_heads", "dose.relations", "dose.starts", "eval.", "me
 CONDITIONS = ("data.demand", "data.sources", "model.num_layers")
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Arm:
     """A study beside this one.
 
@@ -38,9 +38,9 @@ class Arm:
     words: str
     kind: str = "other"
     ratio: float = 1.0
-    verdicts: dict[str, dict] = dataclasses.field(default_factory=dict)
+    verdicts: dict[str, dict] = field(default_factory=dict)
     fingerprint: str = ""
-    doses: pd.DataFrame = dataclasses.field(default_factory=pd.DataFrame)
+    doses: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     def passed_over(self, claim: str, fingerprint: str) -> str:
         """Why the arm's verdict on `claim` is not cited by a study whose data have this `fingerprint`, '' where it
@@ -67,19 +67,17 @@ def load(paths: list[str], config: dict) -> list[Arm]:
         workdir = Workdir(pathlib.Path(path))
         record, claims, runs = workdir.record(), workdir.results / "claims.json", workdir.results / "dose.csv"
         if record is None or not (runs.exists() if of_doses else read_json(claims)):
-            lacks = "verdicts (results/claims.json); run that study first."
-            if of_doses:
-                lacks = "runs of a study of doses (results/dose.csv); run one there first."
-            raise InputError(f"--arms names {path}, which holds no {lacks}")
+            doses, text = "runs of a study of doses (results/dose.csv); run one there", "verdicts (results/claims.json)"
+            lacks = doses if of_doses else f"{text}; run that study"
+            raise InputError(f"--arms names {path}, which holds no {lacks} first.")
         theirs = record["config"]
+        changed = (_changed_of_doses if of_doses else _changed)(path, config, theirs)
         if of_doses:
-            _check_doses(path, config, theirs)
             words = condition(theirs)
             if words in [other.words for other in found]:
                 raise InputError(f"--arms names two studies of {words}; give each condition once.")
             found.append(Arm(path, theirs, words, doses=pd.read_csv(runs)))
         else:
-            changed = _changed(path, config, theirs)
             tokens = [c["train"]["steps"] * c["train"]["batch_size"] * c["data"]["seq_len"] for c in (config, theirs)]
             kind, ratio = _kind(theirs, changed), tokens[1] / tokens[0]
             verdicts = {verdict["id"]: verdict for verdict in read_json(claims)}
@@ -89,12 +87,12 @@ def load(paths: list[str], config: dict) -> list[Arm]:
 
 def _changed(path: str, config: dict, theirs: dict) -> list[str]:
     """What an arm differs in, its condition."""
-    for field in RULES:
-        if theirs["claims"][field] != config["claims"][field]:
+    for name in RULES:
+        own, other = (of["claims"][name] for of in (config, theirs))
+        if other != own:
             raise InputError(
-                f"--arms names {path}, judged by claims.{field}={theirs['claims'][field]:g} where this study has "
-                f"{config['claims'][field]:g}; such verdicts do not compare, so run it again in another --workdir "
-                f"with --config.claims.{field}={config['claims'][field]:g}."
+                f"--arms names {path}, judged by claims.{name}={other:g} where this study has {own:g}; such verdicts "
+                f"do not compare, so run it again in another --workdir with --config.claims.{name}={own:g}."
             )
     changed = [line for line in differences(config, theirs) if not line.startswith(FREE)]
     of_data = [line for line in changed if line.startswith("data.") and not line.startswith("data.seq_len")]
@@ -105,7 +103,7 @@ def _changed(path: str, config: dict, theirs: dict) -> list[str]:
     return changed
 
 
-def _check_doses(path: str, config: dict, theirs: dict) -> None:
+def _changed_of_doses(path: str, config: dict, theirs: dict) -> list[str]:
     changed = [line for line in differences(config, theirs) if not line.startswith(FREE_OF_DOSES)]
     others = [line for line in changed if not line.startswith(CONDITIONS)]
     if others or not changed:
@@ -113,6 +111,7 @@ def _check_doses(path: str, config: dict, theirs: dict) -> None:
             f"--arms names {path}, whose study differs from this one in {'; '.join(others) or 'nothing'}; a secondary "
             f"cell differs in {', '.join(CONDITIONS)}, and has all else alike."
         )
+    return changed
 
 
 def condition(config: dict) -> str:
@@ -128,11 +127,7 @@ def mlp_first(config: dict) -> bool:
 
 
 def _kind(theirs: dict, changed: list[str]) -> str:
+    of_shape = {"grid.num_heads", "grid.d_k", "grid.d_model"} if len(theirs["grid"]["num_heads"]) == 1 else set()
+    kinds = {"tokens": {"train.steps"}, "scaling": {"grid.logit_scales"}, "d_k": of_shape}
     fields = {line.split(":")[0] for line in changed}
-    if fields <= {"train.steps"}:
-        return "tokens"
-    if fields <= {"grid.logit_scales"}:
-        return "scaling"
-    if fields <= {"grid.num_heads", "grid.d_k", "grid.d_model"} and len(theirs["grid"]["num_heads"]) == 1:
-        return "d_k"
-    return "other"
+    return next((kind for kind, may_change in kinds.items() if fields <= may_change), "other")

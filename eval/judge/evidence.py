@@ -1,25 +1,23 @@
 """What a study's claims are judged on: one object that every claim takes, with what is derived made when asked for."""
 
-import dataclasses
 import functools
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import pandas as pd
 
 from eval.judge import losses
 from eval.judge.arms import Arm
-from eval.judge.losses import Losses
 from eval.tables import training_curve
 from train import grid
 from train.config import StudyConfig
 from train.data import sources
 from train.data.corpora import Corpus
-from train.grid import Cell, Replica
 from train.workdir import Workdir
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Evidence:
     """A study as it stands.
 
@@ -33,8 +31,8 @@ class Evidence:
     workdir: Workdir
     config: StudyConfig
     corpus: Corpus | None = None
-    cells: pd.DataFrame = dataclasses.field(default_factory=pd.DataFrame)
-    doses: pd.DataFrame = dataclasses.field(default_factory=pd.DataFrame)
+    cells: pd.DataFrame = field(default_factory=pd.DataFrame)
+    doses: pd.DataFrame = field(default_factory=pd.DataFrame)
     arms: Sequence[Arm] = ()
 
     @property
@@ -42,20 +40,23 @@ class Evidence:
         """Of a verdict's interval: every reading that claims.looks allows takes its share of .05."""
         return 1 - 0.05 / self.config.claims.looks
 
+    def cited(self, claim: str) -> list[Arm]:
+        """The arms whose verdict on the claim of this ID counts here."""
+        return [arm for arm in self.arms if not arm.passed_over(claim, self.corpus.fingerprint)]
+
     @functools.cached_property
-    def losses(self) -> Losses:
+    def losses(self) -> losses.Losses:
         """Those of the judged runs; `cells` must not be empty."""
         return losses.load(self.workdir, self.cells, self.corpus)
 
     @functools.cached_property
     def curves(self) -> dict[str, pd.Series]:
         """By cell, mean training loss of its judged runs by step, those aside that diverged; empty without a log."""
-        runs, found = self.losses.runs[self.losses.runs.status == "done"], {}
+        runs, found = self.losses.runs, {}
         for cell in self.losses.cells.cell:
-            mine = runs[runs.cell == cell].itertuples()
-            names = [Replica(run.learning_rate, run.init_seed, run.data_seed).name for run in mine]
-            logged = training_curve(self.workdir.cell(cell))
-            logged = logged[logged.replica.isin(names)] if len(logged) else pd.DataFrame({"step": [], "loss": []})
+            mine = runs[(runs.cell == cell) & (runs.status == "done")][["learning_rate", "init_seed", "data_seed"]]
+            logged = training_curve(self.workdir.cell(cell)).reindex(columns=["replica", "step", "loss"])
+            logged = logged[logged.replica.isin([grid.Replica(*run).name for run in mine.itertuples(index=False)])]
             found[cell] = logged.astype({"loss": float}).groupby("step").loss.mean()
         return found
 
@@ -65,7 +66,7 @@ class Evidence:
         return self.workdir.record()
 
     @functools.cached_property
-    def planned(self) -> tuple[Cell, ...]:
+    def planned(self) -> tuple[grid.Cell, ...]:
         """Every cell of the config, evaluated or not."""
         return grid.cells_of(self.config, sources.vocab_size(self.config.data))
 

@@ -77,13 +77,10 @@ def _mean_squares(sums: np.ndarray, tokens: np.ndarray) -> np.ndarray:
     seeds, documents = sums.shape
     mean = np.sum(sums) / (seeds * np.sum(tokens))
     table = documents * (sums - mean * tokens) / np.sum(tokens)  # its row means are the seeds' deviations
-    of_seed, of_document, of_all = table.mean(axis=1, keepdims=True), table.mean(axis=0, keepdims=True), table.mean()
-    squares = [
-        documents * np.sum((of_seed - of_all) ** 2),
-        seeds * np.sum((of_document - of_all) ** 2),
-        np.sum((table - of_seed - of_document + of_all) ** 2),
-    ]
-    return np.array(squares) / [seeds - 1, documents - 1, (seeds - 1) * (documents - 1)]
+    whole, of_seed, of_document = table.mean(), table.mean(axis=1, keepdims=True), table.mean(axis=0, keepdims=True)
+    parts = (documents, of_seed - whole), (seeds, of_document - whole), (1, table - of_seed - of_document + whole)
+    squares = np.array([count * np.sum(deviations**2) for count, deviations in parts])
+    return squares / [seeds - 1, documents - 1, (seeds - 1) * (documents - 1)]
 
 
 def _interval(mean: float, variance: float, parts: tuple, confidence: float) -> Interval:
@@ -147,8 +144,7 @@ def bootstrap(sums: np.ndarray, tokens: np.ndarray, confidence: float = 0.95, dr
     pigeonhole bootstrap, Owen 2007). A second opinion: it undercovers with few seeds and decides nothing."""
     seeds, documents = sums.shape
     draw = np.random.default_rng(0)
-    of_seed = draw.multinomial(seeds, np.full(seeds, 1 / seeds), draws)
-    of_document = draw.multinomial(documents, np.full(documents, 1 / documents), draws)
+    of_seed, of_document = (draw.multinomial(count, np.full(count, 1 / count), draws) for count in sums.shape)
     means = np.einsum("bn,nm,bm->b", of_seed, sums, of_document, optimize=True) / (seeds * (of_document @ tokens))
     tails = (1 - confidence) / 2
     return tuple(float(value) for value in np.quantile(means, [tails, 1 - tails]))

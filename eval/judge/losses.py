@@ -1,6 +1,7 @@
 """The losses that a study judges, by cell, seed and source file: what every comparison is made of."""
 
 import dataclasses
+import functools
 
 import pandas as pd
 
@@ -60,16 +61,16 @@ def load(workdir: Workdir, table: pd.DataFrame, corpus: Corpus) -> Losses:
     own_width = table.num_heads * table.d_k == table.d_model
     same = own_width.groupby(table.d_model).transform("all")
     depths = table.num_layers.nunique() > 1
+    order = ["d_model", "num_heads", "d_k", "num_layers"]
     cells = table.assign(
         series=("d_k = " + table.d_k.astype(str)).where(~same, ""),
         depth=[f"{layers} layer{'s' if layers > 1 else ''}" if depths else "" for layers in table.num_layers],
-    )
-    cells = cells.sort_values(["d_model", "num_heads", "d_k", "num_layers"], ignore_index=True)
+    ).sort_values(order, ignore_index=True)
     every = pd.read_parquet(workdir.results / "replicas.parquet").merge(cells[["cell", "series", "depth"]])
     every = every.assign(counted=every.loss.where(every.status == "done", unigram))
-    runs = every[every.split == "test"].merge(cells[["cell", "learning_rate"]])
     choosing = every[(every.split == "tune") & (every.stage != "fresh")]
-    runs = runs.sort_values(["d_model", "num_heads", "d_k", "num_layers", *SEED], ignore_index=True)
+    runs = every[every.split == "test"].merge(cells[["cell", "learning_rate"]])
+    runs = runs.sort_values([*order, *SEED], ignore_index=True)
     documents = pd.read_parquet(workdir.results / "documents.parquet")
     documents = documents[documents.split == "test"].merge(runs[["cell", "learning_rate", *SEED, "status"]])
     files, trained_on = documents.document, pd.Series(corpus.names[slice(*corpus.splits["train"])])
@@ -89,7 +90,5 @@ def difference(losses: Losses, cell: str, other: str) -> pd.DataFrame:
 
 def averaged(differences: list[pd.DataFrame]) -> pd.DataFrame:
     """The mean of several differences within each seed that all of them have."""
-    shared = differences[0].index
-    for each in differences[1:]:
-        shared = shared.intersection(each.index)
+    shared = functools.reduce(pd.Index.intersection, [each.index for each in differences])
     return sum(each.loc[shared] for each in differences) / len(differences)

@@ -6,7 +6,6 @@ from typing import NamedTuple
 import numpy as np
 
 from eval.judge import intervals, stats
-from eval.judge.intervals import Interval
 
 SUPPORTED, REFUTED, UNDECIDED = "supported", "refuted", "undecided"
 RULE = (
@@ -28,9 +27,9 @@ class Judged(NamedTuple):
     """
 
     verdict: str
-    deciding: Interval
-    these: Interval
-    new: Interval
+    deciding: intervals.Interval
+    these: intervals.Interval
+    new: intervals.Interval
     files: float
     negative: tuple[str, ...] = ()
 

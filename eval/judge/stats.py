@@ -1,5 +1,6 @@
 """What a verdict needs beside its interval: families of tests, the set of best cells, and what n seeds can decide."""
 
+import bisect
 import functools
 import math
 from collections.abc import Sequence
@@ -75,9 +76,8 @@ def equivalence_power(spread: float, margin: float, seeds: int, alpha: float = 0
         return 0.0
     shares = (np.arange(2000) + 0.5) / 2000
     estimates = spread * np.sqrt(scipy.stats.chi2.ppf(shares, seeds - 1) / (seeds - 1))
-    error = math.sqrt(seeds)
-    room = margin - scipy.stats.t.ppf(1 - alpha, seeds - 1) * estimates / error
-    return float(np.mean(np.where(room > 0, 2 * scipy.stats.norm.cdf(room * error / spread) - 1, 0)))
+    room = margin - scipy.stats.t.ppf(1 - alpha, seeds - 1) * estimates / math.sqrt(seeds)
+    return float(np.mean(np.where(room > 0, 2 * scipy.stats.norm.cdf(room * math.sqrt(seeds) / spread) - 1, 0)))
 
 
 def largest_spread(margin: float, seeds: int, alpha: float = 0.05, power: float = POWER) -> float:
@@ -104,13 +104,12 @@ def difference_power(margin: float, spread: Variances, seeds: int, alpha: float 
     """
     if seeds < 2:
         return 0.0
-    documents = spread.documents
     error = math.sqrt(spread.of_seed / seeds + spread.of_documents)
     if not error:
         return 1.0
     rest = min(spread.of_rest, spread.of_seed) / seeds
     means = spread.of_seed / seeds, spread.of_documents + rest, rest
-    freedoms = seeds - 1, documents - 1, (seeds - 1) * (documents - 1)
+    freedoms = seeds - 1, spread.documents - 1, (seeds - 1) * (spread.documents - 1)
     of_seed, of_document, of_rest = (
         mean * scipy.stats.chi2.ppf(share, freedom) / freedom
         for mean, share, freedom in zip(means, _shares().T, freedoms, strict=True)
@@ -142,22 +141,18 @@ def seeds_to_decide(spread: Variances, seeds: int, margin: float, alpha: float =
     if difference_power(margin, spread._replace(of_seed=0.0), MOST_SEEDS, alpha) < POWER:
         return None
     tails = np.array([1 + CONFIDENCE_OF_PLAN, 1 - CONFIDENCE_OF_PLAN]) / 2
-    factors = (seeds - 1) / scipy.stats.chi2.ppf(tails, seeds - 1)
-    ends = (spread._replace(of_seed=factor * spread.of_seed) for factor in factors)
-    return tuple(_fewest_seeds(margin, end, alpha) for end in ends)
+    variances = (seeds - 1) / scipy.stats.chi2.ppf(tails, seeds - 1) * spread.of_seed
+    return tuple(_fewest_seeds(margin, spread._replace(of_seed=each), alpha) for each in variances)
 
 
 def _fewest_seeds(margin: float, spread: Variances, alpha: float) -> int:
-    low, high = 1, 2
-    while difference_power(margin, spread, high, alpha) < POWER:
-        low, high = high, 2 * high
+    enough = lambda seeds: difference_power(margin, spread, seeds, alpha) >= POWER  # noqa: E731
+    high = 2
+    while not enough(high):
+        high *= 2
         if high > MOST_SEEDS:
             return MOST_SEEDS
-    while high - low > 1:
-        middle = (low + high) // 2
-        enough = difference_power(margin, spread, middle, alpha) >= POWER
-        low, high = (low, middle) if enough else (middle, high)
-    return high
+    return high // 2 + 1 + bisect.bisect_left(range(high // 2 + 1, high), True, key=enough)
 
 
 def sign_agreement(values: np.ndarray) -> tuple[int, float]:

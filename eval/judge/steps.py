@@ -16,7 +16,6 @@ from eval import doses
 from eval.judge import intervals
 from eval.judge.arms import Arm, mlp_first
 from eval.judge.evidence import Evidence
-from eval.judge.intervals import Interval
 from eval.judge.rules import UNDECIDED
 from eval.judge.verdict import Verdict
 from train.config import StudyConfig
@@ -39,6 +38,10 @@ class Steps(NamedTuple):
     steps: np.ndarray
     reached: np.ndarray
 
+    @property
+    def median(self) -> float:
+        return float(np.median(self.steps))
+
 
 class Decision(NamedTuple):
     """A verdict with what decided it.
@@ -51,8 +54,8 @@ class Decision(NamedTuple):
 
     verdict: str
     why: str
-    interval: Interval
-    growth: Interval | None = None
+    interval: intervals.Interval
+    growth: intervals.Interval | None = None
 
 
 def gap(one_head: Steps, many_heads: Steps) -> np.ndarray:
@@ -93,15 +96,12 @@ def four(fresh: pd.DataFrame) -> list[Steps]:
 
 def missing(fresh: pd.DataFrame) -> list[str]:
     """Of what the rules read, what has no fresh run."""
-    return [
-        f"{heads} heads at {dose} relations"
-        for heads in (ONE_HEAD, MANY_HEADS)
-        for dose in (FEW, MANY)
-        if fresh.empty or not ((fresh.num_heads == heads) & (fresh.relations == dose)).any()
-    ]
+    there = set(zip(fresh.num_heads, fresh.relations, strict=True)) if len(fresh) else set()
+    wanted = [(heads, dose) for heads in (ONE_HEAD, MANY_HEADS) for dose in (FEW, MANY)]
+    return [f"{heads} heads at {dose} relations" for heads, dose in wanted if (heads, dose) not in there]
 
 
-def slopes(tables: list[pd.DataFrame], confidence: float) -> dict[str, Interval] | None:
+def slopes(tables: list[pd.DataFrame], confidence: float) -> dict[str, intervals.Interval] | None:
     """What log T of fresh runs depends on: intervals over seeds of exponents, None where too few shapes or doses have
     runs to tell them apart. Capped runs count as the cap.
 
@@ -111,8 +111,8 @@ def slopes(tables: list[pd.DataFrame], confidence: float) -> dict[str, Interval]
     every = pd.concat([table for table in tables if len(table)] or [pd.DataFrame()])
     fitted = []
     for _, mine in every.groupby("seed") if len(every) else ():
-        columns = [np.log(mine.relations), np.log(mine.num_heads * mine.num_layers), np.ones(len(mine))]
-        design = np.stack(columns, axis=1).astype(float)
+        heads_layers = np.log(mine.num_heads * mine.num_layers)
+        design = np.stack([np.log(mine.relations), heads_layers, np.ones(len(mine))], axis=1).astype(float)
         if np.linalg.matrix_rank(design) < design.shape[1]:
             return None
         fitted.append(np.linalg.lstsq(design, np.log(mine.steps.to_numpy(float)), rcond=None)[0][:2])
@@ -139,16 +139,16 @@ def undecided(evidence: Evidence, claim: tuple[str, str, str]) -> Verdict:
     Args:
       claim: ID, statement and rule.
     """
-    config, fresh, why = evidence.config, shallowest(evidence), ""
-    if of_kinds(config):
-        why = f"The kinds {config.data.relations} are no dose of family P, which the claim speaks of."
-    elif config.train.schedule != "constant":
-        why = f"Under train.schedule={config.train.schedule} the steps that are needed depend on the cap."
-    elif missing(fresh):
-        why = f"No fresh run of {', '.join(missing(fresh))}."
-    name, statement, rule = claim
-    said = f"Not judged: {why}" if why else ""
-    return Verdict(name, statement, UNDECIDED, said, rule, 0.0, evidence.confidence, missing=(why,) if why else ())
+    config, lacks, (name, statement, rule) = evidence.config, missing(shallowest(evidence)), claim
+    faults = {
+        f"The kinds {config.data.relations} are no dose of family P, which the claim speaks of.": of_kinds(config),
+        f"Under train.schedule={config.train.schedule} the steps that are needed depend on the cap.":
+            config.train.schedule != "constant",
+        f"No fresh run of {', '.join(lacks)}.": lacks,
+    }  # fmt: skip
+    why = tuple(sentence for sentence, holds in faults.items() if holds)[:1]
+    said = f"Not judged: {why[0]}" if why else ""
+    return Verdict(name, statement, UNDECIDED, said, rule, 0.0, evidence.confidence, missing=why)
 
 
 def decided(verdict: Verdict, decision: Decision, sentence: str, evidence: Evidence, notes=()) -> Verdict:
@@ -157,26 +157,23 @@ def decided(verdict: Verdict, decision: Decision, sentence: str, evidence: Evide
     Args:
       notes: more than that it is of a secondary cell.
     """
-    config, fresh = evidence.config, shallowest(evidence)
-    interval, why = decision.interval, f"{decision.why[:1].upper()}{decision.why[1:]}. " if decision.why else ""
+    data, fresh = evidence.config.data, shallowest(evidence)
+    effect, low, high = (float(value) if math.isfinite(value) else None for value in decision.interval[:3])
+    why = f"{decision.why[:1].upper()}{decision.why[1:]}. " if decision.why else ""
     runs = {f"h{heads}_r{dose}": of(fresh, heads, dose) for heads in (ONE_HEAD, MANY_HEADS) for dose in (FEW, MANY)}
-    primary = fresh.num_layers.iloc[0] == 1 and config.data.demand == "joint" and config.data.sources == "exchangeable"
+    primary = (fresh.num_layers.iloc[0], data.demand, data.sources) == (1, "joint", "exchangeable")
     secondary = () if primary else ("A secondary cell: the claim is judged at one layer, joint, exchangeable.",)
     return dataclasses.replace(
         verdict,
         verdict=decision.verdict,
         sentence=why + sentence,
-        effect=_number(interval.mean),
-        low=_number(interval.low),
-        high=_number(interval.high),
+        effect=effect,
+        low=low,
+        high=high,
         n=len(runs[f"h{ONE_HEAD}_r{MANY}"].steps),
         notes=(*secondary, *notes),
         details={
-            "median_steps": {name: float(np.median(each.steps)) for name, each in runs.items()},
+            "median_steps": {name: each.median for name, each in runs.items()},
             "capped": {name: int((~each.reached).sum()) for name, each in runs.items()},
         },
     )
-
-
-def _number(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None

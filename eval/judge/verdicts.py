@@ -39,11 +39,10 @@ def _asked(evidence: Evidence, hook: str) -> list:
 
 def write(evidence: Evidence) -> list[Verdict]:
     """Judges every claim that applies, writes results/claims.json and returns the verdicts."""
-    looks, allowed = _looks(evidence), evidence.config.claims.looks
-    verdicts = []
+    looks, verdicts = _looks(evidence), []
     for claim in applying(evidence):
         verdict = claim.judge(evidence)
-        if looks.get(claim.ID, 1) > allowed:
+        if looks.get(claim.ID, 1) > evidence.config.claims.looks:
             sentence = verdict.sentence if verdict.missing else AGAIN + verdict.sentence
             verdict = dataclasses.replace(verdict, exploratory=True, sentence=sentence)
         verdicts.append(verdict)

@@ -3,7 +3,6 @@
 Dimension key: R replica, V vocabulary, J bit.
 """
 
-import dataclasses
 import functools
 import math
 
@@ -18,7 +17,6 @@ from train.data.corpora import Corpus, eval_windows
 from train.data.relations import doses, parse, shortcuts
 from train.data.relations.language import Language
 from train.data.windows import EvalWindows
-from train.grid import Replica
 from train.losses import answers
 from train.losses.documents import BATCHES_PER_DISPATCH
 from train.run.packs import Pack
@@ -26,71 +24,33 @@ from train.run.packs import Pack
 IN_STUDY = True
 NEEDS = ("losses",)
 TOKENS, ANSWERS, RELATIONAL = "every token", "answers", "relational bits"
+COLUMNS = ["replica", "relation", "questions", "dropped", "loss", "floor", "excess", "shortcut", "query_alone"]
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Asked:
-    """The answers of a split whose sources stand in the window that counts them, and their questions.
+def asked(corpus: Corpus, windows: EvalWindows) -> tuple[pd.DataFrame, pd.DataFrame, np.ndarray]:
+    """The answers that `windows`, all of one split, count, and their questions; an answer of which any question's
+    source stands before its window is left out whole.
 
-    Attributes:
-      window, place: int (answers,), the window and the position in it that the answer is predicted at.
-      mask: int (answers,), the relational bits of each, bit j as 2 ** j.
-      floor: float64 (answers,), the answer's recorded -log p.
-      answer: int (questions,), the answer of each question.
-      relation, bit, question_floor: of each question.
-      dropped: questions whose source lies before their window, by relation.
+    Returns:
+      A row an answer: `window` and `place` in it that it is predicted at; `mask`, its relational bits, bit j as 2 ** j;
+      `floor`, its recorded -log p. A row a question: `answer`, by the number of its row; `relation`, `bit`, `floor`.
+      And by relation how many questions are left out.
     """
-
-    window: np.ndarray
-    place: np.ndarray
-    mask: np.ndarray
-    floor: np.ndarray
-    answer: np.ndarray
-    relation: np.ndarray
-    bit: np.ndarray
-    question_floor: np.ndarray
-    dropped: np.ndarray
-
-
-def asked(corpus: Corpus, windows: EvalWindows) -> Asked:
-    """The answers that `windows`, all of one split, count.
-
-    An answer of which any question's source is cut off is left out whole.
-    """
-    gold, span = corpus.gold, int(np.diff(corpus.offsets).max()) + 1
-    questions, links = gold.questions, gold.links
-    inside = (questions.document >= windows.document[0]) & (questions.document <= windows.document[-1])
-    at = questions.document[inside].astype(np.int64) * span + questions.query[inside]
-    answers, answer = np.unique(at, return_inverse=True)
-    window = windows.locate(*np.divmod(answers, span))
-    # The earliest key of each question, against the first token of the window.
-    count = len(gold.relations)
-    of_links = (links.document.astype(np.int64) * span + links.query) * count + links.relation
-    of_questions = at * count + questions.relation[inside]
-    earliest = np.full(len(of_questions), span)
-    order = np.argsort(of_questions)
-    found = np.searchsorted(of_questions, of_links, sorter=order)
-    mine = (found < len(order)) & (of_questions[order[np.minimum(found, len(order) - 1)]] == of_links)
-    np.minimum.at(earliest, order[found[mine]], links.key[mine])
-    cut = earliest < windows.begin[window[answer]]
-    whole = np.ones(len(answers), bool)
-    whole[answer[cut]] = False
-    kept = whole[answer]
-    relation, bit = questions.relation[inside], questions.bit[inside]
-    numbers = np.cumsum(whole) - 1
-    document, query = np.divmod(answers[whole], span)
-    mask = np.bincount(answer, 2.0**bit, len(answers)).astype(np.int64)
-    return Asked(
-        window[whole],
-        query - windows.begin[window[whole]],
-        mask[whole],
-        -gold.log_p[corpus.offsets[document] + query + 1 - corpus.offsets[gold.first]],
-        numbers[answer[kept]],
-        relation[kept],
-        bit[kept],
-        -questions.log_p[inside][kept],
-        np.bincount(relation[~kept], minlength=count),
-    )
+    gold, at = corpus.gold, ["document", "query"]
+    questions = pd.DataFrame(gold.questions._asdict())
+    questions = questions[questions.document.between(windows.document[0], windows.document[-1])]
+    earliest = pd.DataFrame(gold.links._asdict()).groupby([*at, "relation"]).key.min().rename("earliest")
+    questions = questions.join(earliest, on=[*at, "relation"])
+    questions["window"] = windows.locate(*(questions[name].to_numpy(np.int64) for name in at))
+    cut = questions.earliest < windows.begin[questions.window]
+    kept = ~cut.groupby([questions[name] for name in at]).transform("any")
+    dropped = np.bincount(questions.relation[~kept], minlength=len(gold.relations))
+    questions = questions[kept].assign(mask=lambda rows: 2 ** rows.bit.astype(np.int64), floor=lambda rows: -rows.log_p)
+    groups = questions.groupby(at)
+    answers = groups.agg(window=("window", "first"), mask=("mask", "sum")).reset_index()
+    of_token = corpus.offsets[answers.document] + answers["query"] + 1 - corpus.offsets[gold.first]
+    answers = answers.assign(place=answers["query"] - windows.begin[answers.window], floor=-gold.log_p[of_token])
+    return answers, questions.assign(answer=groups.ngroup()), dropped
 
 
 def lacks(config: StudyConfig, model: ModelConfig) -> str:
@@ -146,28 +106,12 @@ def _of_seeds(restored: Restored, split: str, _: EvalConfig, needed: dict) -> pd
         shares = np.array([rule.share for rule in rules])
         best, alone = (np.array([of(rule) for rule in rules]) for of in (_best, _query_alone))
         floors = [-questions.log_p[questions.relation == place] for place in range(len(rules))]
-        parts = zip(each["relations"].items(), floors, best, alone, strict=True)
+        parts = zip(*zip(*each["relations"].items(), strict=True), floors, best, alone, strict=True)
         whole = (RELATIONAL, each["loss"], -questions.log_p, shares @ best, shares @ alone)
-        for name, excess, floor, *rule in [*((*named, *rest) for named, *rest in parts), whole]:
+        for name, excess, floor, *rule in [*parts, whole]:
             mean = floor.mean() if len(floor) else 0.0
-            rows.append(_row(replica, name, len(floor), excess + mean, mean, excess, *rule))
-    return pd.DataFrame(rows)
-
-
-def _row(replica: Replica, relation: str, questions: int, loss: float, floor: float, excess: float,
-         shortcut: float = math.nan, query_alone: float = math.nan, dropped: int = 0) -> dict:  # fmt: skip
-    """A row of `measure_cell`."""
-    return {
-        "replica": replica.name,
-        "relation": relation,
-        "questions": int(questions),
-        "dropped": int(dropped),
-        "loss": loss,
-        "floor": floor,
-        "excess": excess,
-        "shortcut": shortcut,
-        "query_alone": query_alone,
-    }
+            rows.append((replica.name, name, len(floor), 0, excess + mean, mean, excess, *rule))
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
 @functools.cache
@@ -189,48 +133,46 @@ def _query_alone(relation: shortcuts.Relation) -> float:
 def _of_corpus(restored: Restored, split: str, config: EvalConfig, needed: dict) -> pd.DataFrame:
     pack, corpus, data = restored.pack, restored.corpus, restored.study.data
     windows = eval_windows(corpus, split, pack.model.seq_len, config.stride or pack.model.seq_len)
-    answered = asked(corpus, windows)
+    answered, questions, dropped = asked(corpus, windows)
     nats = _answer_losses(pack, restored.params, corpus, windows, answered, config.batch_size)  # (R, answers, J + 2)
     gold, (first, last) = corpus.gold, corpus.splits[split]
     begin, end = corpus.offsets[[first, last]] - corpus.offsets[gold.first]
-    bits = np.bincount(answered.answer, minlength=len(answered.window))
-    relational_floor = np.bincount(answered.answer, answered.question_floor, len(answered.window))
+    relational_floor = np.bincount(questions.answer, questions.floor, len(answered)).sum()
     tokens, of_tokens = int(corpus.num_tokens[first:last].sum()), needed["losses"].groupby("replica").loss_sum.sum()
     rules = {relation.name: relation for relation in _rules(parse.language(data), data.language_seed)}
-    rows = []
+    rows, none = [], (math.nan, math.nan)
     for replica, summed in zip(pack.replicas, nats, strict=True):
-        of_questions = summed[answered.answer, answered.bit]
+        of_questions = summed[questions.answer, questions.bit]
         parts = [
-            (TOKENS, tokens, of_tokens[replica.name], -gold.log_p[begin:end].sum()),
-            (ANSWERS, len(summed), summed[:, -1].sum(), answered.floor.sum()),
-            (RELATIONAL, bits.sum(), summed[:, -2].sum(), relational_floor.sum()),
+            (TOKENS, tokens, 0, of_tokens[replica.name], -gold.log_p[begin:end].sum(), *none),
+            (ANSWERS, len(summed), 0, summed[:, -1].sum(), answered.floor.to_numpy().sum(), *none),
+            (RELATIONAL, len(questions), 0, summed[:, -2].sum(), relational_floor, *none),
         ]
         for index, name in enumerate(gold.relations):
-            mine = answered.relation == index
-            rule = _best(rules[name]), _query_alone(rules[name]), answered.dropped[index]
-            parts.append((name, mine.sum(), of_questions[mine].sum(), answered.question_floor[mine].sum(), *rule))
-        for name, count, loss, floor, *rule in parts:
+            mine, rule = questions.relation == index, (_best(rules[name]), _query_alone(rules[name]))
+            sums = of_questions[mine].sum(), questions.floor[mine].to_numpy().sum()
+            parts.append((name, int(mine.sum()), int(dropped[index]), *sums, *rule))
+        for name, count, lost, loss, floor, *rule in parts:
             means = [value / max(count, 1) for value in (loss, floor, loss - floor)]
-            rows.append(_row(replica, name, count, *means, *rule))
-    return pd.DataFrame(rows)
+            rows.append((replica.name, name, count, lost, *means, *rule))
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def _answer_losses(
-    pack: Pack, params: dict, corpus: Corpus, windows: EvalWindows, found: Asked, batch_size: int
+    pack: Pack, params: dict, corpus: Corpus, windows: EvalWindows, found: pd.DataFrame, batch_size: int
 ) -> np.ndarray:
     """float64 (R, answers, J + 2) in nats: -log of the probability that bit j is right, for each j; that all bits of
     the mask are; that the answer is."""
-    order = np.argsort(found.window, kind="stable")
-    of_window = found.window[order]
+    order = np.argsort(found.window.to_numpy(), kind="stable")
+    of_window, place, mask = (found[name].to_numpy()[order] for name in ("window", "place", "mask"))
     slot = np.arange(len(order)) - np.searchsorted(of_window, of_window)
     width = int(slot.max(initial=0)) + 1
     a_dispatch = BATCHES_PER_DISPATCH * batch_size
     rows = -(-len(windows.document) // a_dispatch) * a_dispatch
     places, masks = np.zeros((rows, width), np.int32), np.zeros((rows, width), np.int32)
-    places[of_window, slot], masks[of_window, slot] = found.place[order], found.mask[order]
-    padding = [(0, rows - len(windows.document))]
-    tokens = np.pad(windows.tokens, [*padding, (0, 0)])
-    length = np.pad(windows.length, padding)
+    places[of_window, slot], masks[of_window, slot] = place, mask
+    padding = (0, rows - len(windows.document))
+    tokens, length = np.pad(windows.tokens, [padding, (0, 0)]), np.pad(windows.length, padding)
     bits_VJ = np.full((pack.model.vocab_size, corpus.gold.answer_bits.shape[1]), -1, np.int8)
     bits_VJ[: len(corpus.gold.answer_bits)] = corpus.gold.answer_bits
     shape = (-1, BATCHES_PER_DISPATCH, batch_size)

@@ -15,6 +15,7 @@ SHAPE = ("d_model", "num_heads", "num_layers", "series", "depth")  # of a cell, 
 AXES = {"num_heads": "the number of heads h", "d_k": "the head width d_k"}
 LABELS = {"num_heads": "number of heads h (log scale)", "d_k": "head width d_k (log scale)"}
 BARS = "bars: 95 %, these documents"
+SIZE = (5.2, 3.7)
 LEGEND = 58  # letters that two columns of a legend have room for
 RAISED = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 POINTS = 150  # of one training curve; more cannot be seen
@@ -39,8 +40,7 @@ def limits(seeds: pd.DataFrame) -> dict[int, tuple[float, float]]:
     """
     ends = {}
     for d_model, runs in seeds.groupby("d_model"):
-        done = runs[runs.status == "done"]
-        losses = (done if len(done) else runs).counted
+        losses = (runs[runs.status == "done"] if (runs.status == "done").any() else runs).counted
         ends[d_model] = losses.min(), losses.max()
     span = 1.5 * max(high - low for low, high in ends.values()) or 0.1
     return {d_model: ((low + high - span) / 2, (low + high + span) / 2) for d_model, (low, high) in ends.items()}
@@ -55,7 +55,7 @@ def loss(seeds: pd.DataFrame, axis: str, bounds: tuple[float, float], bigram: fl
       bigram: loss of the bigram model.
       index: which of the study's d_model this is; sets the colour.
     """
-    figure, axes = _axes(f"d_model {seeds.d_model.iloc[0]}; {BARS}", LABELS[axis], "test loss (nats/token)")
+    figure, axes = style.axes(f"d_model {seeds.d_model.iloc[0]}; {BARS}", LABELS[axis], "test loss (nats/token)", SIZE)
     other, name = ("d_k", "d_k") if axis == "num_heads" else ("num_heads", "h")
     fixed = (seeds.series != "").any()
     lines = [line for _, line in seeds.groupby([other, "num_layers"] if fixed else "num_layers")]
@@ -63,15 +63,12 @@ def loss(seeds: pd.DataFrame, axis: str, bounds: tuple[float, float], bigram: fl
         colour = style.category(index) if len(lines) == 1 else style.ordered(position, len(lines))
         label = _joined(f"{name} = {line[other].iloc[0]}" if fixed else "", line.depth.iloc[0]) or "mean over seeds"
         _with_seeds(axes, line, axis, "counted", colour, style.marker(index), label, bounds)
-    axes.set_ylim(*bounds)
     if bounds[0] <= bigram <= bounds[1]:
         axes.axhline(bigram, color=style.MUTED, linestyle=(0, (5, 3)), linewidth=1, label=f"bigram model {bigram:.3f}")
     else:
         where = "above" if bigram > bounds[1] else "below"
         axes.plot([], [], " ", label=f"bigram model {bigram:.3f}, {where} this frame")
-    _ticks(axes, seeds[axis].unique())
-    _legend(axes)
-    return figure
+    return _finished(axes, seeds[axis], bounds)
 
 
 def difference(pairs: pd.DataFrame, axis: str):
@@ -80,7 +77,8 @@ def difference(pairs: pd.DataFrame, axis: str):
     Args:
       axis: the column on the horizontal axis, num_heads or d_k.
     """
-    figure, axes = _axes(f"Difference to one head; {BARS}", LABELS[axis], "test loss less that of h = 1 (nats/token)")
+    label = "test loss less that of h = 1 (nats/token)"
+    figure, axes = style.axes(f"Difference to one head; {BARS}", LABELS[axis], label, SIZE)
     values = pairs.difference[pairs.status == "done"] if (pairs.status == "done").any() else pairs.difference
     low, high = min(0.0, values.min()), max(0.0, values.max())
     margin = 0.25 * (high - low) or 0.05
@@ -90,15 +88,10 @@ def difference(pairs: pd.DataFrame, axis: str):
         fixed = fixed.where(fixed == "", "h = " + pairs.num_heads.astype(str))
     groups = list(pairs.groupby([pairs.d_model, fixed, pairs.num_layers], sort=False))
     for index, ((d_model, value, _), line) in enumerate(groups):
-        label = _joined(f"d_model {d_model}", value, line.depth.iloc[0])
-        shift = 0.1 * (index - (len(groups) - 1) / 2)
-        colour, marker = style.category(index), style.marker(index)
-        _with_seeds(axes, line, axis, "difference", colour, marker, label, bounds, shift)
+        label, shift = _joined(f"d_model {d_model}", value, line.depth.iloc[0]), 0.1 * (index - (len(groups) - 1) / 2)
+        _with_seeds(axes, line, axis, "difference", style.category(index), style.marker(index), label, bounds, shift)
     axes.axhline(0, color=style.INK, linewidth=1, label="one head")
-    axes.set_ylim(*bounds)
-    _ticks(axes, pairs[axis].unique())
-    _legend(axes)
-    return figure
+    return _finished(axes, pairs[axis], bounds)
 
 
 def sensitivity(rates: pd.DataFrame):
@@ -108,37 +101,27 @@ def sensitivity(rates: pd.DataFrame):
     Args:
       rates: d_model, num_heads, num_layers, series, depth, learning_rate, loss, chosen, diverged (runs).
     """
-    figure, axes = _axes(f"d_model {rates.d_model.iloc[0]}", "peak learning rate (log scale)", "tune loss (nats/token)")
+    titles = f"d_model {rates.d_model.iloc[0]}", "peak learning rate (log scale)", "tune loss (nats/token)"
+    figure, axes = style.axes(*titles, SIZE)
     whole = rates.loss[rates.diverged == 0] if (rates.diverged == 0).any() else rates.loss
     margin = 0.12 * (whole.max() - whole.min()) or 0.05
     top = whole.max() + margin
-    lines = list(rates.groupby(["num_heads", "series", "num_layers"]))
-    for position, ((num_heads, series, _), line) in enumerate(lines):
-        colour, label = style.ordered(position, len(lines)), _joined(f"h = {num_heads}", series, line.depth.iloc[0])
-        mark = style.marker(position)
-        whole_only = line.loss.where(line.diverged == 0)
-        axes.plot(line.learning_rate, whole_only, color=colour, marker=mark, markersize=4.5, label=label)
-        lost = line[line.diverged > 0]
-        cross = {"markersize": 7, "markeredgewidth": 1.6, "clip_on": False}
-        axes.plot(lost.learning_rate, lost.loss.clip(upper=top), "x", color=colour, **cross)
-        best = line[line.chosen].assign(loss=lambda row: row.loss.clip(upper=top))
-        ring = {
-            "markersize": 11,
-            "markerfacecolor": "none",
-            "markeredgecolor": colour,
-            "markeredgewidth": 1.4,
-            "clip_on": False,
-        }
-        axes.plot(best.learning_rate, best.loss, "o", zorder=4, **ring)
+    for position, (line, colour, label) in enumerate(_by_cell(rates)):
+        whole_only, shown = line.loss.where(line.diverged == 0), line.assign(loss=line.loss.clip(upper=top))
+        axes.plot(line.learning_rate, whole_only, style.marker(position) + "-", color=colour, ms=4.5, label=label)
+        lost, best = shown[shown.diverged > 0], shown[shown.chosen]
+        axes.plot(lost.learning_rate, lost.loss, "x", color=colour, ms=7, mew=1.6, clip_on=False)
+        ring = {"mec": colour, "mfc": "none", "ms": 11, "mew": 1.4}
+        axes.plot(best.learning_rate, best.loss, "o", zorder=4, clip_on=False, **ring)
     axes.set_ylim(whole.min() - margin, top)
     axes.set_xscale("log")
     tried = np.unique(rates.learning_rate)
-    axes.set_xticks(tried[:: math.ceil(len(tried) / 7)], [f"{rate:g}" for rate in tried[:: math.ceil(len(tried) / 7)]])
+    ticks = tried[:: math.ceil(len(tried) / 7)]
+    axes.set_xticks(ticks, [f"{rate:g}" for rate in ticks])
     axes.set_xticks([], minor=True)
     if len(tried) == 1:
         axes.set_xlim(tried[0] / 2, tried[0] * 2)
-    _legend(axes, outside=True)
-    return figure
+    return _with_legend(axes, outside=True)
 
 
 def curves(lines: pd.DataFrame, axis: str, label: str):
@@ -146,69 +129,71 @@ def curves(lines: pd.DataFrame, axis: str, label: str):
     if axis == "flops":  # in the power of a thousand nearest to their middle
         power = 3 * round(np.log10([lines.flops.min(), lines.flops.max()]).mean() / 3)
         lines, label = lines.assign(flops=lines.flops / 10.0**power), f"{label} (10{str(power).translate(RAISED)})"
-    figure, axes = _axes(f"d_model {lines.d_model.iloc[0]}", f"{label}, log scale", "training loss (nats/token)")
-    groups = list(lines.groupby(["num_heads", "series", "num_layers"]))
-    for position, ((num_heads, series, _), line) in enumerate(groups):
-        name = _joined(f"h = {num_heads}", series, line.depth.iloc[0])
-        line = line.sort_values("step")
+    titles = f"d_model {lines.d_model.iloc[0]}", f"{label}, log scale", "training loss (nats/token)"
+    figure, axes = style.axes(*titles, SIZE)
+    for line, colour, name in _by_cell(lines):
         bins = np.unique(np.geomspace(1, line.step.max() + 1, POINTS).round())
         line = line.groupby(np.digitize(line.step, bins))[[axis, "loss"]].mean()
-        axes.plot(line[axis], line.loss, color=style.ordered(position, len(groups)), label=name, linewidth=1.3)
+        axes.plot(line[axis], line.loss, color=colour, label=name, linewidth=1.3)
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter("{x:,.0f}" if axis == "tokens" else "{x:,g}")
     axes.set_xticks([], minor=True)
-    _legend(axes, outside=True)
-    return figure
+    return _with_legend(axes, outside=True)
+
+
+def _by_cell(rows: pd.DataFrame) -> list[tuple]:
+    """Of each cell its rows, colour and label."""
+    groups = list(rows.groupby(["num_heads", "series", "num_layers"]))
+    return [
+        (line, style.ordered(place, len(groups)), _joined(f"h = {heads}", series, line.depth.iloc[0]))
+        for place, ((heads, series, _), line) in enumerate(groups)
+    ]
 
 
 def forest(rows: list[dict], margin: float, title: str):
     """Effects with their intervals, a row each, the first in bold with its seeds; the margin as a band about 0."""
-    figure, axes = _axes(title, "difference in loss (nats/token)", "")
-    figure.set_size_inches(6.2, 1.3 + 0.36 * len(rows))
+    figure, axes = style.axes(title, "difference in loss (nats/token)", "", (6.2, 1.3 + 0.36 * len(rows)))
     axes.axvspan(-margin, margin, color=style.GRID, alpha=0.6, linewidth=0, label=f"within ± {margin:g}")
     axes.axvline(0, color=style.MUTED, linewidth=0.8)
     for place, row in enumerate(rows):
-        colour = style.category(0) if place == 0 else style.MUTED
+        colour, width = (style.MUTED, 1.1) if place else (style.category(0), 2.2)
         ends = [[row["effect"] - row["low"]], [row["high"] - row["effect"]]]
-        width = 2.2 if place == 0 else 1.1
         axes.errorbar([row["effect"]], [place], xerr=ends, color=colour, fmt="o", linewidth=width, capsize=3)
         seeds = row.get("seeds", ())
         name = "a fresh seed" if seeds else None
-        height = [place - 0.28] * len(seeds)
-        axes.plot(seeds, height, "o", color=colour, markerfacecolor="none", markersize=4, label=name)
+        axes.plot(seeds, [place - 0.28] * len(seeds), "o", color=colour, mfc="none", markersize=4, label=name)
     axes.locator_params(axis="x", nbins=5)
     axes.set_yticks(range(len(rows)), [row["label"] for row in rows])
     axes.set_ylim(len(rows) - 0.4, -0.7)
-    _legend(axes)
-    return figure
+    return _with_legend(axes)
 
 
 def cost(cells: pd.DataFrame, axis: str, values: pd.Series, title: str, label: str):
     """`values` of the cells, above 0, against `axis`, num_heads or, for one number of heads, d_k: a line a d_model."""
-    figure, axes = _axes(title, LABELS[axis], f"{label}, log scale")
+    figure, axes = style.axes(title, LABELS[axis], f"{label}, log scale", SIZE)
     series = cells.series if axis == "num_heads" else ("h = " + cells.num_heads.astype(str))
     lines = cells.groupby([cells.d_model, series, cells.num_layers], sort=False)
     for index, ((d_model, fixed, _), line) in enumerate(lines):
         name = _joined(f"d_model {d_model}", fixed, line.depth.iloc[0])
         colour, mark = style.category(index), style.marker(index)
         axes.plot(line[axis], values[line.index], color=colour, marker=mark, markersize=6, label=name)
-    axes.set_yscale("log")
     low, high = values.min() / 1.3, values.max() * 1.3
-    axes.set_ylim(low, high)
+    axes.set_yscale("log")
     ticks = _some_ticks(low, high)
     axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.set_yticks([], minor=True)
-    _ticks(axes, cells[axis].unique())
-    _legend(axes)
-    return figure
+    return _finished(axes, cells[axis], (low, high))
 
 
-def _axes(title: str, x: str, y: str):
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(5.2, 3.7), layout="constrained")
-    axes = figure.add_subplot(title=title, xlabel=x, ylabel=y)
-    return figure, axes
+def _finished(axes, values: pd.Series, bounds: tuple[float, float]):
+    """The figure of `axes` with a log2 axis that has a tick at each value that occurs, and a legend."""
+    at = sorted(map(int, values.unique()))
+    axes.set_ylim(*bounds)
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(at, [str(value) for value in at])
+    axes.set_xticks([], minor=True)
+    axes.set_xlim(at[0] / 1.5, at[-1] * 1.5)
+    return _with_legend(axes)
 
 
 def _with_seeds(axes, rows, x, y, colour, marker, label, bounds, shift=0.0) -> None:
@@ -217,29 +202,18 @@ def _with_seeds(axes, rows, x, y, colour, marker, label, bounds, shift=0.0) -> N
     A hollow mark, or a cross at the upper edge for a run that diverged; a mean that such a run lifts out of the frame
     is not drawn. `shift` moves all of it sideways, in powers of two."""
     seeds = sorted(set(zip(rows.init_seed, rows.data_seed, strict=True)))
-    spread = min(0.13, 0.5 / len(seeds))
-    means = []
+    spread, means = min(0.13, 0.5 / len(seeds)), []
     for place, cell in rows.groupby(x):
         at = place * 2**shift
         means.append((at, *intervals.over_seeds(cell[y].to_numpy())[:3]))
         for row in cell.itertuples():
             aside = spread * (seeds.index((row.init_seed, row.data_seed)) - (len(seeds) - 1) / 2)
             aside += spread / 2 if len(seeds) % 2 else 0  # not under the mean's own mark
-            lost = row.status == "diverged"
+            mark, size, width = ("x", 7, 1.6) if row.status == "diverged" else ("o", 4.5, 1.0)
             value = min(max(getattr(row, y), bounds[0]), bounds[1])
-            axes.plot(
-                [at * 2**aside],
-                [value],
-                "x" if lost else "o",
-                color=colour,
-                markerfacecolor="none",
-                markersize=7 if lost else 4.5,
-                markeredgewidth=1.6 if lost else 1.0,
-                clip_on=False,
-                in_layout=False,
-                zorder=4,
-                gid=gid(row.cell, row.init_seed, row.data_seed),
-            )
+            look = {"color": colour, "mfc": "none", "ms": size, "mew": width, "zorder": 4}
+            named = gid(row.cell, row.init_seed, row.data_seed)
+            axes.plot([at * 2**aside], [value], mark, clip_on=False, in_layout=False, gid=named, **look)
     at, mean, low, high = np.array(means).T
     mean = np.where((mean < bounds[0]) | (mean > bounds[1]), np.nan, mean)
     axes.plot(at, mean, color=colour, marker=marker, markersize=6.5, label=label, zorder=3)
@@ -253,15 +227,6 @@ def _joined(*words: str) -> str:
     return ", ".join(word for word in words if word)
 
 
-def _ticks(axes, values) -> None:
-    """A log2 axis with a tick at each value that occurs."""
-    values = sorted({int(value) for value in values})
-    axes.set_xscale("log", base=2)
-    axes.set_xticks(values, [str(value) for value in values])
-    axes.set_xticks([], minor=True)
-    axes.set_xlim(values[0] / 1.5, values[-1] * 1.5)
-
-
 def _some_ticks(low: float, high: float) -> list[float]:
     """Three round values or more between the ends of a log axis: 1, 2, 5 of each decade, or even steps of one."""
     from matplotlib.ticker import MaxNLocator
@@ -272,11 +237,13 @@ def _some_ticks(low: float, high: float) -> list[float]:
     return [float(tick) for tick in ticks if low <= tick <= high]
 
 
-def _legend(axes, outside: bool = False) -> None:
-    """Beside the axes for a line a cell, else below, where it covers no data, in one column where two are too wide."""
+def _with_legend(axes, outside: bool = False):
+    """The figure of `axes` with a legend: beside them for a line a cell, else below, where it covers no data, in one
+    column where two are too wide."""
     handles, labels = axes.get_legend_handles_labels()
     where = "outside right upper" if outside else "outside lower center"
     half = math.ceil(len(labels) / 2)
     letters = sum(max(map(len, column), default=0) for column in (labels[:half], labels[half:]))
     columns = math.ceil(len(labels) / 14) if outside else 2 if letters <= LEGEND else 1
     axes.figure.legend(handles, labels, loc=where, ncols=columns, handlelength=1.4)
+    return axes.figure

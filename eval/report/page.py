@@ -47,24 +47,23 @@ def write(evidence: Evidence, verdicts: list[Verdict]) -> pathlib.Path | None:
         loader=jinja2.FileSystemLoader(HERE), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
     )
     environment.filters.update(number=number, counted=counted, layers=layers, listed=listed, gallery=gallery)
-    shown, drawn = [], {}
+    title, shown, drawn = "", [], {}
     for section in found():
         context = section.context(evidence, verdicts)
         if context is not None:
             figures = _drawn(section, evidence, verdicts)
-            drawn |= {name: text for name, (text, _) in figures.items()}
+            drawn |= {f"{name}.svg": text for name, (text, _) in figures.items()}
             template = environment.from_string(pathlib.Path(section.__file__).with_suffix(".html.j2").read_text())
             inline = {name: svg for name, (_, svg) in figures.items()}
-            shown.append((section, Markup(template.render(**context, figures=inline))))
-    (first, opening), *others = shown
-    html = environment.get_template("base.html.j2").render(
-        title=first.TITLE, opening=opening, sections=[text for _, text in others], theme=style.THEME
-    )
+            title = title or section.TITLE
+            shown.append(Markup(template.render(**context, figures=inline)))
+    base = environment.get_template("base.html.j2")
+    html = base.render(title=title, opening=shown[0], sections=shown[1:], theme=style.THEME)
     folder = evidence.workdir.report / "figures"
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in drawn.items():
-        files.write_text(folder / f"{name}.svg", text)
-    for stale in set(folder.glob("*.svg")) - {folder / f"{name}.svg" for name in drawn}:
+        files.write_text(folder / name, text)
+    for stale in [path for path in folder.glob("*.svg") if path.name not in drawn]:
         stale.unlink()
     files.write_text(evidence.workdir.report / "index.html", html)
     return evidence.workdir.report / "index.html"
@@ -113,6 +112,6 @@ def listed(lines: Iterable[str]) -> Markup:
 
 def gallery(figures: dict[str, Markup], prefix: str = "", columns: str = "") -> Markup:
     """The figures whose names start with `prefix`, side by side; nothing where there are none."""
-    each = Markup("\n").join(Markup("<div>{}</div>").format(svg) for name, svg in figures.items() if
-                             name.startswith(prefix))  # fmt: skip
+    shown = [Markup("<div>{}</div>").format(svg) for name, svg in figures.items() if name.startswith(prefix)]
+    each = Markup("\n").join(shown)
     return Markup('<div class="figures {}">\n{}\n</div>').format(columns, each) if each else each

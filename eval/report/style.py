@@ -7,28 +7,16 @@ from typing import NamedTuple
 from markupsafe import Markup, escape
 
 INK, MUTED, GRID, PAPER = "#1f2329", "#5b6470", "#dde1e6", "#ffffff"
-# Okabe and Ito's hues, told apart by colour-blind readers; the second of each pair is for a dark page.
+# Okabe and Ito's hues, told apart by colour-blind readers; the second row is for a dark page.
 CATEGORIES = (
-    ("#0072b2", "#56b4e9"),
-    ("#c85200", "#ff9a4d"),
-    ("#00805f", "#33c9a0"),
-    ("#a8407f", "#eb97cb"),
-    ("#7d6608", "#e3c341"),
-    ("#50555c", "#b4bac2"),
+    ("#0072b2", "#c85200", "#00805f", "#a8407f", "#7d6608", "#50555c"),
+    ("#56b4e9", "#ff9a4d", "#33c9a0", "#eb97cb", "#e3c341", "#b4bac2"),
 )
 MARKERS = ("o", "s", "^", "D", "v", "P")
 # Steps of viridis, even in lightness, for things in an order; without the end that the page's background would swallow.
 ORDERED = (
-    ("#440154", "#32648e"),
-    ("#482071", "#2a778e"),
-    ("#433d84", "#23898e"),
-    ("#39568c", "#1e9b8a"),
-    ("#2e6e8e", "#27ad81"),
-    ("#26828e", "#42be71"),
-    ("#1f988b", "#69cd5b"),
-    ("#28ad81", "#9bd93c"),
-    ("#4ac16d", "#cde11d"),
-    ("#7ad151", "#fde725"),
+    ("#440154", "#482071", "#433d84", "#39568c", "#2e6e8e", "#26828e", "#1f988b", "#28ad81", "#4ac16d", "#7ad151"),
+    ("#32648e", "#2a778e", "#23898e", "#1e9b8a", "#27ad81", "#42be71", "#69cd5b", "#9bd93c", "#cde11d", "#fde725"),
 )
 # Colour in an SVG file -> (CSS variable on the page, its value there in a dark scheme).
 THEME = {
@@ -36,32 +24,23 @@ THEME = {
     MUTED: ("muted", "#9aa4b0"),
     GRID: ("grid", "#343a42"),
     PAPER: ("paper", "#16191d"),
-    **{light: (f"category-{i}", dark) for i, (light, dark) in enumerate(CATEGORIES)},
-    **{light: (f"ordered-{i}", dark) for i, (light, dark) in enumerate(ORDERED)},
+    **{light: (f"category-{i}", dark) for i, (light, dark) in enumerate(zip(*CATEGORIES, strict=True))},
+    **{light: (f"ordered-{i}", dark) for i, (light, dark) in enumerate(zip(*ORDERED, strict=True))},
 }
 RC = {
     "svg.fonttype": "none",  # text stays text: small files, readable by a screen reader, the page's own font
     "font.family": "sans-serif",
     "font.size": 10,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": MUTED,
-    "axes.facecolor": PAPER,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
+    **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.labelcolor", "ytick.labelcolor"), INK),
+    **dict.fromkeys(("axes.edgecolor", "xtick.color", "ytick.color"), MUTED),
+    **dict.fromkeys(("axes.facecolor", "figure.facecolor"), PAPER),
+    **dict.fromkeys(("axes.grid", "axes.axisbelow"), True),
+    **dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon"), False),
     "axes.titlesize": 11,
     "axes.titlelocation": "left",
-    "figure.facecolor": PAPER,
     "grid.color": GRID,
     "grid.linewidth": 0.8,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
     "xtick.minor.size": 0,
-    "legend.frameon": False,
     "legend.fontsize": 9,
     "lines.linewidth": 1.6,
 }
@@ -76,7 +55,7 @@ class Drawn(NamedTuple):
 
 
 def category(index: int) -> str:
-    return CATEGORIES[index % len(CATEGORIES)][0]
+    return CATEGORIES[0][index % len(CATEGORIES[0])]
 
 
 def marker(index: int) -> str:
@@ -85,7 +64,15 @@ def marker(index: int) -> str:
 
 def ordered(index: int, count: int) -> str:
     """The colour of thing `index` of `count`, spread over the whole range."""
-    return ORDERED[round(index * (len(ORDERED) - 1) / max(1, count - 1))][0]
+    return ORDERED[0][round(index * (len(ORDERED[0]) - 1) / max(1, count - 1))]
+
+
+def axes(title: str, xlabel: str, ylabel: str, size: tuple[float, float]):
+    """A figure of one panel, and the panel."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, layout="constrained")
+    return figure, figure.add_subplot(title=title, xlabel=xlabel, ylabel=ylabel)
 
 
 def svg(figure, name: str) -> str:
@@ -114,10 +101,6 @@ def inline(text: str, alt: str, tips: dict[str, str]) -> Markup:
     text = re.sub(r' xmlns(:xlink)?="[^"]*"', "", text)
     for light, (name, _) in THEME.items():
         text = text.replace(light, f"var(--{name})")
-    text = re.sub(r'<g id="[^".]+\.([^"]+)">', lambda found: found[0] + _title(tips.get(found[1])), text)
-    text = re.sub(r"^<svg ", f'<svg role="img" aria-label="{escape(alt)}" ', text)
-    return Markup(text)
-
-
-def _title(tip: str | None) -> str:
-    return f"<title>{escape(tip)}</title>" if tip else ""
+    titles = {mark: f"<title>{escape(tip)}</title>" for mark, tip in tips.items()}
+    text = re.sub(r'<g id="[^".]+\.([^"]+)">', lambda found: found[0] + titles.get(found[1], ""), text)
+    return Markup(re.sub(r"^<svg ", f'<svg role="img" aria-label="{escape(alt)}" ', text))

@@ -103,14 +103,14 @@ def test_questions_whose_source_is_cut_off_are_dropped_and_counted(tmp_path):
     config = frozen(relations="6", seq_len=20)
     corpus = corpora.write_corpus(config.data, tmp_path)
     windows = corpora.eval_windows(corpus, "test", 20)
-    found = relations.asked(corpus, windows)
+    found, questions, dropped = relations.asked(corpus, windows)
     assert (found.place >= 11).all() and (found.place < 20).all() and len(found.place)
     asked = windows.tokens[found.window, found.place]
     kinds = np.array(["query" in kind for kind in _kinds(config)])
     assert kinds[asked].all()
     first, last = corpus.splits["test"]
     inside = (corpus.gold.questions.document >= first) & (corpus.gold.questions.document < last)
-    assert found.dropped.sum() + len(found.answer) == inside.sum() and found.dropped.min() > 0
+    assert dropped.sum() + len(questions) == inside.sum() and dropped.min() > 0
 
 
 def _kinds(config):

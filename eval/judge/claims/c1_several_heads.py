@@ -8,7 +8,7 @@ from eval.judge import losses, rules
 from eval.judge.evidence import Evidence
 from eval.judge.paired import asides, decision, showing
 from eval.judge.paired.comparison import HEADS, best
-from eval.judge.verdict import Shown, Verdict
+from eval.judge.verdict import Verdict
 
 ID = "C1"
 STATEMENT = "Several heads {faster} one at the same size"
@@ -36,57 +36,40 @@ def judge(evidence: Evidence) -> Verdict:
     return verdict if verdict.missing else dataclasses.replace(verdict, shown=shown(verdict))
 
 
-def shown(verdict: Verdict) -> Shown:
-    details, about = verdict.details, verdict.about
-    more, fixed, gain = [], details["fixed_heads"], details["margin_in_tokens"]
-    if fixed:
-        more.append(f"Against h = {FIXED_HEADS}, which no data chose, {about}: {_said(fixed)}.")
-    for name, depth in details["depth"].items():
-        more.append(f"{name}, {depth['cells'][0]} less {depth['cells'][1]}, {about}: {_said(depth)}.")
+def shown(verdict: Verdict) -> showing.Shown:
+    fixed, gain = (verdict.details[name] for name in ("fixed_heads", "margin_in_tokens"))
+    others = {f"Against h = {FIXED_HEADS}, which no data chose": fixed} if fixed else {}
+    for name, depth in verdict.details["depth"].items():
+        others[f"{name}, {' less '.join(depth['cells'])}"] = depth
+    more = [f"{name}, {verdict.about}: {showing.ends(one)}, {one['verdict']}." for name, one in others.items()]
     more += showing.of_seeds(verdict)
     if gain is not None:
         more.append(
             f"What the margin means: 5 % more tokens lower the training loss by about {gain:.4f} nats/token here."
         )
-    return Shown(
-        showing.ends(vars(verdict)),
-        showing.unit(verdict),
-        (*showing.of_parts(verdict), *showing.of_intervals(verdict), *more),
-        showing.rows(verdict, {f"against h = {FIXED_HEADS}": fixed} if fixed else {}),
-        "test loss at h = 1 less that at h*",
-    )
-
-
-def _said(found: dict) -> str:
-    return f"{showing.ends(found)}, {found['verdict']}"
+    own = {f"against h = {FIXED_HEADS}": fixed} if fixed else {}
+    return showing.shown(verdict, [*showing.of_intervals(verdict), *more], "test loss at h = 1 less that at h*", own)
 
 
 def _holds_longer(evidence: Evidence) -> bool:
     """Whether an arm of LONGER times the tokens or more supports the claim."""
-    longer = [arm for arm in evidence.arms if arm.kind == "tokens" and arm.ratio >= LONGER]
-    cited = [arm for arm in longer if not arm.passed_over(ID, evidence.corpus.fingerprint)]
-    return any(arm.verdicts[ID]["verdict"] == rules.SUPPORTED for arm in cited)
+    longer = [arm for arm in evidence.cited(ID) if arm.kind == "tokens" and arm.ratio >= LONGER]
+    return any(arm.verdicts[ID]["verdict"] == rules.SUPPORTED for arm in longer)
 
 
 def _aside(evidence: Evidence) -> tuple[dict, list[str]]:
-    fixed, said = _fixed_heads(evidence), []
-    if fixed is None:
-        said.append(
-            f"Not every group has a cell of {FIXED_HEADS} heads, the number that no data chose, so that comparison is "
-            f"left out."
-        )
-    return {"fixed_heads": fixed, "depth": _depth(evidence)}, said
+    fixed = _fixed_heads(evidence)
+    lacks = f"Not every group has a cell of {FIXED_HEADS} heads, the number that no data chose, so that comparison is "
+    return {"fixed_heads": fixed, "depth": _depth(evidence)}, [f"{lacks}left out."] if fixed is None else []
 
 
 def _fixed_heads(evidence: Evidence) -> dict | None:
     """The claim with FIXED_HEADS heads, which no data chose; None where a group has no such cell."""
-    found, parts = evidence.losses, []
-    for left, right in HEADS.sides(found.cells).values():
-        fixed = right[right.num_heads == FIXED_HEADS]
-        if left.empty or fixed.empty:
-            return None
-        parts.append(losses.difference(found, best(left), best(fixed)))
-    pooled = losses.averaged(parts)
+    found = evidence.losses
+    sides = [(left, right[right.num_heads == FIXED_HEADS]) for left, right in HEADS.sides(found.cells).values()]
+    if any(left.empty or fixed.empty for left, fixed in sides):
+        return None
+    pooled = losses.averaged([losses.difference(found, best(left), best(fixed)) for left, fixed in sides])
     return asides.on_its_own(evidence, pooled) if len(pooled) else None
 
 
@@ -98,10 +81,9 @@ def _depth(evidence: Evidence) -> dict:
         deep = cells[(cells.num_layers == cells.num_layers.max()) & (cells.num_heads == 1)]
         shallow = cells[(cells.num_layers == cells.num_layers.min()) & (cells.num_heads > 1)]
         if cells.num_layers.nunique() > 1 and len(deep) and len(shallow):
-            pair = best(deep), best(shallow)
-            name = f"d_model {d_model}" + (f", {series}" if series else "")
+            pair = [best(deep), best(shallow)]
             judged = asides.on_its_own(evidence, losses.difference(found, *pair))
-            outcome[name] = {"cells": list(pair), **judged}
+            outcome[f"d_model {d_model}" + (f", {series}" if series else "")] = {"cells": pair, **judged}
     return outcome
 
 

@@ -8,7 +8,7 @@ from eval.judge import rules
 from eval.judge.evidence import Evidence
 from eval.judge.paired import asides, decision, showing
 from eval.judge.paired.comparison import WIDTHS
-from eval.judge.verdict import Shown, Verdict
+from eval.judge.verdict import Verdict
 
 ID = "C2"
 STATEMENT = "At d_k = 1 the loss exceeds that of wider heads at the same size"
@@ -34,20 +34,15 @@ def judge(evidence: Evidence) -> Verdict:
     return dataclasses.replace(verdict, notes=notes, shown=shown(verdict))
 
 
-def shown(verdict: Verdict) -> Shown:
+def shown(verdict: Verdict) -> showing.Shown:
     best = [
         f"{name}: one of {', '.join(found['cells'])} is the best, with {100 * verdict.confidence:.4g} % confidence "
         f"(Hsu), over {found['seeds']} seeds of which no run diverged."
         for name, found in verdict.details["may_be_best"].items()
         if found["cells"]
     ]
-    return Shown(
-        showing.ends(vars(verdict)),
-        showing.unit(verdict),
-        (*showing.of_parts(verdict), *best, *showing.of_intervals(verdict), *showing.of_seeds(verdict)),
-        showing.rows(verdict),
-        "test loss at d_k = 1 less that at h*",
-    )
+    more = [*best, *showing.of_intervals(verdict), *showing.of_seeds(verdict)]
+    return showing.shown(verdict, more, "test loss at d_k = 1 less that at h*")
 
 
 def _aside(evidence: Evidence) -> tuple[dict, list[str]]:
@@ -61,8 +56,7 @@ def _aside(evidence: Evidence) -> tuple[dict, list[str]]:
 
 def _of_the_width(evidence: Evidence) -> str:
     """Whether the loss at d_k = 1 is also higher where h is fixed, and with the best scale of the logits."""
-    cited = [arm for arm in evidence.arms if not arm.passed_over(ID, evidence.corpus.fingerprint)]
-    if {"d_k", "scaling"} <= {arm.kind for arm in cited if (arm.verdicts[ID]["low"] or 0) > 0}:
+    if {"d_k", "scaling"} <= {arm.kind for arm in evidence.cited(ID) if (arm.verdicts[ID]["low"] or 0) > 0}:
         return "It is the width: so also where h is fixed and d_k varies, and with the best scale of the logits."
     return (
         "Whether it is the width or the number of heads is not shown: that takes an arm with h fixed and d_k varied, "

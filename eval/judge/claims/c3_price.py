@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-from collections.abc import Iterable
 
 import pandas as pd
 
@@ -47,25 +46,14 @@ def judge(evidence: Evidence) -> Verdict:
     """In `parts` one verdict a path, then one a path and d_model where there are several: `supported` if parameters are
     equal and the intervals of both ratios lie within the tolerance, `refuted` if one lies wholly outside; the claim is
     decided where the paths agree."""
-    found, source, tolerance = evidence.losses, evidence.corpus.source, evidence.config.claims.tolerance
-    bounds = (1 / (1 + tolerance), 1 + tolerance)
+    found, tolerance, timed = evidence.losses, evidence.config.claims.tolerance, launches(evidence)
+    bounds, pairs = (1 / (1 + tolerance), 1 + tolerance), HEADS.pairs(found.cells)
     rule = RULE.format(size=TOLERANCE, least=bounds[0], most=bounds[1])
     base = Verdict(ID, STATEMENT, rules.UNDECIDED, "", rule, tolerance, 0.95)
-    pairs, timed = HEADS.pairs(found.cells), launches(evidence)
-    asked = {(cell, path) for cell in cells_to_price(evidence) for path in PATHS}
-    unfit = asked - (set(zip(timed.cell, timed.path, strict=True)) if len(timed) else set())
-    missing = []
-    if not pairs:
-        missing.append("The tables have no h = 1 and a cell with more heads beside it to compare.")
-    elif unfit == asked:
-        missing.append("Its step times have not been measured: claims.launches processes do it at a study's end.")
-    elif unfit:
-        named = ", ".join(f"{cell} on {PATHS[path]}" for cell, path in sorted(unfit))
-        missing.append(f"No launch could time {named}: that does not fit the memory.")
-    elif timed.launch.nunique() < 2:
-        missing.append("One launch gives no interval; two are the least, claims.launches sets them.")
+    missing = _missing(cells_to_price(evidence), timed)
     if missing:
-        return dataclasses.replace(base, missing=tuple(missing), sentence=f"On {source}, not judged: {missing[0]}")
+        said = f"On {evidence.corpus.source}, not judged: {missing}"
+        return dataclasses.replace(base, missing=(missing,), sentence=said)
     cells = found.cells.set_index("cell")
     equal = all(_same_size(cells, *pair) for pair in pairs.values())
     parts = [_part(timed, path, words, pairs, bounds, equal) for path, words in PATHS.items()]
@@ -75,18 +63,21 @@ def judge(evidence: Evidence) -> Verdict:
         for name, pair in pairs.items()
         if len(pairs) > 1
     ]
-    verdicts = {part["verdict"] for part in parts}
-    verdict = verdicts.pop() if len(verdicts) == 1 else rules.UNDECIDED
+    verdicts, fast = {part["verdict"] for part in parts}, parts[0]
     counts = [
         f"{name}: h* = {cells.num_heads[right]}, {cells.flops_per_token[right] / cells.flops_per_token[left]:.3f} "
         f"times the FLOPs, {cells.exps_per_token[right] / cells.exps_per_token[left]:g} times the exps a token"
         for name, (left, right) in pairs.items()
     ]
-    details = {"counts": counts, "at_equal_time": _at_equal_time(evidence, pairs, timed)}
-    fast = parts[0]
+    at_equal_time = _at_equal_time(evidence, pairs, timed)
+    more = tuple(
+        f"{part['name']}: {_ends(part, 'step_ms')} times the step time and {_ends(part, 'memory_bytes')} times the "
+        f"memory, {part['verdict']}."
+        for part in (*parts, *by_d_model)
+    )
     return dataclasses.replace(
         base,
-        verdict=verdict,
+        verdict=verdicts.pop() if len(verdicts) == 1 else rules.UNDECIDED,
         sentence=_sentence(parts, pairs, cells, equal, timed, evidence),
         effect=fast["step_ms"],
         low=fast["step_ms_low"],
@@ -94,23 +85,30 @@ def judge(evidence: Evidence) -> Verdict:
         n=int(timed.launch.nunique()),
         about="launches",
         parts=(*parts, *by_d_model),
-        notes=tuple(counts + [_equal_time_note(each) for each in details["at_equal_time"]]),
-        details=details,
-        shown=Shown(
-            f"× {fast['step_ms']:.2f} [{fast['step_ms_low']:.2f}, {fast['step_ms_high']:.2f}]",
-            UNIT,
-            tuple(_ratios(part) for part in (*parts, *by_d_model)),
-        ),
+        notes=tuple(counts + [_equal_time_note(each) for each in at_equal_time]),
+        details={"counts": counts, "at_equal_time": at_equal_time},
+        shown=Shown(f"× {_ends(fast, 'step_ms')}", UNIT, more),
     )
 
 
-def _ratios(part: dict) -> str:
-    """The two ratios of one path, over all d_model or of one."""
-    said = [
-        f"{part[key]:.2f} [{part[f'{key}_low']:.2f}, {part[f'{key}_high']:.2f}] times the {words}"
-        for key, words in (("step_ms", "step time"), ("memory_bytes", "memory"))
-    ]
-    return f"{part['name']}: {' and '.join(said)}, {part['verdict']}."
+def _missing(wanted: list[str], timed: pd.DataFrame) -> str:
+    """What keeps the `wanted` cells from being compared by the launches, '' where nothing does."""
+    asked = {(cell, path) for cell in wanted for path in PATHS}
+    unfit = asked - (set(zip(timed.cell, timed.path, strict=True)) if len(timed) else set())
+    if not wanted:
+        return "The tables have no h = 1 and a cell with more heads beside it to compare."
+    if unfit == asked:
+        return "Its step times have not been measured: claims.launches processes do it at a study's end."
+    if unfit:
+        named = ", ".join(f"{cell} on {PATHS[path]}" for cell, path in sorted(unfit))
+        return f"No launch could time {named}: that does not fit the memory."
+    one = "One launch gives no interval; two are the least, claims.launches sets them."
+    return one if timed.launch.nunique() < 2 else ""
+
+
+def _ends(part: dict, quantity: str) -> str:
+    """A ratio of one path with its interval."""
+    return f"{part[quantity]:.2f} [{part[f'{quantity}_low']:.2f}, {part[f'{quantity}_high']:.2f}]"
 
 
 def _same_size(cells: pd.DataFrame, cell: str, other: str) -> bool:
@@ -124,7 +122,12 @@ def _part(timed: pd.DataFrame, path: str, name: str, pairs: dict, bounds: tuple[
     """The ratios of `pairs` on one path, with their verdict."""
     timed = timed[timed.path == path]
     ratios = {quantity: _ratio(timed, pairs, quantity) for quantity in ("step_ms", "memory_bytes")}
-    return {"name": name, "path": path, "verdict": decide(ratios.values(), bounds, equal), **_numbers(ratios)}
+    numbers = {
+        f"{quantity}{suffix}": value
+        for quantity, found in ratios.items()
+        for suffix, value in zip(("", "_low", "_high"), found, strict=False)
+    }
+    return {"name": name, "path": path, "verdict": decide([*ratios.values()], bounds, equal), **numbers}
 
 
 def _ratio(timed: pd.DataFrame, pairs: dict, quantity: str) -> intervals.Interval:
@@ -135,26 +138,16 @@ def _ratio(timed: pd.DataFrame, pairs: dict, quantity: str) -> intervals.Interva
     return intervals.Interval(math.exp(found.mean), math.exp(found.low), math.exp(found.high))
 
 
-def decide(ratios: Iterable[intervals.Interval], bounds: tuple[float, float], equal: bool) -> str:
+def decide(ratios: list[intervals.Interval], bounds: tuple[float, float], equal: bool) -> str:
     """The verdict of some ratios by RULE.
 
     Args:
       equal: whether the cells are of the same size.
     """
-    ratios = list(ratios)
-    outside = [one.high < bounds[0] or one.low > bounds[1] for one in ratios]
-    inside = [bounds[0] <= one.low and one.high <= bounds[1] for one in ratios]
-    if any(outside):
+    if any(one.high < bounds[0] or one.low > bounds[1] for one in ratios):
         return rules.REFUTED
-    return rules.SUPPORTED if equal and all(inside) else rules.UNDECIDED
-
-
-def _numbers(ratios: dict) -> dict:
-    return {
-        f"{name}{suffix}": value
-        for name, found in ratios.items()
-        for suffix, value in (("", found.mean), ("_low", found.low), ("_high", found.high))
-    }
+    inside = all(bounds[0] <= one.low and one.high <= bounds[1] for one in ratios)
+    return rules.SUPPORTED if equal and inside else rules.UNDECIDED
 
 
 def _sentence(parts, pairs, cells, equal: bool, timed, evidence: Evidence) -> str:
@@ -184,16 +177,11 @@ def _at_equal_time(evidence: Evidence, pairs: dict, timed: pd.DataFrame) -> list
     step times on the fast path."""
     step_ms, outcome = timed[timed.path == "auto"].groupby("cell").step_ms.median(), []
     for name, pair in pairs.items():
-        curves = [evidence.curves[cell] for cell in pair]
-        times = [step_ms[cell] for cell in pair]
-        if any(curve.empty for curve in curves):
-            continue
-        end = min((curve.index.max() + 1) * time for curve, time in zip(curves, times, strict=True))
-        losses = [
-            float(curve[(curve.index + 1) * time <= end].tail(LAST).mean())
-            for curve, time in zip(curves, times, strict=True)
-        ]
-        outcome.append({"name": name, "seconds": end / 1e3, "losses": losses})
+        paced = [(evidence.curves[cell], step_ms[cell]) for cell in pair]
+        if all(len(curve) for curve, _ in paced):
+            end = min((curve.index.max() + 1) * time for curve, time in paced)
+            losses = [float(curve[(curve.index + 1) * time <= end].tail(LAST).mean()) for curve, time in paced]
+            outcome.append({"name": name, "seconds": end / 1e3, "losses": losses})
     return outcome
 
 

@@ -4,13 +4,9 @@ import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
-import numpy as np
-
-from eval.judge import intervals, stats, steps
+from eval.judge import intervals, rules, stats, steps
 from eval.judge.arms import Arm, mlp_first
 from eval.judge.evidence import Evidence
-from eval.judge.intervals import Interval
-from eval.judge.rules import REFUTED, SUPPORTED, UNDECIDED
 from eval.judge.steps import FEW, MANY, MANY_HEADS, Decision, Steps
 from eval.judge.verdict import Verdict
 
@@ -34,11 +30,11 @@ def slower(
     first, last = steps.gap(one_head_1, many_heads_1), steps.gap(one_head_6, many_heads_6)
     found, growth = intervals.over_seeds(last, confidence), intervals.over_seeds(last - first, confidence)
     if not steps.controls_hold(one_head_1, many_heads_1, many_heads_6, confidence):
-        return Decision(UNDECIDED, steps.NOT_TESTABLE, found, growth)
+        return Decision(rules.UNDECIDED, steps.NOT_TESTABLE, found, growth)
     if found.high < SLOWER:
-        return Decision(REFUTED, "", found, growth)
+        return Decision(rules.REFUTED, "", found, growth)
     supported = found.low > SLOWER and growth.low > 0
-    return Decision(SUPPORTED if supported else UNDECIDED, "", found, growth)
+    return Decision(rules.SUPPORTED if supported else rules.UNDECIDED, "", found, growth)
 
 
 class Corrected(NamedTuple):
@@ -83,14 +79,13 @@ def judge(evidence: Evidence) -> Verdict:
     verdict = steps.undecided(evidence, (ID, STATEMENT, RULE))
     if verdict.missing:
         return verdict
-    confidence = evidence.confidence
     read = steps.four(steps.shallowest(evidence))
-    decision = slower(*read, confidence)
-    one_few, many_few, one_many, many_many = (np.median(each.steps) for each in read)
+    decision = slower(*read, evidence.confidence)
+    one_few, many_few, one_many, many_many = (f"{each.median:,.0f}" for each in read)
     ratio = (
         f"With {MANY} relations one head takes {_times(decision.interval)} the steps of {MANY_HEADS} heads, with {FEW} "
-        f"relation {_times(intervals.over_seeds(steps.gap(*read[:2]), confidence))} (medians {one_many:,.0f} and "
-        f"{many_many:,.0f}; {one_few:,.0f} and {many_few:,.0f}; {len(read[2].steps)} fresh seeds, capped at "
+        f"relation {_times(intervals.over_seeds(steps.gap(*read[:2]), evidence.confidence))} (medians {one_many} and "
+        f"{many_many}; {one_few} and {many_few}; {len(read[2].steps)} fresh seeds, capped at "
         f"{evidence.config.train.steps:,}). From the one to the other the ratio becomes {_times(decision.growth)} as "
         f"large."
     )
@@ -100,13 +95,9 @@ def judge(evidence: Evidence) -> Verdict:
 def _of_slopes(evidence: Evidence) -> list[str]:
     """What T depends on, in this study and in its arms of other depths alone."""
     data = evidence.config.data
-    spoken = {"demand": data.demand, "sources": data.sources}
-    alike = [
-        steps.runs_of(arm)
-        for arm in evidence.arms
-        if spoken.items() <= arm.config["data"].items() and not mlp_first(arm.config)
-    ]
-    fitted = steps.slopes([steps.fresh_runs(evidence.doses), *alike], evidence.confidence)
+    spoken = {"demand": data.demand, "sources": data.sources}.items()
+    alike = [arm for arm in evidence.arms if spoken <= arm.config["data"].items() and not mlp_first(arm.config)]
+    fitted = steps.slopes([steps.fresh_runs(evidence.doses), *map(steps.runs_of, alike)], evidence.confidence)
     if fitted is None:
         return []
     rise, fall, both = (
@@ -123,19 +114,16 @@ def _of_slopes(evidence: Evidence) -> list[str]:
 def _of_arms(evidence: Evidence) -> list[str]:
     said = []
     for cell in corrected(evidence.arms, evidence.confidence):
-        sentence = (
+        held = f"{'' if cell.holds else 'not '}supported under Holm (p = {cell.p_value:.2g})"
+        slower_or_not = f"slower the more relations there are: {held}"
+        said.append(
             f"Secondary, {cell.words}: with {MANY} relations one head takes {_times(cell.decision.interval)} the steps "
-            f"of {MANY_HEADS} heads"
+            f"of {MANY_HEADS} heads; {cell.decision.why if math.isnan(cell.p_value) else slower_or_not}."
         )
-        if math.isnan(cell.p_value):
-            said.append(f"{sentence}; {cell.decision.why}.")
-        else:
-            held = "supported" if cell.holds else "not supported"
-            said.append(f"{sentence}; slower the more relations there are: {held} under Holm (p = {cell.p_value:.2g}).")
     return said
 
 
-def _times(interval: Interval) -> str:
+def _times(interval: intervals.Interval) -> str:
     """An interval of logarithms as a factor."""
-    low, mean, high = (math.exp(value) for value in (interval.low, interval.mean, interval.high))
+    mean, low, high = map(math.exp, interval[:3])
     return f"{mean:.2f} times ({low:.2f} to {high:.2f})"

@@ -2,9 +2,8 @@
 
 import numpy as np
 
-from eval.judge import intervals, steps
+from eval.judge import intervals, rules, steps
 from eval.judge.evidence import Evidence
-from eval.judge.rules import REFUTED, SUPPORTED, UNDECIDED
 from eval.judge.steps import MANY, ONE_HEAD, Decision, Steps
 from eval.judge.verdict import Verdict
 from train.config import StudyConfig
@@ -48,15 +47,16 @@ def cannot(
     """
     found = intervals.over_seeds(losses, confidence)
     if not controls:
-        return Decision(UNDECIDED, steps.NOT_TESTABLE, found)
-    if cap < FAR * np.median(many_heads_6.steps):
-        return Decision(UNDECIDED, CAP_TOO_NEAR, found)
+        return Decision(rules.UNDECIDED, steps.NOT_TESTABLE, found)
+    if cap < FAR * many_heads_6.median:
+        return Decision(rules.UNDECIDED, CAP_TOO_NEAR, found)
     holds = hand_built is not None and np.mean(np.asarray(hand_built) <= threshold) >= HOLDS
     if found.high <= threshold or holds:
-        return Decision(REFUTED, "", found)
+        return Decision(rules.REFUTED, "", found)
     if not found.low > threshold:
-        return Decision(UNDECIDED, "", found)
-    return Decision(SUPPORTED, "", found) if hand_built is not None else Decision(UNDECIDED, NEEDS_HAND_BUILT, found)
+        return Decision(rules.UNDECIDED, "", found)
+    lacking = Decision(rules.UNDECIDED, NEEDS_HAND_BUILT, found)
+    return lacking if hand_built is None else Decision(rules.SUPPORTED, "", found)
 
 
 def asks_for_hand_built(dose: int, losses: list[float], config: StudyConfig) -> bool:

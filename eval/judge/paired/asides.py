@@ -14,18 +14,23 @@ from eval.judge.paired.comparison import Comparison
 SIGN_SEEDS = 6  # from so many seeds on, agreement in sign is evidence: 2 / 2^6 = .03
 
 
-def details(evidence: Evidence, comparison: Comparison, chosen: dict, pooled, tokens, judged, shared) -> dict:
+def details(evidence: Evidence, comparison: Comparison, chosen: dict, mean: pd.DataFrame, tokens, judged) -> dict:
     """Everything beside the verdict `judged`, by name, as results/claims.json has it.
 
     Args:
       chosen: the two cells of each group.
-      pooled: (n, m) the groups' mean difference in nats of each of the seeds `shared` on each file.
+      mean: the groups' mean difference in nats of each seed (rows) on each file (columns).
       tokens: (m,) of each file.
     """
-    found, margin = evidence.losses, evidence.config.claims.margin
+    found, margin, alpha = evidence.losses, evidence.config.claims.margin, 0.05 / evidence.config.claims.looks
+    shared, pooled = mean.index, mean.to_numpy()
     values = pooled.sum(axis=1) / tokens.sum()
-    alpha = 0.05 / evidence.config.claims.looks
-    computed = {
+    new = judged.about == "new documents"
+    interval = intervals.new_documents if new else intervals.these_documents
+    spread = intervals.variances(pooled, tokens) if new else intervals.Variances(float(np.var(values, ddof=1)))
+    agree, p_value = stats.sign_agreement(values)
+    sign = {"agree": agree, "of": len(values), "p_value": p_value}
+    return {
         "these_documents": ends(judged.these),
         "new_documents": ends(judged.new),
         "values": dict(zip([f"i{init}_d{order}" for init, order in shared], values.tolist(), strict=True)),
@@ -39,25 +44,18 @@ def details(evidence: Evidence, comparison: Comparison, chosen: dict, pooled, to
         "survivors": _survivors(evidence, chosen),
         "depth": {},
         "may_be_best": {},
+        "equivalent": intervals.within(interval, pooled, tokens, margin, alpha),
+        "bootstrap": intervals.bootstrap(pooled, tokens, 1 - alpha),
+        "seeds_to_decide": stats.seeds_to_decide(spread, len(values), margin, alpha),
+        **({"sign": sign} if len(values) >= SIGN_SEEDS else {}),
     }
-    new = judged.about == "new documents"
-    interval = intervals.new_documents if new else intervals.these_documents
-    spread = intervals.variances(pooled, tokens) if new else intervals.Variances(float(np.var(values, ddof=1)))
-    computed["equivalent"] = intervals.within(interval, pooled, tokens, margin, alpha)
-    computed["bootstrap"] = intervals.bootstrap(pooled, tokens, 1 - alpha)
-    computed["seeds_to_decide"] = stats.seeds_to_decide(spread, len(values), margin, alpha)
-    if len(values) >= SIGN_SEEDS:
-        agree, p_value = stats.sign_agreement(values)
-        computed["sign"] = {"agree": agree, "of": len(values), "p_value": p_value}
-    return computed
 
 
-def divergence(found: Losses, cells: Iterable[str]) -> str:
+def divergence(found: Losses, cells: list[str]) -> str:
     """'0 of 20 runs diverged': the judged runs of `cells`, and those of which every run did."""
-    counts = {cell: (len(found.diverged(cell)), found.count(cell)) for cell in cells}
-    lost, runs = (sum(count) for count in zip(*counts.values(), strict=True))
-    whole = [cell for cell, (lost_here, runs_here) in counts.items() if lost_here == runs_here]
-    return f"{lost} of {runs} runs diverged" + (f", every one of {' and '.join(whole)}" if whole else "")
+    lost = found.runs[found.runs.cell.isin(cells)].set_index("cell").status == "diverged"
+    whole = [cell for cell in cells if lost[[cell]].all()]
+    return f"{lost.sum()} of {len(lost)} runs diverged" + (f", every one of {' and '.join(whole)}" if whole else "")
 
 
 def best_set(found: Losses, cells: Iterable[str], confidence: float) -> tuple[dict[str, bool], int]:
@@ -77,20 +75,17 @@ def _correlation(found: Losses, chosen, shared, tokens) -> float | None:
         np.mean([found.sums(pair[side]).loc[shared].sum(axis=1) / tokens.sum() for pair in chosen.values()], axis=0)
         for side in (0, 1)
     ]
-    if len(shared) < 3 or not np.std(sides[0]) or not np.std(sides[1]):
-        return None
-    return float(np.corrcoef(sides)[0, 1])
+    return float(np.corrcoef(sides)[0, 1]) if len(shared) >= 3 and np.std(sides, axis=1).all() else None
 
 
 def _survivors(evidence: Evidence, chosen: dict) -> dict | None:
     """The verdict without the seeds of which a run diverged; None if none did or fewer than two are left."""
     found = evidence.losses
-    lost = [found.diverged(cell) for pair in chosen.values() for cell in pair]
-    if not any(len(seeds) for seeds in lost):
+    lost = [seed for pair in chosen.values() for cell in pair for seed in found.diverged(cell)]
+    if not lost:
         return None
     pooled = losses.averaged([losses.difference(found, *pair) for pair in chosen.values()])
-    for seeds in lost:
-        pooled = pooled[~pooled.index.isin(seeds)]
+    pooled = pooled[~pooled.index.isin(lost)]
     return on_its_own(evidence, pooled) if len(pooled) > 1 else {"n": len(pooled), "verdict": rules.UNDECIDED}
 
 
@@ -106,21 +101,22 @@ def _shared_rate(evidence: Evidence, comparison: Comparison) -> dict | None:
     """What one rate for all cells would have said: the rate of the lowest mean tune loss, judged on the choosing seeds
     and tune documents, as published comparisons do. Never a verdict of ours."""
     found = evidence.losses
-    tried = found.choosing.pivot_table(index="learning_rate", columns="cell", values="counted")
-    tried = tried[found.cells.cell].dropna()
+    every = found.choosing.pivot_table(index="learning_rate", columns="cell", values="counted")
+    tried = every[found.cells.cell].dropna().mean(axis=1)
     if tried.empty:
         return None
-    rate = tried.mean(axis=1).idxmin()
+    rate = tried.idxmin()
     runs = found.choosing[found.choosing.learning_rate == rate]
     at_rate = runs.pivot_table(index=SEED, columns="cell", values="counted")
-    values = []
-    for sides in comparison.sides(found.cells).values():
-        if all(map(len, sides)):
-            left, right = (min(side.cell, key=lambda name: tried.loc[rate, name]) for side in sides)
-            values.append(at_rate[left] - at_rate[right])
-    if not values:
+    best = [
+        [min(side.cell, key=lambda name: every.loc[rate, name]) for side in sides]
+        for sides in comparison.sides(found.cells).values()
+        if all(map(len, sides))
+    ]
+    if not best:
         return None
-    interval = intervals.over_seeds(np.mean(values, axis=0), evidence.confidence)
+    differences = [at_rate[left] - at_rate[right] for left, right in best]
+    interval = intervals.over_seeds(np.mean(differences, axis=0), evidence.confidence)
     verdict = rules.decide(interval.low, interval.high, evidence.config.claims.margin)
     return {"rate": float(rate), "n": len(at_rate), "verdict": verdict, **ends(interval)}
 

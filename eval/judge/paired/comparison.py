@@ -28,11 +28,11 @@ class Comparison:
         own_width = (cells.num_heads * cells.d_k == cells.d_model).all()
         by_heads = self.column == "d_k" and not own_width  # d_k varies at one number of heads
         keys = ["d_model", "num_layers", "num_heads" if by_heads else "series"]
-        groups = {}
+        groups, depths = {}, cells.num_layers.nunique() > 1
         for (d_model, layers, third), group in cells.groupby(keys):
             of_left = group[self.column] == 1
             name = f"d_model {d_model}" + (f", h = {third}" if by_heads else f", {third}" if third else "")
-            name += f", {layers} layer{'s' if layers > 1 else ''}" if cells.num_layers.nunique() > 1 else ""
+            name += f", {layers} layer{'s' if layers > 1 else ''}" if depths else ""
             groups[name] = (group[of_left], group[~of_left])
         return groups
 
@@ -41,10 +41,11 @@ class Comparison:
         sides = self.sides(cells).items()
         return {name: (best(left), best(right)) for name, (left, right) in sides if len(left) and len(right)}
 
-    def left_out(self, cells: pd.DataFrame) -> dict[str, str]:
-        """The groups that lack a side, each with what it lacks."""
+    def left_out(self, cells: pd.DataFrame) -> list[str]:
+        """The groups that lack a side, each with what it lacks, in words."""
         sides = self.sides(cells).items()
-        return {name: self.wanted[0 if left.empty else 1] for name, (left, right) in sides if left.empty or right.empty}
+        lacking = {name: left.empty for name, (left, right) in sides if left.empty or right.empty}
+        return [f"{name} has no cell with {self.wanted[0 if left else 1]}" for name, left in lacking.items()]
 
 
 HEADS = Comparison("num_heads", "h = 1", "the best h > 1", ("h = 1", "more than one head"))

@@ -3,11 +3,8 @@
 import dataclasses
 from collections.abc import Callable
 
-import numpy as np
-
 from eval.judge import losses, rules, stats
 from eval.judge.evidence import Evidence
-from eval.judge.losses import SEED, Losses
 from eval.judge.paired import asides, sentences
 from eval.judge.paired.comparison import Comparison
 from eval.judge.verdict import Verdict
@@ -42,32 +39,37 @@ def judge(
       outcomes: by verdict, the outcome in words.
       aside: what the claim computes of its own beside the verdict: details by name, and notes.
     """
-    found, config, source = evidence.losses, evidence.config, evidence.corpus.source
-    margin, confidence = config.claims.margin, evidence.confidence
-    chosen = comparison.pairs(found.cells)
-    lacks = missing(evidence, comparison)
+    found, margin, confidence = evidence.losses, evidence.config.claims.margin, evidence.confidence
+    chosen, lacks = comparison.pairs(found.cells), missing(evidence, comparison)
     base = Verdict(*claim, rules.UNDECIDED, "", RULE.format(margin=margin), margin, confidence, missing=tuple(lacks))
     if lacks:  # nor is anything shown, since to look at half of it and go on is to look twice
-        return dataclasses.replace(base, sentence=f"On {source}, {outcomes[rules.UNDECIDED]}: {' '.join(lacks)}")
-    tokens = found.tokens()
+        said = f"On {evidence.corpus.source}, {outcomes[rules.UNDECIDED]}: {' '.join(lacks)}"
+        return dataclasses.replace(base, sentence=said)
     differences = {name: losses.difference(found, *pair) for name, pair in chosen.items()}
-    shared = losses.averaged(list(differences.values())).index
-    arrays = {name: sums.loc[shared].to_numpy() for name, sums in differences.items()}
-    weights = tokens.loc[next(iter(differences.values())).columns].to_numpy()
+    pooled = losses.averaged(list(differences.values()))
+    arrays = {name: sums.loc[pooled.index].to_numpy() for name, sums in differences.items()}
+    weights = found.tokens().loc[pooled.columns].to_numpy()
     judged, each = rules.judge_pooled(arrays, weights, margin, confidence, found.apart)
-    pooled = np.mean(list(arrays.values()), axis=0)
+    heads = found.cells.set_index("cell").num_heads
     own_details, own_notes = aside(evidence)
     verdict = dataclasses.replace(
         base,
         verdict=judged.verdict,
-        effect=judged.deciding.mean,
-        low=asides.number(judged.deciding.low),
-        high=asides.number(judged.deciding.high),
-        n=len(shared),
+        **asides.ends(judged.deciding),
+        n=len(pooled),
         files=judged.files,
         about=judged.about,
-        parts=tuple(_part(name, chosen[name], found, part) for name, part in each.items()),
-        details=asides.details(evidence, comparison, chosen, pooled, weights, judged, shared) | own_details,
+        parts=tuple(
+            {
+                "name": name,
+                "cells": list(chosen[name]),
+                "num_heads": [int(heads[cell]) for cell in chosen[name]],
+                "verdict": part.verdict,
+                **asides.ends(part.deciding),
+            }
+            for name, part in each.items()
+        ),
+        details=asides.details(evidence, comparison, chosen, pooled, weights, judged) | own_details,
     )
     diverged = asides.divergence(found, [cell for pair in chosen.values() for cell in pair])
     notes = sentences.notes(comparison, verdict, evidence, judged, chosen, own_notes)
@@ -84,8 +86,8 @@ def look(evidence: Evidence, comparison: Comparison) -> dict | None:
     if missing(evidence, comparison):
         return None
     cells = evidence.losses.cells
-    rates, pairs = cells.set_index("cell").learning_rate, comparison.pairs(cells).values()
-    chosen = [[cell, float(rates[cell])] for pair in pairs for cell in pair]
+    rates = cells.set_index("cell").learning_rate
+    chosen = [[cell, float(rates[cell])] for pair in comparison.pairs(cells).values() for cell in pair]
     return {"seeds": sorted(map(list, grid.judged_seeds(evidence.config))), "chosen": chosen}
 
 
@@ -103,34 +105,27 @@ def missing(evidence: Evidence, comparison: Comparison) -> list[str]:
         )
     judged = set(found.cells.cell)
     here = {cell.shape for cell in evidence.planned if cell.name in judged}  # of several logit scales one is judged
-    for cell in evidence.planned:
-        if cell.shape not in here:
-            said.append(f"{cell.name} has no result ({evidence.workdir.cell(cell.name).status()['state']}).")
+    said += [
+        f"{cell.name} has no result ({evidence.workdir.cell(cell.name).status()['state']})."
+        for cell in evidence.planned
+        if cell.shape not in here
+    ]
     planned = set(grid.judged_seeds(config))
-    for row in found.cells.itertuples():
-        lacks = planned - set(map(tuple, found.runs[found.runs.cell == row.cell][SEED].to_numpy()))
+    for cell in found.cells.cell:
+        lacks = planned - set(map(tuple, found.runs[found.runs.cell == cell][losses.SEED].to_numpy()))
         if lacks:
-            said.append(f"{row.cell} lacks {len(lacks)} of {len(planned)} fresh seeds.")
+            said.append(f"{cell} lacks {len(lacks)} of {len(planned)} fresh seeds.")
     if found.cells.rates.nunique() > 1:
         counts = ", ".join(f"{row.cell} {row.rates}" for row in found.cells.itertuples())
         said.append(f"The cells were not tuned alike: rates tried are {counts}.")
-    for name, pair in comparison.pairs(found.cells).items():
-        if all(len(found.diverged(cell)) == found.count(cell) for cell in pair):
-            said.append(f"Every run of {' and of '.join(pair)} diverged, so {name} has nothing to compare.")
+    said += [
+        f"Every run of {' and of '.join(pair)} diverged, so {name} has nothing to compare."
+        for name, pair in comparison.pairs(found.cells).items()
+        if all(len(found.diverged(cell)) == found.count(cell) for cell in pair)
+    ]
     if len(planned) < 2:
         said.append("One fresh seed gives no interval; two are the least.")
     return said
-
-
-def _part(name: str, pair: tuple[str, str], found: Losses, judged: rules.Judged) -> dict:
-    heads = found.cells.set_index("cell").num_heads
-    return {
-        "name": name,
-        "cells": list(pair),
-        "num_heads": [int(heads[cell]) for cell in pair],
-        "verdict": judged.verdict,
-        **asides.ends(judged.deciding),
-    }
 
 
 def prospect(config: StudyConfig) -> str:

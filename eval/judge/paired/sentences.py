@@ -28,11 +28,11 @@ def sentence(
         f"{abs(verdict.effect):.3f} nats/token {more} that of {comparison.right} ({ends}); {verdict.n} fresh "
         f"seeds, {verdict.about}; {diverged}."
     )
-    if verdict.verdict == rules.UNDECIDED and not judged.negative:
-        said += f" To decide: {seeds_in_words(verdict.details.get('seeds_to_decide'), verdict.n)}."
-    elif verdict.verdict == rules.UNDECIDED:
-        said += " More seeds do not settle it, since the sizes of model disagree."
-    return said
+    if verdict.verdict != rules.UNDECIDED:
+        return said
+    if judged.negative:
+        return f"{said} More seeds do not settle it, since the sizes of model disagree."
+    return f"{said} To decide: {seeds_in_words(verdict.details.get('seeds_to_decide'), verdict.n)}."
 
 
 def seeds_in_words(plan: tuple[int, int] | None, seeds: int) -> str:
@@ -62,10 +62,8 @@ def notes(
         )
     if judged.negative:
         said.append(f"The effect is below 0 (Holm) at {', '.join(judged.negative)}.")
-    left_out = comparison.left_out(found.cells)
-    if left_out:
-        each = "; ".join(f"{name} has no cell with {lacks}" for name, lacks in left_out.items())
-        said.append(f"Left out, having nothing to compare: {each}.")
+    if left_out := comparison.left_out(found.cells):
+        said.append(f"Left out, having nothing to compare: {'; '.join(left_out)}.")
     said += own
     if not found.apart:
         said.append("The source has few files, and the splits are blocks of the same ones: this is about these blocks.")
@@ -76,16 +74,15 @@ def notes(
         )
     if len(details["values"]) < asides.SIGN_SEEDS:
         said.append(f"With fewer than {asides.SIGN_SEEDS} seeds a skewed effect can make the interval too narrow.")
-    lost = {cell: count for cell, count in details["diverged"].items() if not count.startswith("0 ")}
-    if lost:
+    if survivors := details["survivors"]:
+        lost = {cell: count for cell, count in details["diverged"].items() if not count.startswith("0 ")}
         rates = ", ".join(f"{cell} {count}" for cell, count in lost.items())
-        survivors = details["survivors"]
         said.append(
             f"Runs diverged, each counted as the unigram entropy, {found.unigram:.3f}: {rates}. On the survivors alone "
             f"(n = {survivors['n']}): {survivors['verdict']}."
         )
-    cells = found.cells.set_index("cell")
-    edges = [f"{cell} ({cells.edge[cell]})" for pair in chosen.values() for cell in pair if cells.edge[cell]]
+    edge = found.cells.set_index("cell").edge
+    edges = [f"{cell} ({edge[cell]})" for pair in chosen.values() for cell in pair if edge[cell]]
     if edges:
         said.append(
             f"The chosen rate lies at the edge of those tried, so a better one may lie beyond: {', '.join(edges)}."
@@ -97,12 +94,9 @@ def of_arms(claim: str, evidence: Evidence) -> list[str]:
     """What other studies found on the claim of this ID, those that are not cited each with the reason."""
     said = []
     for arm in evidence.arms:
-        fault = arm.passed_over(claim, evidence.corpus.fingerprint)
-        if fault:
-            said.append(f"Arm {arm.path} ({arm.words}) is passed over: {fault}{'' if fault.endswith('.') else '.'}")
-        else:
-            theirs = arm.verdicts[claim]
-            said.append(f"Arm {arm.path} ({arm.words}): {theirs['verdict']}. {theirs['sentence']}")
+        fault, theirs = arm.passed_over(claim, evidence.corpus.fingerprint), arm.verdicts.get(claim, {})
+        found = f": {theirs['verdict']}. {theirs['sentence']}" if not fault else f" is passed over: {fault}"
+        said.append(f"Arm {arm.path} ({arm.words}){found}{'.' if fault and not fault.endswith('.') else ''}")
     return said
 
 

@@ -6,10 +6,8 @@ import pandas as pd
 from eval import doses
 from eval.judge import steps
 from eval.judge.evidence import Evidence
-from eval.judge.steps import MANY_HEADS
-from eval.report import dose_figures as plots
+from eval.report import dose_figures
 from eval.report.style import Drawn
-from train.config import StudyConfig
 from train.run import starts
 
 TABLES = ("dose",)
@@ -29,29 +27,19 @@ def context(evidence: Evidence, verdicts) -> dict | None:
 def figures(evidence: Evidence, verdicts) -> dict[str, Drawn]:
     table, config, made = evidence.doses, evidence.config, {}
     if len(steps.fresh_runs(table)):
-        made = {
-            "steps": Drawn(
-                plots.taken(table, config), "Steps to the threshold against the number of relations, by heads."
-            ),
-            "left": Drawn(
-                plots.left(table, config, evidence.confidence),
-                "Relational loss where runs stop against the number of relations, by heads.",
-            ),
-        }
-    ratios = plots.ratios(table, evidence.confidence)
-    if ratios:
-        alt = f"How many times the steps of {MANY_HEADS} heads one head takes, against the number of relations."
-        made["ratio"] = Drawn(plots.ratio(ratios), alt)
+        against = "against the number of relations, by heads."
+        made["steps"] = Drawn(dose_figures.taken(table, config), f"Steps to the threshold {against}")
+        losses = dose_figures.left(table, config, evidence.confidence)
+        made["left"] = Drawn(losses, f"Relational loss where runs stop {against}")
+    if ratios := dose_figures.ratios(table, evidence.confidence):
+        alt = f"How many times the steps of {steps.MANY_HEADS} heads one head takes, against the number of relations."
+        made["ratio"] = Drawn(dose_figures.ratio(ratios), alt)
     for dose, of_heads in _curves(evidence).items():
         if any(of_heads.values()):
-            made[f"curves_r{dose}"] = Drawn(
-                plots.learning(of_heads, dose, config),
-                f"Relational loss at every look with {dose} relations, a line a seed.",
-            )
-            made[f"relations_r{dose}"] = Drawn(
-                plots.by_relation(of_heads, dose, config),
-                f"Loss of each relation at every look with {dose} relations, mean over the seeds.",
-            )
+            alt = f"Relational loss at every look with {dose} relations, a line a seed."
+            made[f"curves_r{dose}"] = Drawn(dose_figures.learning(of_heads, dose, config), alt)
+            alt = f"Loss of each relation at every look with {dose} relations, mean over the seeds."
+            made[f"relations_r{dose}"] = Drawn(dose_figures.by_relation(of_heads, dose, config), alt)
     return made
 
 
@@ -69,59 +57,37 @@ def _curves(evidence: Evidence) -> dict[int, dict[int, dict[str, list[dict]]]]:
 def _summary(evidence: Evidence) -> list[dict]:
     """A row a cell and dose that has fresh runs: its rate, T, when the first and the last of its relations were half
     learnt, and the loss at the stop."""
-    fresh, rows, config = steps.fresh_runs(evidence.doses), [], evidence.config
-    curves = _curves(evidence)
-    for (heads, dose), runs in fresh.groupby(["num_heads", "relations"]):
-        rows.append(
-            {
-                "heads": heads,
-                "dose": dose,
-                "rate": f"{runs.learning_rate.iloc[0]:g}",
-                "median": f"{runs.steps.median():,.0f}",
-                "range": f"{runs.steps.min():,} to {runs.steps.max():,}",
-                "capped": f"{(runs.outcome != 'reached').sum()} of {len(runs)}",
-                "apart": _apart(curves[dose][heads], len(runs), config) if dose > 1 else "",
-                "loss": f"{runs.loss.mean():.3f}",
-                "shortcut": f"{runs.shortcut.mean():.3f}",
-                "even": f"{even:.3f}" if (even := plots.even(dose, config)) else "",
-            }
-        )
-    return rows
+    config, curves = evidence.config, _curves(evidence)
+    return [
+        {
+            "heads": heads,
+            "dose": dose,
+            "runs": runs,
+            "apart": _apart(curves[dose][heads], len(runs), config.train.steps) if dose > 1 else "",
+            "even": dose_figures.even(dose, config),
+        }
+        for (heads, dose), runs in steps.fresh_runs(evidence.doses).groupby(["num_heads", "relations"])
+    ]
 
 
-def _apart(curves: dict[str, list[dict]], count: int, config: StudyConfig) -> str:
+def _apart(curves: dict[str, list[dict]], count: int, cap: int) -> str:
     """Medians over `count` runs of the looks at which the first and the last relation first had half of chance left;
     one that never had, or a run that never had a finite loss, counts as the cap."""
-    cap = config.train.steps
-    first, last = ([cap] * (count - len(curves)) for _ in range(2))
-    for lines in curves.values():
+    ends = np.full((count, 2), cap)
+    for run, lines in enumerate(curves.values()):
         learnt = dict.fromkeys(lines[0]["relations"], cap)
         for line in lines:
             for name, loss in line["relations"].items():
-                if loss is not None and loss <= plots.CHANCE / 2:
+                if loss is not None and loss <= dose_figures.CHANCE / 2:
                     learnt[name] = min(learnt[name], line["step"])
-        first.append(min(learnt.values()))
-        last.append(max(learnt.values()))
-    return f"{np.median(first):,.0f} and {np.median(last):,.0f}"
+        ends[run] = min(learnt.values()), max(learnt.values())
+    return " and ".join(f"{median:,.0f}" for median in np.median(ends, axis=0))
 
 
 def _others(table: pd.DataFrame) -> list[dict]:
     """A row a cell, dose and start other than drawn weights."""
-    rows = []
-    for start, words in STARTS.items():
-        to_the_cap = start in starts.TO_THE_CAP
-        for (heads, dose), runs in table[table.stage == start].groupby(["num_heads", "relations"]):
-            rows.append(
-                {
-                    "start": words,
-                    "heads": heads,
-                    "dose": dose,
-                    "rate": f"{runs.learning_rate.iloc[0]:g}",
-                    "reached": "" if to_the_cap else f"{(runs.outcome == 'reached').sum()} of {len(runs)}",
-                    "median": "" if to_the_cap else f"{runs.steps.median():,.0f}",
-                    "loss": f"{runs.loss.mean():.3f}",
-                    "worst": f"{runs.worst.max():.3f}",
-                    "query_alone": "" if runs.query_alone.isna().all() else f"{runs.query_alone.mean():.3f}",
-                }
-            )
-    return rows
+    return [
+        {"start": words, "heads": heads, "dose": dose, "runs": runs, "to_the_cap": start in starts.TO_THE_CAP}
+        for start, words in STARTS.items()
+        for (heads, dose), runs in table[table.stage == start].groupby(["num_heads", "relations"])
+    ]

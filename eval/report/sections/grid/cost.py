@@ -15,14 +15,10 @@ COSTS = (  # column, what to divide it by, title, axis
 def context(evidence: Evidence, verdicts) -> dict | None:
     if evidence.cells.empty:
         return None
-    cells = evidence.losses.cells
-    single = cells[cells.num_heads == 1]
-    return {
-        "cells": cells.to_dict("records"),
-        "budget_notes": budget_notes(cells),
-        "prices": _prices(evidence),
-        "single_ms": {(row.d_model, row.series, row.num_layers): row.step_ms for row in single.itertuples()},
-    }
+    cells, keys = evidence.losses.cells, ["d_model", "series", "num_layers"]
+    single = cells[cells.num_heads == 1].set_index(keys).step_ms.to_dict()
+    rows = cells.to_dict("records")
+    return {"cells": rows, "budget_notes": budget_notes(cells), "prices": _prices(evidence), "single_ms": single}
 
 
 def figures(evidence: Evidence, verdicts) -> dict[str, Drawn]:
@@ -38,16 +34,15 @@ def figures(evidence: Evidence, verdicts) -> dict[str, Drawn]:
 
 def budget_notes(cells: pd.DataFrame) -> list[str]:
     """What the sizes have in common, in words."""
-    sizes = cells.params_non_embedding
-    spread = sizes.max() / sizes.min() - 1
-    notes = [f"Non-embedding parameters of all cells agree within {spread:.3%} ({sizes.min():,} to {sizes.max():,})."]
+    least, most = cells.params_non_embedding.agg(["min", "max"])
     by_d_model = cells.groupby("d_model").params_attention
-    if (by_d_model.nunique() == 1).all():
-        each = ", ".join(f"{count:,} at d_model {d_model}" for d_model, count in by_d_model.first().items())
-        notes.append(f"Attention parameters are identical over h within a d_model: {each}.")
-    else:
-        notes.append("Attention parameters differ within a d_model, because h * d_k does.")
-    return notes
+    each = ", ".join(f"{count:,} at d_model {d_model}" for d_model, count in by_d_model.first().items())
+    alike = f"are identical over h within a d_model: {each}"
+    said = alike if (by_d_model.nunique() == 1).all() else "differ within a d_model, because h * d_k does"
+    return [
+        f"Non-embedding parameters of all cells agree within {most / least - 1:.3%} ({least:,} to {most:,}).",
+        f"Attention parameters {said}.",
+    ]
 
 
 def _prices(evidence: Evidence) -> list[dict]:

@@ -1,5 +1,7 @@
 """Test loss against heads: every seed, the differences to one head, and a row a cell."""
 
+from collections.abc import Iterable
+
 import pandas as pd
 
 from eval.judge.evidence import Evidence
@@ -25,15 +27,11 @@ def context(evidence: Evidence, verdicts) -> dict | None:
 def figures(evidence: Evidence, verdicts) -> dict[str, Drawn]:
     runs, paired = evidence.losses.runs, pairs(evidence)
     bounds, varied, made = plots.limits(runs), plots.varied(runs), {}
-    tips = {
-        plots.gid(row.cell, row.init_seed, row.data_seed): f"{row.cell}, seed {row.init_seed}: {row.counted:.4f}"
-        + (f" (diverged at step {row.diverged_at})" if row.status == "diverged" else "")
-        for row in runs.itertuples()
-    }
-    pair_tips = {
-        plots.gid(row.cell, row.init_seed, row.data_seed): f"{row.cell}, seed {row.init_seed}: {row.difference:+.4f}"
-        for row in paired.itertuples()
-    }
+    of_losses = [
+        f"{run.counted:.4f}" + (f" (diverged at step {run.diverged_at})" if run.status == "diverged" else "")
+        for run in runs.itertuples()
+    ]
+    tips, pair_tips = _tips(runs, of_losses), _tips(paired, paired.difference.map("{:+.4f}".format))
     for axis, words in varied.items() if len(paired) else ():
         alt = f"Paired difference in test loss to one head, for every seed and d_model, against {words}."
         made[f"difference_{axis}"] = Drawn(plots.difference(paired, axis), alt, pair_tips)
@@ -43,6 +41,12 @@ def figures(evidence: Evidence, verdicts) -> dict[str, Drawn]:
             alt = f"Test loss of every seed at the tuned learning rate against {words}, d_model {d_model}."
             made[f"loss_{axis}_d{d_model:03d}"] = Drawn(figure, alt, tips)
     return made
+
+
+def _tips(runs: pd.DataFrame, said: Iterable[str]) -> dict[str, str]:
+    """What is shown over the mark of each of `runs`."""
+    each = zip(runs.cell, runs.init_seed, runs.data_seed, said, strict=True)
+    return {plots.gid(cell, init, data): f"{cell}, seed {init}: {words}" for cell, init, data, words in each}
 
 
 def pairs(evidence: Evidence) -> pd.DataFrame:

@@ -1,7 +1,6 @@
 """Tune loss at every learning rate tried, and what a wrong rate costs."""
 
-import math
-
+import numpy as np
 import pandas as pd
 
 from eval.judge.evidence import Evidence
@@ -12,8 +11,8 @@ from eval.report.style import Drawn
 def context(evidence: Evidence, verdicts) -> dict | None:
     if evidence.cells.empty:
         return None
-    notes, costs = rate_notes(evidence), rate_costs(evidence)
-    return {"rate_notes": notes, "rate_costs": costs, "unigram": evidence.losses.unigram}
+    unigram = evidence.losses.unigram
+    return {"rate_notes": rate_notes(evidence), "rate_costs": rate_costs(evidence), "unigram": unigram}
 
 
 def figures(evidence: Evidence, verdicts) -> dict[str, Drawn]:
@@ -28,13 +27,11 @@ def figures(evidence: Evidence, verdicts) -> dict[str, Drawn]:
 
 def _means(evidence: Evidence) -> pd.DataFrame:
     """Mean tune loss by cell and learning rate, a diverged run counted as the unigram entropy."""
-    tune = evidence.losses.choosing
-    keys = ["cell", *plots.SHAPE, "learning_rate"]
+    keys, tune = ["cell", *plots.SHAPE, "learning_rate"], evidence.losses.choosing
     tune = tune.assign(diverged=tune.status == "diverged")
     means = tune.groupby(keys, as_index=False).agg(loss=("counted", "mean"), diverged=("diverged", "sum"))
-    chosen = evidence.cells[["cell", "learning_rate"]].rename(columns={"learning_rate": "best"})
-    means = means.merge(chosen, on="cell")
-    return means.assign(chosen=means.learning_rate == means.best)
+    chosen = means.cell.map(evidence.cells.set_index("cell").learning_rate)
+    return means.assign(chosen=means.learning_rate == chosen)
 
 
 def rate_costs(evidence: Evidence) -> list[dict]:
@@ -43,27 +40,25 @@ def rate_costs(evidence: Evidence) -> list[dict]:
     empty if no cell tried either."""
     means = evidence.losses.choosing.groupby(["cell", "learning_rate"]).counted.mean()
     found = []
-    for row in evidence.losses.cells.itertuples():
-        mine = means[row.cell]
-        costs = {}
+    for cell, chosen in zip(evidence.losses.cells.cell, evidence.losses.cells.learning_rate, strict=True):
+        mine, costs = means[cell], {}
         for name, factor in (("lower", 0.25), ("higher", 4.0)):
-            near = mine[[math.isclose(rate, factor * row.learning_rate, rel_tol=0.02) for rate in mine.index]]
-            costs[name] = float(near.iloc[0] - mine[row.learning_rate]) if len(near) else None
-        found.append({"cell": row.cell, "rate": row.learning_rate, **costs})
+            near = mine[np.isclose(mine.index, factor * chosen, rtol=0.02, atol=0)]
+            costs[name] = float(near.iloc[0] - mine[chosen]) if len(near) else None
+        found.append({"cell": cell, "rate": chosen, **costs})
     return found if any(row[name] is not None for row in found for name in ("lower", "higher")) else []
 
 
 def rate_notes(evidence: Evidence) -> list[str]:
     """Whether the rates that were tried enclose each cell's best one."""
     cells = evidence.losses.cells
-    compared = cells[cells.diverged_chosen < cells.seeds]
-    if compared.empty:
+    at = cells[cells.diverged_chosen < cells.seeds].groupby("edge").cell.agg(", ".join)
+    if at.empty:
         return []
-    if (compared.edge == "only").any():
+    if "only" in at:
         return ["One rate was tried, so no cell is tuned: a difference may come from the rate as well as from h."]
-    at = {edge: compared.cell[compared.edge == edge] for edge in ("lowest", "highest")}
     return [
-        f"Best at the {edge} rate tried, so a better one may lie beyond: {', '.join(names)}."
-        for edge, names in at.items()
-        if len(names)
+        f"Best at the {edge} rate tried, so a better one may lie beyond: {at[edge]}."
+        for edge in ("lowest", "highest")
+        if edge in at
     ] or ["Every cell's best rate lies inside the range that was tried."]

@@ -1,7 +1,5 @@
 """Training loss at the chosen rates, against tokens, time and FLOPs."""
 
-import math
-
 import pandas as pd
 
 from eval.judge.evidence import Evidence
@@ -33,14 +31,11 @@ def figures(evidence: Evidence, verdicts) -> dict[str, Drawn]:
 def curves(evidence: Evidence) -> pd.DataFrame:
     """Training loss at each cell's chosen rate, averaged over its seeds: cell, plots.SHAPE, step, tokens, seconds (by
     the timing pass), flops (of training), loss. A diverged run is left out."""
-    frames, config = [], evidence.config
-    a_step = config.train.batch_size * config.data.seq_len
-    for row in evidence.losses.cells.itertuples():
-        mean = evidence.curves[row.cell].reset_index()
-        if len(mean):
-            shape = {name: getattr(row, name) for name in ("cell", *plots.SHAPE)}
-            step = mean.step + 1
-            flops = 3.0 * row.flops_per_token * a_step  # forward, and twice as much backward
-            axes = {"tokens": step * a_step, "seconds": step * (row.step_ms or math.nan) / 1e3}
-            frames.append(mean.assign(**shape, step=step, **axes, flops=step * flops))
-    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+    a_step, cells = evidence.config.train.batch_size * evidence.config.data.seq_len, evidence.losses.cells
+    logged = pd.concat({name: mean.reset_index() for name, mean in evidence.curves.items()}, names=["cell"])
+    columns = ["cell", *plots.SHAPE, "flops_per_token", "step_ms"]
+    found = logged.reset_index("cell").astype({"step": int}).merge(cells[columns], on="cell")
+    step = found.step + 1
+    flops = 3.0 * found.flops_per_token * a_step  # forward, and twice as much backward
+    seconds = step * pd.to_numeric(found.step_ms) / 1e3
+    return found.assign(step=step, tokens=step * a_step, seconds=seconds, flops=step * flops)

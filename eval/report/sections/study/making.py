@@ -2,29 +2,12 @@
 
 import shlex
 
-import numpy as np
-
 from eval.judge.evidence import Evidence
 
 
 def context(evidence: Evidence, verdicts) -> dict:
-    return {
-        "corpus": evidence.corpus,
-        "splits": splits(evidence) if evidence.corpus else [],
-        "record": evidence.record,
-        "config": evidence.record["config"],
-        "settings": settings(evidence),
-        "command": command(evidence.record),
-    }
-
-
-def splits(evidence: Evidence) -> list[dict]:
-    """Documents and bytes of each split."""
-    num_bytes = evidence.corpus.num_bytes
-    return [
-        {"split": split, "documents": last - first, "bytes": int(np.sum(num_bytes[first:last]))}
-        for split, (first, last) in evidence.corpus.splits.items()
-    ]
+    record = evidence.record
+    return {"corpus": evidence.corpus, "record": record, "settings": settings(evidence), "command": command(record)}
 
 
 def settings(evidence: Evidence) -> list[tuple[str, str]]:

@@ -27,16 +27,14 @@ def context(evidence: Evidence, verdicts) -> dict | None:
 def states(evidence: Evidence) -> list[dict]:
     """Each cell of the config: name, state, words for it, reason; the worst first."""
     evaluated = {} if evidence.cells.empty else evidence.cells.set_index("cell").replicas.to_dict()
-    found = []
+    order, found = list(WORDS), []
     for cell in evidence.planned:
-        status = evidence.workdir.cell(cell.name).status()
-        state, reason = status["state"], status["reason"]
-        trained = sum(len(pack["replicas"]) for pack in evidence.workdir.cell(cell.name).packs())
-        if state == "done" and evaluated.get(cell.name, 0) < max(trained, len(cell.replicas)):
-            state = "partial"
-            reason = f"{evaluated.get(cell.name, 0)} of {max(trained, len(cell.replicas))} runs are in the tables"
+        folder, there = evidence.workdir.cell(cell.name), evaluated.get(cell.name, 0)
+        state, reason = (folder.status()[name] for name in ("state", "reason"))
+        runs = max(sum(len(pack["replicas"]) for pack in folder.packs()), len(cell.replicas))
+        if state == "done" and there < runs:
+            state, reason = "partial", f"{there} of {runs} runs are in the tables"
         found.append({"cell": cell.name, "state": state, "words": WORDS.get(state, state), "reason": reason})
-    order = list(WORDS)
     return sorted(found, key=lambda each: order.index(each["state"]) if each["state"] in order else -1)
 
 
@@ -46,6 +44,6 @@ def diverged(evidence: Evidence) -> list[dict]:
         return []
     runs = pd.concat([evidence.losses.choosing, evidence.losses.runs])
     columns = ["cell", "learning_rate", "init_seed", "data_seed", "diverged_at"]
-    runs = runs[runs.status == "diverged"].drop_duplicates(columns)
-    chosen = dict(zip(evidence.cells.cell, evidence.cells.learning_rate, strict=True))
-    return [{**run, "chosen": run["learning_rate"] == chosen[run["cell"]]} for run in runs[columns].to_dict("records")]
+    runs = runs[runs.status == "diverged"][columns].drop_duplicates()
+    chosen = runs.cell.map(evidence.cells.set_index("cell").learning_rate)
+    return runs.assign(chosen=runs.learning_rate == chosen).to_dict("records")

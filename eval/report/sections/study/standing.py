@@ -35,14 +35,10 @@ def reading(evidence: Evidence, verdicts: list[Verdict]) -> str:
     if set(times.values()) == {1} and not exploratory:
         said += f"What fresh seeds and test documents say of {' and '.join(times)} was read once. "
     else:
-        each = ", ".join(f"{name} {_times(count)}" for name, count in times.items())
+        each = ", ".join(f"{name} {'once' if count == 1 else f'{count} times'}" for name, count in times.items())
         said += f"Readings of verdicts, each with other fresh seeds or another choice to compare: {each}. "
     if allowed > 1:
         said += f"claims.looks allows {allowed} readings, so intervals of verdicts are at {100 - 5 / allowed:.4g} %. "
     if exploratory:
         said += f"That is more than claims.looks = {allowed} allows for {' and '.join(exploratory)}: exploratory. "
     return said
-
-
-def _times(count: int) -> str:
-    return "once" if count == 1 else f"{count} times"
