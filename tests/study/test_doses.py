@@ -24,7 +24,7 @@ from train.config import freeze
 from train.data.relations import doses
 from train.hosts import slots, workers
 from train.losses import answers
-from train.workdir import CellFolder, read_json
+from train.workdir import CellFolder, read_json, read_table
 
 PROCESSES = ("--launcher=processes", "--workers=2")
 SMALLEST = (
@@ -300,6 +300,22 @@ def test_the_settings_of_a_loop_are_obeyed(tmp_path):
 
 
 STARTS = ("hand_built", "no_attention", "mlp_first")
+
+
+@pytest.mark.slow
+def test_a_claim_asks_for_runs_by_hand(tmp_path):
+    """C4b, of six relations that one head has not learnt from drawn weights, though dose.starts names no start; the
+    next start of the study asks for nothing more."""
+    flags = ("--config.grid.num_heads=1", "--config.grid.learning_rates=0.001", "--config.grid.tuning_seeds=()")
+    flags += ("--config.grid.extensions=0", "--config.grid.init_seeds=0,1", "--config.dose.relations=6")
+    workdir = tmp_path / "workdir"
+    assert run(workdir, *SMALLEST, *flags, "--launcher=here") == 0
+    assert table(workdir).stage.value_counts().to_dict() == {"fresh": 2, "hand_built": 2}
+    assert table(workdir).groupby("stage").worst.max()["hand_built"] < 0.05
+    place = folder(workdir, "d064_h001_r6")
+    assert place.status()["state"] == "done" and not read_table(place.measured_of_all("relations")).empty
+    before = moments(workdir)
+    assert run(workdir, *SMALLEST, *flags, "--launcher=here") == 0 and moments(workdir) == before
 
 
 @pytest.mark.slow
