@@ -306,7 +306,7 @@ STARTS = ("hand_built", "no_attention", "mlp_first")
 def test_a_claim_asks_for_runs_by_hand(tmp_path):
     """C4b, of six relations that one head has not learnt from drawn weights, though dose.starts names no start; the
     next start of the study asks for nothing more."""
-    flags = ("--config.grid.num_heads=1", "--config.grid.learning_rates=0.001", "--config.grid.tuning_seeds=()")
+    flags = ("--config.grid.num_heads=1", "--config.grid.learning_rates=0.0001", "--config.grid.tuning_seeds=()")
     flags += ("--config.grid.extensions=0", "--config.grid.init_seeds=0,1", "--config.dose.relations=6")
     workdir = tmp_path / "workdir"
     assert run(workdir, *SMALLEST, *flags, "--launcher=here") == 0
