@@ -16,6 +16,7 @@ from eval.judge import arms as arms_beside
 from eval.judge import verdicts
 from eval.judge.evidence import Evidence
 from eval.judge.paired.decision import prospect
+from eval.judge.verdict import Verdict
 from eval.report import page
 from train import grid
 from train.config import InputError, StudyConfig, freeze, nearest
@@ -178,30 +179,31 @@ def _tell(
         stages.go_through(study, every_cell, cells)
     if mode in ("study", "eval"):
         _measure(study, mode, every_cell, cells, names)
-    evidence, judged, written = _judge(study, every_cell, beside)
+    evidence = _evidence(study, every_cell, beside)
     if mode in TRAINING and (further := _further(evidence, cells)):
         launch.train_cells(study, further)
         if mode == "study":
             _measure(study, mode, every_cell, cells, names)
-        evidence, judged, written = _judge(study, every_cell, beside)
-    untimed, priced = [], True
+        evidence = _evidence(study, every_cell, beside)
+    untimed, priced, shown = [], True, []
     if mode == "study" and study.corpus is not None:
         to_price, launches = verdicts.cells_to_price(evidence), study.config.claims.launches
-        if timing.lacking(study, cells) or prices.lacking(study.workdir, to_price, launches):
+        if prices.lacking(study.workdir, to_price, launches):  # which takes minutes
+            judged, written = _judge(study, evidence)
             summary.show_verdicts(console, judged, written)
-            untimed = timing.time_cells(study, cells)
-            if study.workers:
-                study.workers.leave()
-            priced = prices.measure(study, to_price, launches)
             shown = [verdict.sentence for verdict in judged]
-            evidence, judged, written = _judge(study, every_cell, beside)
-            judged = [verdict for verdict in judged if verdict.sentence not in shown]
+        untimed = timing.time_cells(study, cells)
+        if study.workers:
+            study.workers.leave()
+        priced = prices.measure(study, to_price, launches)
+        evidence = _evidence(study, every_cell, beside)
+    judged, written = _judge(study, evidence)
     study.progress.close()
     if study.corpus is not None:
         summary.show_cells(console, study.workdir, evidence.cells)
         if evidence.cells.empty:
             console.print("No judged run is measured yet, so there is no table of cells; --mode=study makes it.")
-    summary.show_verdicts(console, judged, written)
+    summary.show_verdicts(console, [verdict for verdict in judged if verdict.sentence not in shown], written)
     failed = [cell.name for cell in cells if study.workdir.cell(cell.name).failed]
     lacking = {
         f"Not done: {', '.join(failed)}. The same command tries them again.": failed,
@@ -224,15 +226,22 @@ def _measure(study: Study, mode: str, every_cell, cells, names: tuple[str, ...])
         lost, tries = measurements.measure(study, cells, names), tries - 1
 
 
-def _judge(study: Study, every_cell: tuple[Cell, ...], beside: list[arms_beside.Arm]):
-    """The evidence, the verdicts, and the page's path, None before there is anything to show."""
-    study.progress.begin("results", "tables, verdicts and the report")
+def _evidence(study: Study, every_cell: tuple[Cell, ...], beside: list[arms_beside.Arm]) -> Evidence:
+    """What claims are judged on, its tables written."""
+    study.progress.begin("results", "tables")
     with study.stop.at_once():
         table = tables.write_tables(study.workdir, every_cell, study.config, study.corpus)
         of = {"doses": table} if study.corpus is None else {"cells": table}
-        evidence = Evidence(study.workdir, study.config, study.corpus, arms=beside, **of)
+        return Evidence(study.workdir, study.config, study.corpus, arms=beside, **of)
+
+
+def _judge(study: Study, evidence: Evidence) -> tuple[list[Verdict], pathlib.Path | None]:
+    """The verdicts, and the page's path, None before there is anything to show."""
+    study.progress.begin("results", "verdicts and the report")
+    with study.stop.at_once():
         judged = verdicts.write(evidence)
-        return evidence, judged, page.write(evidence, judged) if len(table) else None
+        anything = len(evidence.cells) + len(evidence.doses)
+        return judged, page.write(evidence, judged) if anything else None
 
 
 def _further(evidence: Evidence, cells: tuple[Cell, ...]) -> list[Cell]:

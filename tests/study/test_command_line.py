@@ -20,19 +20,20 @@ SMOKE = "--config=configs/smoke.py"
 
 
 def test_defaults():
-    config, workdir, asked = main.parse([])
-    assert (asked.mode, workdir, asked.names) == ("study", pathlib.Path("runs/default"), ())
-    assert asked.arms == asked.measure == () and (asked.launcher.name, asked.launcher.workers) == ("", 0)
+    config, asked = main.parse([])
+    assert (asked["mode"], asked["path"], asked["cells"]) == ("study", pathlib.Path("runs/default"), [])
+    launcher = asked["launcher"]
+    assert asked["arms"] == asked["measure"] == [] and (launcher.name, launcher.workers) == ("", 0)
     assert config["grid"]["num_heads"] == ()
 
 
 def test_config_and_fields():
-    config, workdir, asked = main.parse(
+    config, asked = main.parse(
         [SMOKE, "--config.grid.num_heads=1,8", "--config.train.steps=9", "--mode=train", "--cells=d016_h001, d016_h008"]
     )
     assert config["grid"]["num_heads"] == (1, 8) and config["train"]["steps"] == 9
-    assert (asked.mode, workdir) == ("train", pathlib.Path("runs/smoke"))
-    assert asked.names == ("d016_h001", "d016_h008")
+    assert (asked["mode"], asked["path"]) == ("train", pathlib.Path("runs/smoke"))
+    assert asked["cells"] == ["d016_h001", "d016_h008"]
 
 
 @pytest.mark.parametrize(
@@ -67,16 +68,16 @@ def test_a_config_is_found_from_any_folder(tmp_path, monkeypatch):
 
 
 def test_an_arm_has_a_workdir_of_its_own():
-    config, workdir, _ = main.parse(["--config=configs/arms.py:tokens4"])
+    config, asked = main.parse(["--config=configs/arms.py:tokens4"])
     assert config["train"]["steps"] == 4 * full.get_config().train.steps
-    assert workdir == pathlib.Path("runs/arms_tokens4")
+    assert asked["path"] == pathlib.Path("runs/arms_tokens4")
     with pytest.raises(InputError, match="name an arm, .* with tokens2, tokens4"):
         main.parse(["--config=configs/arms.py:longer"])
 
 
 def test_an_argument_of_get_config(text):
-    config, workdir, _ = main.parse([f"--config={HERE / 'tiny_config.py'}:{text}"])
-    assert config["data"]["source"] == f"file:{text}" and workdir == pathlib.Path("runs/tiny_config")
+    config, asked = main.parse([f"--config={HERE / 'tiny_config.py'}:{text}"])
+    assert config["data"]["source"] == f"file:{text}" and asked["path"] == pathlib.Path("runs/tiny_config")
 
 
 def test_argv_is_left_alone():

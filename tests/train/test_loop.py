@@ -202,6 +202,10 @@ def test_a_stop_at_any_moment_leaves_a_checkpoint_of_the_last_step(program, conf
             self.asked += 1
             return self.asked > 1
 
+        @requested.setter
+        def requested(self, value):
+            pass
+
     monkeypatch.setattr(loop, "_next_dispatch", lambda *_: 2)
     stop, ran, run = Late(), [], Program.run
     monkeypatch.setattr(stop, "wait_for", lambda work: work())
