@@ -27,7 +27,7 @@ from eval import walk
 from eval.restore import Restored, restore
 from train import files, grid
 from train.config import InputError, StudyConfig, nearest
-from train.hosts.job import Job
+from train.hosts.workers import Job
 from train.run import packs
 from train.run.checkpoint import CorruptCheckpoint
 from train.study import launch

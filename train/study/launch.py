@@ -13,8 +13,8 @@ from train.config import StudyConfig, freeze, refuse
 from train.data import corpora, sources
 from train.files import write_text
 from train.hosts import compile_cache, memory
-from train.hosts.job import Job
 from train.hosts.preemption import Notice
+from train.hosts.workers import Job
 from train.losses.documents import document_losses
 from train.progress import StudyProgress
 from train.run import checkpoint, feed, loop, packs, sharding, stops

@@ -15,8 +15,7 @@ import numpy as np
 
 from train import grid
 from train.config import StudyConfig
-from train.data.baselines import unigram_entropy
-from train.data.corpora import Corpus
+from train.data.corpora import Corpus, unigram_entropy
 from train.run import metrics, packs
 from train.workdir import CellFolder, Workdir
 

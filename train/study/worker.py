@@ -79,7 +79,7 @@ def _serve(
     with stop.at_once():
         import jax
 
-        from train.hosts import job, memory
+        from train.hosts import memory, workers
         from train.study import launch
 
         config, corpus, cells = launch.reopened(workdir)
@@ -89,7 +89,7 @@ def _serve(
             line = lines.get()
         if line["what"] == "leave":
             return
-        asked = job.from_json(line, cells)
+        asked = workers.job_of(line, cells)
         jobs[asked.what](study, asked)
         jax.clear_caches()  # traces of this job, which serve no other and take some 50 MB
         memory.give_back()
