@@ -71,13 +71,12 @@ def read(source: str) -> tuple[list[Annotated], str, Report]:
     report = Report()
     documents = [document for record in _records(source) for document in _documents(*record, report)]
     total = report.sentences + len(report.bad)
-    refusals = (
+    refuse(
         not total and f"{source} holds no sentence; check that the files are CoNLL-U.",
         len(report.bad) > MOST_BAD * total
         and f"{source} has {len(report.bad)} bad sentences of {total}, and {MOST_BAD:.0%} is the most that is "
         f"skipped: {report.first_bad()}; correct them.",
     )
-    refuse(refusals)
     if len(documents) >= FEW_RECORDS:
         return [_annotated(*document) for document in documents], "document", report
     blocks = [_annotated(*block) for document in documents for block in _blocks(*document)]

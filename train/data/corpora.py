@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from train.config import DataConfig, InputError
+from train.config import DataConfig, InputError, refuse
 from train.data import gold
 from train.data.gold import EvalWindows, Gold
 from train.files import replacing, write_json
@@ -185,8 +185,7 @@ def eval_windows(corpus: Corpus, split: str, seq_len: int, stride: int | None = 
       InputError: stride is not in 1 ... seq_len.
     """
     stride = seq_len if stride is None else stride
-    if not 1 <= stride <= seq_len:
-        raise InputError(f"eval.stride={stride} must be from 1 to data.seq_len={seq_len}.")
+    refuse(not 1 <= stride <= seq_len and f"eval.stride={stride} must be from 1 to data.seq_len={seq_len}.")
     first_document, last_document = corpus.splits[split]
     num_tokens = corpus.num_tokens[first_document:last_document]
     windows = 1 + np.maximum(0, -(-(num_tokens - seq_len) // stride))  # of each document

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from train.config import DataConfig, InputError, refuse
+from train.config import DataConfig, refuse
 from train.data import conllu_text, documents, gold
 from train.data.bpe import DEFAULT_VOCAB_SIZE, Bpe, trained
 from train.data.corpora import BOS, VOCAB_SIZE, Corpus
@@ -21,14 +21,13 @@ def vocab_size(config: DataConfig) -> int:
     """
     if config.source == "relations":
         return config.vocab_size or len(parse.language(config).vocabulary)
-    refusals = (
+    refuse(
         0 < config.vocab_size < VOCAB_SIZE
         and f"data.vocab_size={config.vocab_size} is too small: text needs the 256 bytes and one token between "
         f"documents, {VOCAB_SIZE} in all; give at least that, or 0 for the tokenizer's default.",
         config.vocab_size > language.MOST_WORDS
         and f"data.vocab_size={config.vocab_size:,} is too large; {language.MOST_WORDS:,} is the most.",
     )
-    refuse(refusals)
     return config.vocab_size or (VOCAB_SIZE if config.tokenizer == "bytes" else DEFAULT_VOCAB_SIZE)
 
 
@@ -58,11 +57,11 @@ def _text(config: DataConfig) -> Corpus:
         tokenizer, bos = trained(texts[: len(splits["train"])], size), size - 1
         pieces = Bpe(tokenizer).encode(texts)
     offsets = np.cumsum([0] + [len(each) + 1 for each in pieces], dtype=np.int64)
-    if offsets[-1] > MOST_TOKENS:
-        raise InputError(
-            f"data.source={config.source} makes {offsets[-1]:,} tokens and {MOST_TOKENS:,} is the most; set "
-            "data.max_bytes=2_000_000_000 or less."
-        )
+    refuse(
+        offsets[-1] > MOST_TOKENS
+        and f"data.source={config.source} makes {offsets[-1]:,} tokens and {MOST_TOKENS:,} is the most; set "
+        "data.max_bytes=2_000_000_000 or less."
+    )
     tokens = np.empty(offsets[-1], np.uint16)
     for each, first, last in zip(pieces, offsets[:-1], offsets[1:], strict=True):
         tokens[first] = bos
@@ -128,12 +127,12 @@ def _counts(config: DataConfig, length: int) -> dict[str, int]:
     fewest = -(-documents.TRAIN_WINDOWS * (config.seq_len + 1) // length)
     shares = min(config.tune_fraction, config.test_fraction)
     enough = max(-(-FEWEST // shares) + 1, fewest / (1 - config.tune_fraction - config.test_fraction) + 2)
-    too_few = (
-        f"data.max_bytes={config.max_bytes:,} (for data.source=relations: tokens of all splits together) makes "
+    refuse(
+        (not config.max_bytes or min(tune, test) < FEWEST or counts["train"] < fewest)
+        and f"data.max_bytes={config.max_bytes:,} (for data.source=relations: tokens of all splits together) makes "
         f"{counts['train']} documents of {length} tokens to train on, {tune} for tune and {test} for test; a "
         f"language has no end, so say how much, at least --config.data.max_bytes={int(enough * length)}."
     )
-    refuse(((not config.max_bytes or min(tune, test) < FEWEST or counts["train"] < fewest) and too_few,))
     return counts
 
 

@@ -19,7 +19,7 @@ def records(source: str) -> tuple[int, Iterator[tuple[str, bytes]]]:
       InputError: nothing matches, a folder, an empty list of files, or a file that cannot be read or is not text.
     """
     paths = _bucket_paths(source) if "://" in source else _local_paths(source)
-    refuse((not paths and f"No file matches {source}; check data.source (** goes through folders).",))
+    refuse(not paths and f"No file matches {source}; check data.source (** goes through folders).")
     shared = os.path.commonpath([str(path.parent) for path in paths])
     named = [(os.path.relpath(str(path), shared), path) for path in paths]
     named.sort(key=lambda pair: hashlib.sha256(pair[0].encode()).digest())
@@ -30,13 +30,12 @@ def _local_paths(source: str) -> list[Path]:
     kind, _, pattern = source.partition(":")
     path = Path(pattern).expanduser()
     files = f"{kind}:{path}/*.{'txt' if kind == 'file' else kind}"
-    refusals = (
+    refuse(
         not pattern and f"data.source={kind}: names no file; give a path or a glob, such as {kind}:texts/*.txt.",
         path.is_dir() and f"{path} is a folder, not a text file; name its files with a glob: {files}.",
         not (path.exists() or glob.has_magic(pattern))
         and f"The text file {path} does not exist (looked from {Path.cwd()}); check data.source.",
     )
-    refuse(refusals)
     if path.exists():
         return [path.absolute()]
     return [Path(name).absolute() for name in glob.glob(str(path), recursive=True) if Path(name).is_file()]
@@ -47,8 +46,10 @@ def _bucket_paths(source: str) -> list:
 
     pattern = source.partition(":")[2]
     folder, _, name = pattern.rpartition("/")
-    wild = f"{source} has a wildcard in its folder; in a bucket only the file name may have one."
-    refuse((glob.has_magic(folder) and wild,))
+    refuse(
+        glob.has_magic(folder)
+        and f"{source} has a wildcard in its folder; in a bucket only the file name may have one."
+    )
     try:
         if not glob.has_magic(name):
             return [path for path in [epath.Path(pattern)] if path.exists()]
@@ -71,11 +72,10 @@ def _read(path) -> bytes:
     except UnicodeDecodeError as error:
         bad = error.start
         what = f"0x{content[bad]:02x}, which is not UTF-8"
-    refusals = (
+    refuse(
         not content and f"The text file {path} is empty; leave it out of data.source or give it text.",
         bad >= 0
         and f"{path} is not UTF-8 text: byte {bad:,} of {len(content):,} is {what}; convert it "
         "(iconv -t UTF-8) or leave it out of data.source.",
     )
-    refuse(refusals)
     return content

@@ -93,12 +93,14 @@ def _prepared(name: str):
     import tensorflow_datasets as tfds
 
     builder = tfds.builder(name, file_format="array_record")
-    if isinstance(builder, tfds.core.BeamBasedBuilder):
-        raise InputError(f"tfds:{name} is not prepared here, and its builder needs Apache Beam; {_elsewhere(name)}")
+    refuse(
+        isinstance(builder, tfds.core.BeamBasedBuilder)
+        and f"tfds:{name} is not prepared here, and its builder needs Apache Beam; {_elsewhere(name)}"
+    )
     # The downloader's own retries take minutes before they give up.
     silent = ", ".join(_out_of_reach(list(builder.url_infos or ())))
     no_answer = f"tfds:{name} is not prepared in {_data_dir()} and cannot be downloaded: no answer from {silent}"
-    refuse((silent and f"{no_answer}; {BRING_FILES}; or {_elsewhere(name)}",))
+    refuse(silent and f"{no_answer}; {BRING_FILES}; or {_elsewhere(name)}")
     try:
         builder.download_and_prepare()
         return builder
@@ -136,11 +138,12 @@ def _text_feature(builder, name: str) -> str:
 
     features = dict(builder.info.features.items()) if hasattr(builder.info.features, "items") else {}
     texts = [key for key, feature in features.items() if isinstance(feature, tfds.features.Text)]
-    unclear = (
-        f"tfds:{name} has no feature `text` and {len(texts)} features of type Text ({', '.join(texts) or 'none'}), so "
-        "which one to read is not clear; write the text into files and use --config.data.source=file:PATH-or-glob."
+    refuse(
+        "text" not in texts
+        and len(texts) != 1
+        and f"tfds:{name} has no feature `text` and {len(texts)} features of type Text ({', '.join(texts) or 'none'}), "
+        "so which one to read is not clear; write the text into files and use --config.data.source=file:PATH-or-glob."
     )
-    refuse(("text" not in texts and len(texts) != 1 and unclear,))
     return "text" if "text" in texts else texts[0]
 
 

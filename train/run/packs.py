@@ -113,11 +113,11 @@ def check_shape(cell: Cell, folder: CellFolder, config: StudyConfig) -> None:
     for pack, _ in read(folder):
         trained = dataclasses.replace(pack.model, attention=model.attention, scan_layers=model.scan_layers)
         changed = _changes(dataclasses.asdict(trained), dataclasses.asdict(model), str)
-        another = (
-            f"the grown grid gives {cell.name} another shape than it was trained with ({changed}); keep the largest "
-            f"d_model, whose budget sets every d_ff, or use another --workdir."
+        refuse(
+            changed
+            and f"the grown grid gives {cell.name} another shape than it was trained with ({changed}); keep the "
+            f"largest d_model, whose budget sets every d_ff, or use another --workdir."
         )
-        refuse((changed and another,))
 
 
 def _changes(before: dict, after: dict, shown: Callable) -> str:

@@ -89,7 +89,7 @@ def check(
     too_large = [f"{name} {memory.gigabytes(needed)}" for name, needed in sizes.items() if needed > allowed]
     largest = sorted(sizes, key=sizes.get, reverse=True)[:workers]
     together = sum(sizes[name] for name in largest)
-    refusals = (
+    refuse(
         too_large
         and f"estimated memory exceeds the {memory.gigabytes(allowed)} available, even for one replica at a time: "
         f"{', '.join(too_large)}; raise train.accumulate, set model.remat=block, lower train.batch_size or "
@@ -99,7 +99,6 @@ def check(
         and f"{', '.join(largest)} side by side need an estimated {memory.gigabytes(together)}, and "
         f"{memory.gigabytes(allowed)} are available; lower --workers, or use --launcher=here.",
     )
-    refuse(refusals)
 
 
 def train_cells(study: Study, cells: Iterable[grid.Cell], end: str = "done") -> None:

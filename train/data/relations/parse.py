@@ -22,12 +22,11 @@ def language(config: DataConfig) -> Language:
         short for a distance; noise or distractors out of range; a vocabulary too small.
     """
     dose, letters = _relations(config)
-    rules = (
+    refuse(
         not 0 <= config.noise < 0.5
         and f"data.noise={config.noise} must be at least 0 and below .5, where an answer says nothing any more.",
         not 0 <= config.distractors <= 1 and f"data.distractors={config.distractors} is a probability; give 0 to 1.",
     )
-    refuse(rules)
     same = {name: getattr(config, name) for name in ("noise", "frame_tokens", "most_fillers")}
     lengths = same | {"length": config.document_tokens}
     families = []
@@ -39,12 +38,12 @@ def language(config: DataConfig) -> Language:
     asked = Mixed(*families) if len(families) > 1 else families[0]
     needed = len(asked.vocabulary)
     most = max(needed, config.vocab_size)
-    too_few = (
-        f"data.vocab_size={config.vocab_size} is too small: the language of data.relations={config.relations} has "
-        f"{needed} words; give at least that, or 0 for as many as it has."
+    refuse(
+        0 < config.vocab_size < needed
+        and f"data.vocab_size={config.vocab_size} is too small: the language of data.relations={config.relations} has "
+        f"{needed} words; give at least that, or 0 for as many as it has.",
+        most > MOST_WORDS and f"The language has {most:,} words and {MOST_WORDS:,} is the most.",
     )
-    too_many = f"The language has {most:,} words and {MOST_WORDS:,} is the most."
-    refuse((0 < config.vocab_size < needed and too_few, most > MOST_WORDS and too_many))
     return asked
 
 
@@ -58,11 +57,11 @@ def spoken(config: DataConfig, dose: int, seed: int) -> Language:
     """
     number, letters = _relations(config)
     if letters:
-        too_few = (
-            f"dose.relations asks for {dose} of data.relations={config.relations!r}; in a study of doses name kinds "
-            f"alone, at least {dose} of them, such as --config.data.relations=A,C,G, or leave it to family P."
+        refuse(
+            (number or dose > len(letters))
+            and f"dose.relations asks for {dose} of data.relations={config.relations!r}; in a study of doses name "
+            f"kinds alone, at least {dose} of them, such as --config.data.relations=A,C,G, or leave it to family P."
         )
-        refuse(((number or dose > len(letters)) and too_few,))
     else:
         _check_bits("dose.relations", dose, config)
     row = active(seed % rows(config), rows(config), dose) if letters else ()
@@ -88,13 +87,12 @@ def _relations(config: DataConfig) -> tuple[int, list[str]]:
     known = f"known: {KNOWN}, and a number from 1 to {len(config.offsets)} for the dose"
     unknown = [letter for letter in letters if letter not in kinds.KINDS]
     twice, named = sorted({name for name in names if names.count(name) > 1}), f"data.relations={text!r}"
-    rules = (
+    refuse(
         unknown and f"{named} names {unknown[0]!r}, which is no relation; {known}.",
         not (letters or any(numbers))
         and f"{named} switches no relation on; {known}, such as --config.data.relations=6.",
         (twice or len(numbers) > 1) and f"{named} names {', '.join(twice) or 'two doses'}; give each relation once.",
     )
-    refuse(rules)
     dose = sum(numbers)
     _check_bits(named, dose, config)
     return dose, letters
@@ -102,17 +100,17 @@ def _relations(config: DataConfig) -> tuple[int, list[str]]:
 
 def _check_bits(what: str, dose: int, config: DataConfig) -> None:
     bits = len(config.offsets)
-    too_many = (
-        f"{what} asks for {dose} relations and an answer has {bits} bits, one for each of data.offsets; give at most "
-        f"{bits}, or more offsets."
+    refuse(
+        dose > bits
+        and f"{what} asks for {dose} relations and an answer has {bits} bits, one for each of data.offsets; give at "
+        f"most {bits}, or more offsets."
     )
-    refuse((dose > bits and too_many,))
 
 
 def _dose(config: DataConfig, dose: int, lengths: dict) -> Dose:
     offsets = config.offsets
     twice = sorted({offset for offset in offsets if offsets.count(offset) > 1})
-    rules = (
+    refuse(
         twice
         and f"data.offsets={offsets} uses {', '.join(map(str, twice))} twice; two relations would read one token, so "
         "give every relation an offset of its own.",
@@ -120,7 +118,6 @@ def _dose(config: DataConfig, dose: int, lengths: dict) -> Dose:
         and f"data.offsets={offsets} asks for answers of {len(offsets)} bits, 2^{len(offsets)} words; give at most "
         f"{MOST_BITS} offsets.",
     )
-    refuse(rules)
     _check_lengths(config, max(offsets), f"the source at offset {max(offsets)}", 2)
     on = active(config.language_seed % len(offsets), len(offsets), dose)
     return Dose(on, offsets, config.demand, config.sources == "tagged", distractors=config.distractors, **lengths)
@@ -130,7 +127,7 @@ def _check_lengths(config: DataConfig, distance: int, what: str, behind: int) ->
     """Raises InputError unless a frame reaches `distance` back, and a document holds a frame with `behind` tokens (the
     query and its answer) after it."""
     least = 1 + config.most_fillers + config.frame_tokens + behind
-    rules = (
+    refuse(
         config.frame_tokens < distance
         and f"data.frame_tokens={config.frame_tokens} is too short for {what}, {distance} tokens before the query; "
         f"give at least {distance}.",
@@ -138,4 +135,3 @@ def _check_lengths(config: DataConfig, distance: int, what: str, behind: int) ->
         and f"data.document_tokens={config.document_tokens} is too short for a frame of up to {config.most_fillers} "
         f"fillers and {config.frame_tokens} tokens with its query and answer; give at least {least}.",
     )
-    refuse(rules)
