@@ -203,8 +203,7 @@ def _fields() -> dict[str, dataclasses.Field]:
 
 def _must_be(name: str) -> str:
     """The type of the field `name` in words, with an example."""
-    kind = _fields()[name].type
-    words = {int: "a whole number", float: "a number", str: "a string"}
+    kind, words = _fields()[name].type, {int: "a whole number", float: "a number", str: "a string"}
     what = words.get(kind) or f"a tuple, each of its values {words[kind.__args__[0]]}"
     return f"{what}, such as --config.{name}={EXAMPLES[kind]}."
 

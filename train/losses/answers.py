@@ -55,8 +55,7 @@ def excess_of(
     )
     length = np.full(tokens.shape[:3], texts[0].tokens.shape[1] - 1, np.int32)
     found = _own_answers(model, np.int32(count), params, bits_VJ, tokens, length, places, masks)
-    nats = np.asarray(found, np.float64)[:, 0]
-    together, apart = [], []
+    nats, together, apart = np.asarray(found, np.float64)[:, 0], [], []
     for documents, (_, masks, slot), losses in list(zip(texts, tables, nats, strict=True))[:count]:
         questions = documents.questions
         of_answers = losses[..., -2][np.arange(len(masks))[:, None], np.arange(masks.shape[1])][masks > 0].sum()
@@ -105,8 +104,7 @@ def _of_replica(model: ModelConfig, bits_VJ, batches, params):
 
     def one_batch(batch):
         tokens_BT1, length_B, places_BQ, masks_BQ = batch
-        tokens_BT1 = tokens_BT1.astype(jnp.int32)
-        segments_BT = (index_1T < length_B[:, None]).astype(jnp.int32)
+        tokens_BT1, segments_BT = tokens_BT1.astype(jnp.int32), (index_1T < length_B[:, None]).astype(jnp.int32)
         logits_BTV, _ = Transformer(model).apply({"params": params}, tokens_BT1[:, :-1], segments_BT)
         logits_BQV = jnp.take_along_axis(logits_BTV, places_BQ[:, :, None], axis=1)
         log_p_BQV = jax.nn.log_softmax(logits_BQV)

@@ -63,8 +63,7 @@ def train(
     if newest and step < cap and rows:
         progress.say(f"continues at step {step} of {cap}.")
     state, order = _in_order(state, rows, range(len(state.diverged_at)))
-    description = describe(pack, config, fingerprint)
-    dispatch, unread = 1, None
+    description, dispatch, unread = describe(pack, config, fingerprint), 1, None
     with checkpoint.Saver(store) as saver, Trace(config.train.profile_steps, folder.profile(pack.index)) as trace:
         while step < cap and rows:
             # The first multiples behind this step, the cap at most.

@@ -150,8 +150,7 @@ def plan(
     A pack that has not finished restarts, and says so, if the settings that it began with cannot be had again.
     """
     model, replica_map = resolve(cell, config)
-    here = environment(config)
-    before, records = folder.packs(), folder.packs()
+    here, before, records = environment(config), folder.packs(), folder.packs()
     for record in records:
         pack = from_json(record)
         if record["trained"] is None and pack.environment != here:

@@ -77,8 +77,7 @@ def _show_doses(console: Console, config: StudyConfig) -> None:
     stages.check(config, grid.cells_of(config, sources.vocab_size(config.data)))
     seed, rows = config.grid.init_seeds[0], parse.rows(config.data)
     for dose in config.dose.relations:
-        spoken = parse.spoken(config.data, dose, seed)
-        looked_at = doses.looked_at(config, dose, "test", seed)
+        spoken, looked_at = parse.spoken(config.data, dose, seed), doses.looked_at(config, dose, "test", seed)
         console.print(
             Text(f"Dose {dose}, seed {seed} (row {seed % rows} of {rows}): {', '.join(spoken.relations)}", "bold")
         )

@@ -110,10 +110,8 @@ class _Text:
 
     def __init__(self, language: Kinds, draw: np.random.Generator, count: int):
         self._language, self._draw = language, draw
-        self._first = language.vocabulary.first
-        self._tokens = np.full((count, language.length), BOS, np.int64)
-        self._log_p = np.zeros((count, language.length))
-        self._next = np.full(count, BODY)
+        self._first, self._tokens = language.vocabulary.first, np.full((count, language.length), BOS, np.int64)
+        self._log_p, self._next = np.zeros((count, language.length)), np.full(count, BODY)
         self._fillers, self._words = np.zeros(count, int), np.zeros(count, int)  # of the frame so far
         # Positions of the latest ones, -1 while there is none.
         self._subject, self._attractor, self._rare, self._key = (np.full(count, -1) for _ in range(4))
@@ -145,14 +143,12 @@ class _Text:
 
     def _write_word(self, rows, position: int, log_p) -> None:
         language = self._language
-        before_query = language.frame_tokens - self._words[rows]
-        after_key = self._key[rows] == position - 1
+        before_query, after_key = language.frame_tokens - self._words[rows], self._key[rows] == position - 1
         choices = _shares()[np.where(before_query == DISTANCE, 2, ((before_query <= SPAN) | after_key) * 1)]
         word = (self._draw.random((len(rows), 1)) >= np.cumsum(choices, axis=1)[:, :-1]).sum(axis=1)
         log_p = log_p + np.log(np.take_along_axis(choices, word[:, None], 1)[:, 0])
         sizes = np.array(list(SIZES.values()))[word]
-        index = (self._draw.random(len(rows)) * sizes).astype(int)
-        bit = self._draw.integers(0, 2, len(rows))
+        index, bit = (self._draw.random(len(rows)) * sizes).astype(int), self._draw.integers(0, 2, len(rows))
         log_p -= np.log(sizes)
         key, member, name = (word == WORDS.index(kind) for kind in ("key", "member", "name"))
 
@@ -232,8 +228,7 @@ class _Text:
         if letter == "E":
             return np.repeat(each, SPAN), np.tile(query - 1 - np.arange(SPAN), len(rows))
         if letter == "F":
-            begin = self._first["member"] + 8 * self._argument[rows, None]
-            text = self._tokens[rows, :query]
+            begin, text = self._first["member"] + 8 * self._argument[rows, None], self._tokens[rows, :query]
             return np.nonzero((text >= begin) & (text < begin + 8))
         at = {
             "A": self._subject[rows],

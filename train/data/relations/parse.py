@@ -28,8 +28,7 @@ def language(config: DataConfig) -> Language:
         not 0 <= config.distractors <= 1 and f"data.distractors={config.distractors} is a probability; give 0 to 1.",
     )
     same = {name: getattr(config, name) for name in ("noise", "frame_tokens", "most_fillers")}
-    lengths = same | {"length": config.document_tokens}
-    families = []
+    lengths, families = same | {"length": config.document_tokens}, []
     if dose:
         families.append(_dose(config, dose, lengths))
     if letters:
