@@ -106,8 +106,7 @@ def _of_replica(model: ModelConfig, bits_VJ, batches, params):
         tokens_BT1, length_B, places_BQ, masks_BQ = batch
         tokens_BT1, segments_BT = tokens_BT1.astype(jnp.int32), (index_1T < length_B[:, None]).astype(jnp.int32)
         logits_BTV, _ = Transformer(model).apply({"params": params}, tokens_BT1[:, :-1], segments_BT)
-        logits_BQV = jnp.take_along_axis(logits_BTV, places_BQ[:, :, None], axis=1)
-        log_p_BQV = jax.nn.log_softmax(logits_BQV)
+        log_p_BQV = jax.nn.log_softmax(jnp.take_along_axis(logits_BTV, places_BQ[:, :, None], axis=1))
         target_BQ = jnp.take_along_axis(tokens_BT1[:, 1:], places_BQ, axis=1)
         differ_BQV = code_V[None, None] ^ code_V[target_BQ][:, :, None]
         answers_BQV = (has_V[None, None] == has_V[target_BQ][:, :, None]) & (has_V > 0)[None, None]
