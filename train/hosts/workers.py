@@ -18,7 +18,7 @@ import jax
 
 from mha import budget
 from train.grid import Cell, Replica
-from train.hosts import cgroup
+from train.hosts import slots
 from train.hosts.preemption import Notice, Preempted
 from train.progress import Line, StudyProgress
 from train.run import packs
@@ -73,7 +73,7 @@ class Workers(contextlib.AbstractContextManager):
         self._command, self.count, self._workdir, self._lock, self._stop = command, count, workdir, lock, stop
         self._slots: list[_Worker | None] = [None] * count
         self._lines: list[Line] = []
-        self._events, self._oom_kills = queue.SimpleQueue(), cgroup.oom_kills()
+        self._events, self._oom_kills = queue.SimpleQueue(), slots.oom_kills()
 
     def __exit__(self, *_):
         for worker in filter(None, self._slots):
@@ -142,7 +142,7 @@ class Workers(contextlib.AbstractContextManager):
         if job is None:
             return None
         line = self._lines[worker.slot]
-        killed_for_memory = code == -signal.SIGKILL and cgroup.oom_kills() > self._oom_kills
+        killed_for_memory = code == -signal.SIGKILL and slots.oom_kills() > self._oom_kills
         self._oom_kills += killed_for_memory
         tried[job.name, killed_for_memory] += 1
         first, how = tried[job.name, killed_for_memory] == 1, f"by signal {-code}" if code < 0 else f"with code {code}"

@@ -14,7 +14,7 @@ from mha.transformer import ModelConfig, Transformer
 from train.config import StudyConfig
 from train.data.relations import doses
 from train.data.relations.language import Documents
-from train.replica_axis import over_first_replicas, over_replicas
+from train.replica_axis import advance_first_replicas, over_replicas
 
 
 def of_seeds(
@@ -88,10 +88,10 @@ def of_windows(model: ModelConfig, replica_map: str, params, bits_VJ, tokens_NBT
 def _own_answers(model: ModelConfig, count, params, bits_VJ, tokens_RNBT1, length_RNB, places_RNBQ, masks_RNBQ):
     """(R, N, B, Q, J + 2) of the first `count` replicas, each on a text of its own; see `_of_replica`."""
 
-    def one(params, *batches):
-        return _of_replica(model, bits_VJ, batches, params)
+    def one(_, params, *batches):
+        return (), _of_replica(model, bits_VJ, batches, params)
 
-    return over_first_replicas(one, count, params, tokens_RNBT1, length_RNB, places_RNBQ, masks_RNBQ)
+    return advance_first_replicas(one, count, (), params, tokens_RNBT1, length_RNB, places_RNBQ, masks_RNBQ)[1]
 
 
 def _of_replica(model: ModelConfig, bits_VJ, batches, params):

@@ -173,12 +173,10 @@ class _Text:
         seen = self._class_bits[rows] >= 0
         # The latest name is of one gender, so the other one is asked for; the keys but the latest.
         asked_names, asked_keys = self._names[rows].min(axis=1), self._askable_keys(rows)
-        may = np.tile(list(ASKED.values()), (len(rows), 1))
-        may[:, 0] *= (self._subject[rows] >= 0) & (self._attractor[rows] > self._subject[rows])
-        may[:, 2] *= asked_names >= 0
-        may[:, 3] *= self._rare[rows] >= 0
-        may[:, 5] *= seen.any(axis=1)
-        may[:, 6] *= asked_keys.any(axis=1)
+        agreement = (self._subject[rows] >= 0) & (self._attractor[rows] > self._subject[rows])
+        always, rare = np.ones(len(rows), bool), self._rare[rows] >= 0
+        able = (agreement, always, asked_names >= 0, rare, always, seen.any(axis=1), asked_keys.any(axis=1))
+        may = np.stack(able, axis=1) * list(ASKED.values())
         kind, own = self._pick(may), self._draw.integers(0, 2, len(rows))
         gender, group = self._names[rows].argmin(axis=1), self._pick(seen)
         argument = np.select([kind == 2, kind == 5], [gender, group], 0)

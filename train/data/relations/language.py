@@ -81,7 +81,7 @@ class Documents(NamedTuple):
 
 
 class Language(Protocol):
-    """A family with all its dials set; the families are dose.Dose, kinds.Kinds and mixed.Mixed."""
+    """A family with all its dials set; the families are dose.Dose, kinds.Kinds and parse.Mixed."""
 
     vocabulary: Vocabulary
     relations: tuple[str, ...]  # names of those that are switched on
