@@ -232,9 +232,8 @@ def _is(kind: type, value) -> bool:
 
 def _check_limits(name: str, field: dataclasses.Field, value) -> None:
     zero, most, choices, empty = (field.metadata or limits().metadata).values()
-    if value == () and not empty:
-        example = EXAMPLES[field.type]
-        raise InputError(f"config.{name} is empty; give at least one value, such as --config.{name}={example}.")
+    example = f"--config.{name}={EXAMPLES[field.type]}"
+    refuse(value == () and not empty and f"config.{name} is empty; give at least one value, such as {example}.")
     for each in value if isinstance(value, tuple) else (value,):
         if isinstance(each, str):
             why = " (its softmax would overflow at logits of 65504; use bfloat16)" * (each == "float16")

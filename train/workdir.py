@@ -106,13 +106,9 @@ class CellFolder:
     def checkpoints(self, pack: int) -> pathlib.Path:
         return self.path / "checkpoints" / f"pack_{pack}"
 
-    def measured(self, table: str, pack: int) -> pathlib.Path:
-        """What a measurement (eval/measure) found of a pack."""
-        return self.path / f"{table}_{pack}.parquet"
-
-    def measured_of_all(self, table: str) -> pathlib.Path:
-        """What one found of all packs together."""
-        return self.path / f"{table}.parquet"
+    def measured(self, table: str, pack: int | None = None) -> pathlib.Path:
+        """What a measurement (eval/measure) found of a pack, or of all packs together."""
+        return self.path / (f"{table}.parquet" if pack is None else f"{table}_{pack}.parquet")
 
     def profile(self, pack: int) -> pathlib.Path:
         return self.path / "profile" / f"pack_{pack}"

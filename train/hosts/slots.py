@@ -4,18 +4,17 @@ what the control group of this process says: kills for want of memory, and quota
 Light to import, since a worker takes its slot before JAX starts its threads.
 """
 
-import dataclasses
 import math
 import os
 import pathlib
 import re
+from typing import NamedTuple
 
 LAUNCHERS = ("here", "processes")
 ROOT, ABOUT = pathlib.Path("/sys/fs/cgroup"), pathlib.Path("/proc/self/cgroup")
 
 
-@dataclasses.dataclass(frozen=True)
-class Launcher:
+class Launcher(NamedTuple):
     """Where cells run, as the command line says.
 
     Attributes:

@@ -6,7 +6,6 @@ them are tuned alike.
 """
 
 import collections
-import dataclasses
 import statistics
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
@@ -39,8 +38,7 @@ class Tried(NamedTuple):
 Score = Callable[[CellFolder], dict[float, Tried]]
 
 
-@dataclasses.dataclass(frozen=True)
-class Tuning:
+class Tuning(NamedTuple):
     """What the choosing runs of cells that are tuned together have shown so far.
 
     Attributes:

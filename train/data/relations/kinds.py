@@ -36,15 +36,8 @@ GENDERS, CLASSES, KEYS, FILLERS = 2, 4, 4, 8
 # word -> how often it is drawn (shares of what may stand in a place), and how many there are beside their bit.
 SHARES = {"subject": 0.14, "attractor": 0.14, "carrier": 0.12, "name": 0.14, "rare": 0.06, "member": 0.14, "key": 0.26}
 ASKED = {"A": 2, "B": 1, "C": 1, "D": 1, "E": 1, "F": 1, "G": 8}
-SIZES = {
-    "subject": 2,
-    "attractor": 2,
-    "carrier": 2,
-    "name": 2 * GENDERS,
-    "rare": 16,
-    "member": 4 * CLASSES,
-    "key": KEYS,
-}
+SIZES = {"subject": 2, "attractor": 2, "carrier": 2, "name": 2 * GENDERS, "rare": 16}
+SIZES |= {"member": 4 * CLASSES, "key": KEYS}
 WORDS = tuple(SHARES)
 CARRY = tuple(word for word in WORDS if word != "key")  # a bit
 LETTERS = {"subject": "S", "attractor": "T", "carrier": "c", "rare": "r"}

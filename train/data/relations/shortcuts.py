@@ -5,7 +5,7 @@ the same; the shares are counted on one half of the documents and judged on the 
 due to the relation.
 """
 
-import dataclasses
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,8 +19,7 @@ SMOOTHING = 0.5  # added to each count
 ALWAYS, CLOSE = 0.999, 0.1
 
 
-@dataclasses.dataclass(frozen=True)
-class Shortcut:
+class Shortcut(NamedTuple):
     """A rule on the questions of a relation.
 
     Attributes:
@@ -36,8 +35,7 @@ class Shortcut:
     is_relation: bool
 
 
-@dataclasses.dataclass(frozen=True)
-class Relation:
+class Relation(NamedTuple):
     """What the languages' questions of one relation have in common.
 
     Attributes:
