@@ -114,8 +114,6 @@ def _splits(documents: list[Document], config: DataConfig, unit: str) -> dict[st
     needed = {"train": TRAIN_WINDOWS * window, "tune": window, "test": window}
     sizes = {name: sum(len(document.text) for document in splits[name]) for name in SPLITS}
     short = [name for name in SPLITS if sizes[name] < needed[name]]
-    if not short:
-        return splits
     shares = {"tune": config.tune_fraction, "test": config.test_fraction}
     shares["train"] = 1 - sum(shares.values())
     fewest = len(SPLITS) * BLOCK_BYTES if unit == "block" else 0
@@ -123,11 +121,13 @@ def _splits(documents: list[Document], config: DataConfig, unit: str) -> dict[st
     have = "; ".join(
         f"{name} has {sizes[name]:,} bytes in {len(splits[name])} {unit}s and needs {needed[name]:,}" for name in short
     )
-    raise InputError(
-        f"data.source={config.source} gives too little text for data.seq_len={config.seq_len}: of "
+    refuse(
+        short
+        and f"data.source={config.source} gives too little text for data.seq_len={config.seq_len}: of "
         f"{sum(sizes.values()):,} bytes, {have}. Give it about {max(enough, 2 * sum(needed.values())):,} bytes or more "
         f"(data.max_bytes={config.max_bytes:,}; 0 = all there is), or lower data.seq_len."
     )
+    return splits
 
 
 def files(source: str) -> tuple[int, Iterator[tuple[str, bytes]]]:
