@@ -274,7 +274,7 @@ def test_evaluation_repeats_the_bits_of_workers(beside, tmp_path):
 def test_longest_first():
     def job(heads, replicas):
         model = launch.packs.ModelConfig(256, 64, 64, heads, 64 // heads, (256, 256))
-        return launch.Job("train", (launch.Cell(model, (None,) * replicas),))
+        return workers.Job("train", (workers.Cell(model, (None,) * replicas),))
 
     jobs = [job(1, 2), job(64, 2), job(8, 2), job(1, 9)]
     order = sorted(jobs, key=workers._cost, reverse=True)
