@@ -94,7 +94,7 @@ def parse(argv: list[str]) -> tuple[dict, dict]:
         close = difflib.get_close_matches(pathlib.Path(stray[0]).stem, known, n=1)
         hint = f"did you mean {known[close[0]]}?" if close else f"write --NAME=VALUE, with {', '.join(NAMES)}."
         raise InputError(f"{stray[0]!r} is a stray argument; {hint}")
-    refusals = (
+    refuse(
         given.mode not in MODES and f"--mode={given.mode} is no mode; {nearest(given.mode, MODES)}",
         given.mode in FROM_WORKDIR
         and (name is not None or fields)
@@ -111,7 +111,6 @@ def parse(argv: list[str]) -> tuple[dict, dict]:
         and given.workers < 1
         and f"--workers={given.workers} must be at least 1; leave it out for one worker a core or GPU.",
     )
-    refuse(refusals)
     asked = {name: given[name].value or [] for name in ("cells", "arms", "measure")}
     asked |= {"path": pathlib.Path(given.workdir), "mode": given.mode}
     asked["launcher"] = slots.Launcher(given.launcher, given.workers, WORKER)

@@ -27,7 +27,7 @@ from eval import walk
 from eval.restore import Restored, restore
 from train import files, grid
 from train.config import InputError, StudyConfig, nearest
-from train.hosts.job import Job
+from train.hosts.workers import Job
 from train.run import packs
 from train.run.checkpoint import CorruptCheckpoint
 from train.study import launch
@@ -165,7 +165,7 @@ def _unfinished(config: StudyConfig, folder: CellFolder, name: str) -> list[tupl
     module, table, records, lacking = known()[name], table_of(name), _trained(folder), []
     together = hasattr(module, "measure_cell")
     for group in [records] if together else [[record] for record in records]:
-        path = folder.measured_of_all(table) if together else folder.measured(table, group[0]["index"])
+        path = folder.measured(table, None if together else group[0]["index"])
         checkpoints = [record["trained"]["checkpoint"] for record in group]
         key = {"checkpoints": checkpoints, "settings": module.settings(config)}
         try:
@@ -187,7 +187,7 @@ def rows_of(folder: CellFolder, name: str) -> pd.DataFrame:
     """Everything that a measurement found of a cell's trained packs; empty where there is nothing."""
     table = table_of(name)
     paths = [folder.measured(table, record["index"]) for record in _trained(folder)]
-    found = [read_table(path) for path in (*paths, folder.measured_of_all(table)) if path.exists()]
+    found = [read_table(path) for path in (*paths, folder.measured(table)) if path.exists()]
     return pd.concat([rows for rows in found if len(rows)] or [pd.DataFrame()], ignore_index=True)
 
 

@@ -10,8 +10,7 @@ from eval.judge import intervals
 from mha import budget
 from train import files, grid
 from train.config import StudyConfig
-from train.data.baselines import bigram_loss, unigram_entropy
-from train.data.corpora import Corpus
+from train.data.corpora import Corpus, bigram_loss, unigram_entropy
 from train.grid import Cell, Replica
 from train.run import metrics, packs
 from train.study import tuning

@@ -20,8 +20,7 @@ class Parameters(NamedTuple):
 def parameters(config: ModelConfig) -> Parameters:
     """Counts without building the model; tested against the real tree."""
     d_model, layers = config.d_model, config.num_layers
-    attention = layers * 4 * d_model * config.num_heads * config.d_k
-    norms = (2 * layers + 1) * d_model
+    attention, norms = layers * 4 * d_model * config.num_heads * config.d_k, (2 * layers + 1) * d_model
     scales = {"learned": config.num_heads, "qk_norm": 2 * config.num_heads * config.d_k}.get(config.logit_scale, 0)
     non_embedding = attention + norms + layers * scales + 2 * d_model * sum(config.d_ff)
     return Parameters(non_embedding + (d_model * (2 * config.vocab_size + config.seq_len)), non_embedding, attention)

@@ -41,8 +41,7 @@ def apply(x: jax.Array, kernel_IO: jax.Array) -> jax.Array:
 
 def _backward(saved, d_out):
     x, kernel_IO = saved
-    x_NI, d_out_NO = x.reshape(-1, x.shape[-1]), d_out.reshape(-1, d_out.shape[-1])
-    d_x = d_out @ kernel_IO.T
+    x_NI, d_out_NO, d_x = x.reshape(-1, x.shape[-1]), d_out.reshape(-1, d_out.shape[-1]), d_out @ kernel_IO.T
     if kernel_IO.shape[0] <= kernel_IO.shape[1]:
         return d_x, jnp.einsum("NI,NO->IO", x_NI, d_out_NO)
     # XLA:CPU's product is twice as fast with the long side last. The barrier keeps XLA from undoing this.

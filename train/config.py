@@ -142,7 +142,7 @@ class StudyConfig:
     mesh: MeshConfig
 
 
-def refuse(sentences: Iterable) -> None:
+def refuse(*sentences) -> None:
     """Raises InputError with the first of `sentences`, each of the form `what is wrong and f"the sentence for it"`."""
     for sentence in filter(None, sentences):
         raise InputError(sentence)
@@ -176,7 +176,7 @@ def freeze(values: Mapping) -> StudyConfig:
     config = StudyConfig(**sections)
     for name, field in _fields().items():
         _check_limits(name, field, getattr(sections[name.partition(".")[0]], field.name))
-    refuse(config_rules.broken(config))
+    refuse(*config_rules.broken(config))
     return config
 
 
@@ -184,11 +184,10 @@ def check_field(name: str) -> None:
     """Raises InputError unless `name`, such as 'grid.num_heads', is a field of the config."""
     known = _fields()
     first = next((field for field in known if field.startswith(f"{name}.")), None)
-    refusals = (
+    refuse(
         first and f"--config.{name} is a section; set one of its fields, such as --config.{first}=...",
         name not in known and f"--config.{name} is no field of the config; {nearest(name, known)}",
     )
-    refuse(refusals)
 
 
 def wrong_type(name: str, text: str) -> str:
@@ -204,17 +203,15 @@ def _fields() -> dict[str, dataclasses.Field]:
 
 def _must_be(name: str) -> str:
     """The type of the field `name` in words, with an example."""
-    kind = _fields()[name].type
-    words = {int: "a whole number", float: "a number", str: "a string"}
+    kind, words = _fields()[name].type, {int: "a whole number", float: "a number", str: "a string"}
     what = words.get(kind) or f"a tuple, each of its values {words[kind.__args__[0]]}"
     return f"{what}, such as --config.{name}={EXAMPLES[kind]}."
 
 
 def _same_names(where: str, given: Mapping, known: list[str]) -> None:
     missing = [name for name in known if name not in given]
-    refuse(f"{where} has no field {name!r}; {nearest(name, known)}" for name in given if name not in known)
-    lacks = f"{where} lacks {', '.join(missing)}; start from configs/default.py, which names every field."
-    refuse((missing and lacks,))
+    refuse(*(f"{where} has no field {name!r}; {nearest(name, known)}" for name in given if name not in known))
+    refuse(missing and f"{where} lacks {', '.join(missing)}; start from configs/default.py, which names every field.")
 
 
 def _typed(name: str, kind, value):
@@ -235,22 +232,21 @@ def _is(kind: type, value) -> bool:
 
 def _check_limits(name: str, field: dataclasses.Field, value) -> None:
     zero, most, choices, empty = (field.metadata or limits().metadata).values()
-    if value == () and not empty:
-        example = EXAMPLES[field.type]
-        raise InputError(f"config.{name} is empty; give at least one value, such as --config.{name}={example}.")
+    example = f"--config.{name}={EXAMPLES[field.type]}"
+    refuse(value == () and not empty and f"config.{name} is empty; give at least one value, such as {example}.")
     for each in value if isinstance(value, tuple) else (value,):
         if isinstance(each, str):
-            why = " (its softmax would overflow at logits of 65504; use bfloat16)" if each == "float16" else ""
-            sentence = f"config.{name}={each!r} is not one of {', '.join(choices)}{why}."
-            refuse((choices and each not in choices and sentence,))
+            why = " (its softmax would overflow at logits of 65504; use bfloat16)" * (each == "float16")
+            refuse(
+                choices and each not in choices and f"config.{name}={each!r} is not one of {', '.join(choices)}{why}."
+            )
             continue
         largest, form = (most, ",") if isinstance(each, int) else (LARGEST_FRACTIONAL, "g")
-        refusals = (
+        refuse(
             (not (0 <= each if zero else 0 < each) or each == float("inf"))  # nor nan
             and f"config.{name}={value!r} must be {'at least 0' if zero else 'above 0'} and finite.",
             each > largest and f"config.{name}={value!r} is too large; it may be {largest:{form}} at most.",
         )
-        refuse(refusals)
 
 
 def differences(old: dict, new: dict) -> list[str]:

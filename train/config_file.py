@@ -21,12 +21,14 @@ def load(name: str, home: pathlib.Path) -> tuple[ConfigDict, pathlib.Path]:
     path, *argument = name.split(":", 1)
     file = _find(path, home)
     spec = importlib.util.spec_from_file_location(f"config_{file.stem}", file)
-    refuse((spec is None and f"--config={path} is no Python file; it needs a name that ends in .py.",))
+    refuse(spec is None and f"--config={path} is no Python file; it needs a name that ends in .py.")
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-        none = f"--config={path} has no function get_config; configs/default.py shows one."
-        refuse((not hasattr(module, "get_config") and none,))
+        refuse(
+            not hasattr(module, "get_config")
+            and f"--config={path} has no function get_config; configs/default.py shows one."
+        )
         config = module.get_config(*argument)
     except InputError:
         raise
@@ -37,8 +39,10 @@ def load(name: str, home: pathlib.Path) -> tuple[ConfigDict, pathlib.Path]:
         if type(error) is ValueError:  # so does a config, which imports nothing of ours, refuse its argument
             said = f"--config={name}: {in_a_line(error)}."
         raise InputError(said) from error
-    other = f"get_config() of --config={path} returns {type(config).__name__}, and must a ConfigDict."
-    refuse((not isinstance(config, ConfigDict) and other,))
+    refuse(
+        not isinstance(config, ConfigDict)
+        and f"get_config() of --config={path} returns {type(config).__name__}, and must a ConfigDict."
+    )
     return config, file
 
 
@@ -52,10 +56,9 @@ def _find(path: str, home: pathlib.Path) -> pathlib.Path:
     close = [ours[stem] for stem in difflib.get_close_matches(pathlib.Path(path).stem, ours, n=2)]
     hint = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(sorted(ours.values()))}."
     files = [place for place in places if place.is_file()]
-    refusals = (
+    refuse(
         not path and "--config= is empty; name a file, such as --config=configs/docs.py.",
         not files and any(place.is_dir() for place in places) and f"--config={path} is a folder; name a file in it.",
         not files and f"the config file --config={path} does not exist (looked from {pathlib.Path.cwd()}); {hint}",
     )
-    refuse(refusals)
     return files[0]

@@ -114,7 +114,7 @@ def cells_of(config: StudyConfig, vocab_size: int) -> tuple[Cell, ...]:
         except ValueError as error:
             unmet.append(str(error))
         cells += [Cell(model, runs, dose, bool(grid.num_layers)) for dose in config.dose.relations or (0,)]
-    refuse((" ".join(unmet),))
+    refuse(" ".join(unmet))
     return tuple(cells)
 
 
@@ -127,10 +127,12 @@ def _shapes(config: StudyConfig, d_model: int) -> list[tuple[int, int, int]]:
         return [(d_model, num_heads, d_k) for num_heads in heads for d_k in grid.d_k]
     divisors = ", ".join(str(n) for n in range(1, d_model + 1) if d_model % n == 0)
     refuse(
-        f"num_heads={num_heads} does not divide d_model={d_model}; divisors: {divisors}. "
-        f"Change grid.num_heads or grid.d_model, or give the head width by grid.d_k."
-        for num_heads in grid.num_heads
-        if d_model % num_heads
+        *(
+            f"num_heads={num_heads} does not divide d_model={d_model}; divisors: {divisors}. "
+            f"Change grid.num_heads or grid.d_model, or give the head width by grid.d_k."
+            for num_heads in grid.num_heads
+            if d_model % num_heads
+        )
     )
     return [(d_model, num_heads, d_model // num_heads) for num_heads in heads if d_model % num_heads == 0]
 

@@ -77,12 +77,11 @@ class StudyProgress(Line):
         self.bars.start()
         return self
 
-    def __exit__(self, *_):
-        self.close()
-
-    def close(self) -> None:
+    def close(self, *_) -> None:
         """Leaves the terminal to what comes next."""
         self.bars.stop()
+
+    __exit__ = close
 
     def expect(self, cells: int) -> None:
         """So many more cells are to `end`."""

@@ -11,15 +11,11 @@ def over_replicas(function, replica_map: str):
     return lambda *args: jax.lax.map(lambda one: function(*one), args)
 
 
-def over_first_replicas(function, count: jax.Array, *args):
-    """`function` mapped over the first `count` rows of a leading replica axis, one after another; the other rows of the
-    result are zero. The count is a traced value, so one program serves packs of different sizes."""
-    return advance_first_replicas(lambda _, *row: ((), function(*row)), count, (), *args)[1]
-
-
 def advance_first_replicas(function, count: jax.Array, state, *args):
-    """As `over_first_replicas` for a `function` of (state, *args) that returns a new state beside its result. The new
-    state takes the place of the old in memory; rows beyond the first `count` stay as they are."""
+    """`function` of (state, *args), which returns a new state and a result, mapped over the first `count` rows of a
+    leading replica axis, one after another. The new state takes the place of the old in memory; rows beyond the first
+    `count` stay as they are, and are zero in the result. The count is a traced value, so one program serves packs of
+    different sizes."""
     row = lambda tree, index: jax.tree.map(lambda leaf: leaf[index], tree)  # noqa: E731
     rows = jax.tree.leaves(args)[0].shape[0]
     _, shapes = jax.eval_shape(lambda: function(row(state, 0), *row(args, 0)))

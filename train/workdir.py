@@ -106,13 +106,9 @@ class CellFolder:
     def checkpoints(self, pack: int) -> pathlib.Path:
         return self.path / "checkpoints" / f"pack_{pack}"
 
-    def measured(self, table: str, pack: int) -> pathlib.Path:
-        """What a measurement (eval/measure) found of a pack."""
-        return self.path / f"{table}_{pack}.parquet"
-
-    def measured_of_all(self, table: str) -> pathlib.Path:
-        """What one found of all packs together."""
-        return self.path / f"{table}.parquet"
+    def measured(self, table: str, pack: int | None = None) -> pathlib.Path:
+        """What a measurement (eval/measure) found of a pack, or of all packs together."""
+        return self.path / (f"{table}.parquet" if pack is None else f"{table}_{pack}.parquet")
 
     def profile(self, pack: int) -> pathlib.Path:
         return self.path / "profile" / f"pack_{pack}"
@@ -142,7 +138,7 @@ class Workdir:
         if record is None:
             return None
         newer, lacking = record["format"] > FORMAT, [name for name in RECORDED if name not in record]
-        refusals = (
+        refuse(
             record["format"] != FORMAT
             and f"{self.path} was written by {'a newer' if newer else 'an older'} version (format {record['format']}, "
             f"this one reads {FORMAT}); {'update the code' if newer else 'run it with the version that wrote it,'} "
@@ -150,7 +146,6 @@ class Workdir:
             lacking
             and f"{self.path / 'config.json'} lacks {', '.join(lacking)}; restore it, or use another --workdir.",
         )
-        refuse(refusals)
         return record
 
     def cells_of_older_format(self) -> list[str] | None:
@@ -175,11 +170,11 @@ class Workdir:
         """Raises InputError unless `config` is the workdir's own, grown at most by cells, rates and seeds."""
         record = self.record()
         if record is None:
-            lost = (
-                f"{self.path} holds cells and no config.json, so what they were trained with is unknown; restore "
+            return refuse(
+                (self.path / "cells").exists()
+                and f"{self.path} holds cells and no config.json, so what they were trained with is unknown; restore "
                 f"{self.path / 'config.json'}, or use another --workdir."
             )
-            return refuse(((self.path / "cells").exists() and lost,))
         old, new = record["config"], _as_json(config)
         # A study of doses trains the runs of a stage side by side and ends them together.
         run_fields = () if config.dose.relations else RUN_FIELDS
@@ -189,11 +184,11 @@ class Workdir:
         if before and before <= _cells(new):
             may_grow |= {f"grid.{field}" for field in CELL_FIELDS}
         changed = [line for line in differences(old, new) if line.partition(":")[0] not in may_grow]
-        other = (
-            f"{self.path} holds a study of another config ({'; '.join(changed)}); in one workdir only the grid may "
+        refuse(
+            changed
+            and f"{self.path} holds a study of another config ({'; '.join(changed)}); in one workdir only the grid may "
             f"grow. Use another --workdir, or repeat the old values."
         )
-        refuse((changed and other,))
 
     def make_writable(self) -> None:
         """Creates the folder and writes to it once.
@@ -203,9 +198,11 @@ class Workdir:
         """
         folders = (self.data, self.path / "cells", self.path / "prices", self.results, self.report)
         refuse(
-            f"{path} is a file where a study keeps a folder; move it, or use another --workdir."
-            for path in folders
-            if path.exists() and not path.is_dir()
+            *(
+                f"{path} is a file where a study keeps a folder; move it, or use another --workdir."
+                for path in folders
+                if path.exists() and not path.is_dir()
+            )
         )
         try:
             self.path.mkdir(parents=True, exist_ok=True)

@@ -5,8 +5,7 @@ import functools
 
 import pandas as pd
 
-from train.data.baselines import unigram_entropy
-from train.data.corpora import Corpus
+from train.data.corpora import Corpus, unigram_entropy
 from train.workdir import Workdir
 
 SEED = ["init_seed", "data_seed"]

@@ -14,9 +14,9 @@ from mha.transformer import ModelConfig
 from train import grid
 from train.config import EvalConfig, StudyConfig
 from train.data.corpora import Corpus, eval_windows
+from train.data.gold import EvalWindows
 from train.data.relations import doses, parse, shortcuts
 from train.data.relations.language import Language
-from train.data.windows import EvalWindows
 from train.losses import answers
 from train.losses.documents import BATCHES_PER_DISPATCH
 from train.run.packs import Pack

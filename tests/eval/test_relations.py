@@ -136,7 +136,7 @@ def test_a_loss_below_the_best_shortcut_is_marked(tmp_path):
         rows = rows.assign(shortcut=np.where(rows.relation == "P1", rule.best_excess, np.nan))
         lost = (rows.relation == "P1") & (rows.init_seed == 1) & (rows.split == "tune")
         rows.loc[lost, ["loss", "excess"]] = np.nan
-        relations.beside_shortcuts(rows).to_parquet(workdir.cell(cell).measured_of_all("relations"))
+        relations.beside_shortcuts(rows).to_parquet(workdir.cell(cell).measured("relations"))
     cells = grid.cells_of(study, corpora.VOCAB_SIZE)
     corpus = corpora.open_corpus(workdir.data)
     tables.write_tables(workdir, cells, dataclasses.replace(study, data=spoken), corpus)

@@ -23,7 +23,7 @@ from eval.report.sections.grid import cost, losses, rates, training
 from eval.report.sections.study import making, standing
 from tests.eval.workdirs import build
 from train.config import freeze
-from train.data import baselines, corpora
+from train.data import corpora
 from train.workdir import Workdir
 
 
@@ -164,7 +164,7 @@ def judged(tmp_path_factory):
 def test_the_verdict_is_the_paired_difference(judged):
     workdir, table, parsed = judged
     runs = pd.read_parquet(workdir.results / "replicas.parquet")
-    unigram = baselines.unigram_entropy(corpora.open_corpus(workdir.data))
+    unigram = corpora.unigram_entropy(corpora.open_corpus(workdir.data))
     runs["loss"] = runs.loss.where(runs.status == "done", unigram)
     differences = []
     for _, cells in table.groupby("d_model"):
@@ -298,7 +298,7 @@ def test_a_small_number_is_not_shown_as_zero():
 
 def test_a_diverged_run_is_named_and_counted(study):
     workdir, table, _, parsed = study
-    unigram = baselines.unigram_entropy(corpora.open_corpus(workdir.data))
+    unigram = corpora.unigram_entropy(corpora.open_corpus(workdir.data))
     runs = evidence(workdir, table).losses.runs
     lost = runs[(runs.cell == "d032_h004") & (runs.init_seed == 1)]
     assert lost.status.tolist() == ["diverged"] and lost.counted.tolist() == [unigram]

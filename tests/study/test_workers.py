@@ -197,7 +197,7 @@ def test_another_launcher_starts_only_unfinished_packs_again(beside, tmp_path, q
 @pytest.mark.slow
 def test_out_of_memory_is_tried_again_with_half_the_replicas(study, beside, with_fault, monkeypatch, capsys):
     marker = with_fault(MID_STEP)
-    monkeypatch.setattr(workers.cgroup, "oom_kills", lambda: int(marker.exists()))
+    monkeypatch.setattr(workers.slots, "oom_kills", lambda: int(marker.exists()))
     assert study.run(PROCESSES) == DONE
     assert "starts again with half the replicas at once" in capsys.readouterr().out
     packs = [json.loads((study.cell(name) / "packs.json").read_text()) for name in CELLS]
@@ -209,7 +209,7 @@ def test_out_of_memory_is_tried_again_with_half_the_replicas(study, beside, with
 @pytest.mark.slow
 def test_out_of_memory_twice_is_noted_and_the_rest_goes_on(study, with_fault, monkeypatch):
     with_fault(dataclasses.replace(MID_STEP, call=1), always=True)
-    monkeypatch.setattr(workers.cgroup, "oom_kills", itertools.count().__next__)
+    monkeypatch.setattr(workers.slots, "oom_kills", itertools.count().__next__)
     assert study.run(PROCESSES) == SOME_CELL_FAILED
     for name in CELLS:
         assert study.state(name) == "out_of_memory" and "train.batch_size" in study.reason(name)
@@ -274,7 +274,7 @@ def test_evaluation_repeats_the_bits_of_workers(beside, tmp_path):
 def test_longest_first():
     def job(heads, replicas):
         model = launch.packs.ModelConfig(256, 64, 64, heads, 64 // heads, (256, 256))
-        return launch.Job("train", (launch.grid.Cell(model, (None,) * replicas),))
+        return workers.Job("train", (workers.Cell(model, (None,) * replicas),))
 
     jobs = [job(1, 2), job(64, 2), job(8, 2), job(1, 9)]
     order = sorted(jobs, key=workers._cost, reverse=True)

@@ -10,8 +10,7 @@ from tests.data import data_config
 from tests.train.test_conllu import many
 from train.config import InputError
 from train.data import bpe
-from train.data.baselines import bigram_loss
-from train.data.corpora import eval_windows, open_corpus, write_corpus
+from train.data.corpora import bigram_loss, eval_windows, open_corpus, write_corpus
 
 TEXTS = [b"the cat sat on the mat. the cat sat.", "naïve déjà-vu über 東京 🙂 the cat".encode(), b"\n\t  tabs\n"]
 

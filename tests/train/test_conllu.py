@@ -9,7 +9,7 @@ import pytest
 
 from tests.data import data_config
 from train.config import DataConfig, InputError
-from train.data import align, conllu_text, corpora, gold
+from train.data import conllu_text, corpora, gold
 from train.data.bpe import Bpe
 
 
@@ -190,9 +190,9 @@ def test_links_of_tokens_are_those_of_their_words(tokenizer, piece, tmp_path):
 
 def test_what_does_not_align_is_counted():
     spans = np.array([(0, 3), (4, 7), (7, 8), (9, 12), (9, 12)])
-    assert align.num_shared(spans, np.array([3, 7, 8, 12])) == 0, "nor are a space before a word, a contraction's parts"
-    assert align.num_shared(spans, np.array([3, 8, 12])) == 2, "`7-8` is in the token of `4-7`"
-    first, last = align.pieces(spans, np.array([2, 3, 5, 7, 8, 12]))
+    assert gold.num_shared(spans, np.array([3, 7, 8, 12])) == 0, "nor are a space before a word, a contraction's parts"
+    assert gold.num_shared(spans, np.array([3, 8, 12])) == 2, "`7-8` is in the token of `4-7`"
+    first, last = gold.pieces(spans, np.array([2, 3, 5, 7, 8, 12]))
     assert first.tolist() == [0, 2, 4, 5, 5] and last.tolist() == [1, 3, 4, 5, 5]
 
 

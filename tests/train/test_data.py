@@ -9,7 +9,7 @@ import pytest
 
 from tests.data import data_config
 from train.config import DataConfig, InputError
-from train.data import baselines, corpora
+from train.data import corpora
 from train.data.batches import Batches
 
 WORDS = "the of and a to in is was that for it with as his on be at by had not are but from or have an they".split()
@@ -128,8 +128,8 @@ def test_unigram_and_bigram_by_hand(corpus):
     train, test = texts_of(corpus, "train"), texts_of(corpus, "test")
     letters = b"".join(train)
     shares = [letters.count(byte) / len(letters) for byte in set(letters)]
-    assert baselines.unigram_entropy(corpus) == pytest.approx(-sum(share * math.log(share) for share in shares))
-    counts = np.full((257, 256), baselines.BIGRAM_ALPHA)
+    assert corpora.unigram_entropy(corpus) == pytest.approx(-sum(share * math.log(share) for share in shares))
+    counts = np.full((257, 256), corpora.BIGRAM_ALPHA)
     for text in train:
         for before, after in itertools.pairwise([256, *text]):
             counts[before, after] += 1
@@ -139,7 +139,7 @@ def test_unigram_and_bigram_by_hand(corpus):
         for before, after in itertools.pairwise([256, *text])
     ]
     assert len(losses) == sum(map(len, test))
-    assert baselines.bigram_loss(corpus, "test") == pytest.approx(np.mean(losses))
+    assert corpora.bigram_loss(corpus, "test") == pytest.approx(np.mean(losses))
 
 
 def test_a_batch_is_a_pure_function_of_seed_and_step():

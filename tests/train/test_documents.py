@@ -5,7 +5,7 @@ import pytest
 
 from tests.data import data_config
 from train.config import DataConfig, InputError
-from train.data import documents, text_files
+from train.data import documents
 
 WORDS = "the of and a to in is was that for it with as his on be at by had not are but from or have an they".split()
 
@@ -114,7 +114,7 @@ def test_missing_files(tmp_path):
 
 def test_an_existing_name_with_brackets_is_no_glob(tmp_path):
     (tmp_path / "a[1].txt").write_text("text")
-    count, records = text_files.records(f"file:{tmp_path}/a[1].txt")
+    count, records = documents.files(f"file:{tmp_path}/a[1].txt")
     assert count == 1 and list(records) == [("a[1].txt", b"text")]
 
 

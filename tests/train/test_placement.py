@@ -14,7 +14,7 @@ from train import grid
 from train.config import InputError, freeze
 from train.data import corpora, sources
 from train.files import write_json
-from train.hosts import cgroup, memory, placement, slots
+from train.hosts import memory, placement, slots
 from train.hosts.slots import Launcher
 from train.run import packs
 from train.workdir import Workdir
@@ -123,15 +123,15 @@ def test_control_groups_of_both_versions(files, kills, memory, time, tmp_path, m
     for name, content in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(content)
-    monkeypatch.setattr(cgroup, "ROOT", tmp_path)
-    monkeypatch.setattr(cgroup, "ABOUT", tmp_path / "cgroup")
-    assert (cgroup.oom_kills(), cgroup.memory_limit(), cgroup.cores()) == (kills, memory, time)
+    monkeypatch.setattr(slots, "ROOT", tmp_path)
+    monkeypatch.setattr(slots, "ABOUT", tmp_path / "cgroup")
+    assert (slots.oom_kills(), slots.memory_limit(), slots.quota()) == (kills, memory, time)
 
 
 def test_slots_are_cores_within_the_quota_or_devices(monkeypatch):
     monkeypatch.setattr(slots, "threads", lambda: 8)
     for quota, expected in ((float("inf"), 8), (1.5, 2), (0.1, 1)):
-        monkeypatch.setattr(cgroup, "cores", lambda quota=quota: quota)
+        monkeypatch.setattr(slots, "quota", lambda quota=quota: quota)
         if hasattr(os, "sched_setaffinity"):
             assert slots.count("cpu", 1) == expected
         assert slots.count("gpu", 4) == 4

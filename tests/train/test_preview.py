@@ -16,7 +16,7 @@ from train.config import DataConfig, StudyConfig, freeze
 from train.data import corpora
 from train.data.relations import language as languages
 from train.data.relations import parse, shortcuts
-from train.study import draw, preview
+from train.study import preview
 
 
 def printed(config: DataConfig, width: int = 100) -> str:
@@ -39,7 +39,7 @@ def test_arcs_stand_below_the_words_that_they_join():
     console = Console(file=io.StringIO(), width=40)
     words = ["<s>", "one", "two", "three", "?", "=1", "four", "?", "=0"]
     links = [(4, 1, 0), (4, 3, 0), (7, 2, 1), (7, 6, 1), (4, 8, 2), (1, 3, 2)]
-    draw.document(console, words, links, ("A", "B", "C"), {5})
+    preview.draw(console, words, links, ("A", "B", "C"), {5})
     assert [line.rstrip() for line in console.file.getvalue().splitlines()] == [
         "<s> one two three ? =1",
         "     ▲────────┘ C",

@@ -9,7 +9,7 @@ import conllu
 import numpy as np
 import pytest
 
-from train.data import align, bpe, conllu_text
+from train.data import bpe, conllu_text, gold
 
 
 @pytest.fixture(scope="module")
@@ -61,5 +61,5 @@ def test_bytes_and_subwords_give_the_text_back(trees):
         assert tokenizer.decode(tokens).encode() == document.text
         for ends in (tokenizer.ends(tokens), np.arange(1, len(document.text) + 1)):
             starts = np.concatenate([[0], ends[:-1]])
-            for token in align.pieces(document.spans, ends):
+            for token in gold.pieces(document.spans, ends):
                 assert (starts[token] < document.spans[:, 1]).all() and (ends[token] > document.spans[:, 0]).all()

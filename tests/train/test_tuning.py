@@ -10,7 +10,7 @@ import pytest
 from configs import relations, smoke
 from train import grid
 from train.config import freeze
-from train.data import baselines, corpora, sources
+from train.data import corpora, sources
 from train.run import packs
 from train.study import tuning
 from train.workdir import Workdir
@@ -108,7 +108,7 @@ def test_a_failed_cell_does_not_hold_up_the_others(study):
 
 
 def test_a_rate_at_which_all_diverged_is_chosen_only_where_no_other_is(study):
-    unigram = baselines.unigram_entropy(study[3])
+    unigram = corpora.unigram_entropy(study[3])
     try_rates(study, "d016_h001", (0.01, 0.02), best=0.02 * 2**10, diverged=(0.01,))
     try_rates(study, "d016_h016", (0.01, 0.02), diverged=(0.01, 0.02))
     found = read(study)

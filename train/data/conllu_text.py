@@ -13,8 +13,8 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from train.config import in_a_line, refuse
-from train.data import text_files, tfds_trees
-from train.data.documents import BLOCK_BYTES, FEW_RECORDS
+from train.data import tfds_text
+from train.data.documents import BLOCK_BYTES, FEW_RECORDS, files
 
 MOST_BAD = 0.05  # of the sentences
 COREFERENCE = "coref"
@@ -71,13 +71,12 @@ def read(source: str) -> tuple[list[Annotated], str, Report]:
     report = Report()
     documents = [document for record in _records(source) for document in _documents(*record, report)]
     total = report.sentences + len(report.bad)
-    refusals = (
+    refuse(
         not total and f"{source} holds no sentence; check that the files are CoNLL-U.",
         len(report.bad) > MOST_BAD * total
         and f"{source} has {len(report.bad)} bad sentences of {total}, and {MOST_BAD:.0%} is the most that is "
         f"skipped: {report.first_bad()}; correct them.",
     )
-    refuse(refusals)
     if len(documents) >= FEW_RECORDS:
         return [_annotated(*document) for document in documents], "document", report
     blocks = [_annotated(*block) for document in documents for block in _blocks(*document)]
@@ -88,16 +87,16 @@ def read(source: str) -> tuple[list[Annotated], str, Report]:
 
 def is_source(source: str) -> bool:
     """Whether data.source names text with gold labels."""
-    return re.match(rf"conllu:|tfds:{tfds_trees.NAME}\b", source) is not None
+    return re.match(rf"conllu:|tfds:{tfds_text.TREES}\b", source) is not None
 
 
 def _records(source: str) -> Iterator[tuple[str, str]]:
     """(name, CoNLL-U text) of each file, or of each split of a data set."""
     kind, _, name = source.partition(":")
     if kind == "tfds":
-        return tfds_trees.records(name)
+        return tfds_text.trees(name)
     # A byte order mark would stand before the first sentence's ID.
-    return ((file, content.decode("utf-8-sig")) for file, content in text_files.records(source)[1])
+    return ((file, content.decode("utf-8-sig")) for file, content in files(source)[1])
 
 
 def _num_coreference(document: Annotated) -> int:

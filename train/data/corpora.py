@@ -2,7 +2,7 @@
 
 A document is BOS and then its tokens: the bytes of its UTF-8 text (BOS is token 256), BPE pieces, or the words of a
 relations language. The documents of the train split come first, then those of tune, then those of test, so that each
-split is one run of tokens.
+split is one run of tokens. What models of one and two tokens score on it is what a loss is read beside.
 """
 
 import dataclasses
@@ -15,14 +15,15 @@ from pathlib import Path
 
 import numpy as np
 
-from train.config import DataConfig, InputError
+from train.config import DataConfig, InputError, refuse
 from train.data import gold
-from train.data.gold import Gold
-from train.data.windows import EvalWindows
+from train.data.gold import EvalWindows, Gold
 from train.files import replacing, write_json
 
 BOS = 256  # of text as bytes
 VOCAB_SIZE = 257  # the bytes and BOS
+# Add-alpha smoothing of the bigram model; on megabytes of English its loss moves by .3 % from .01 to 1.
+BIGRAM_ALPHA = 0.1
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -184,8 +185,7 @@ def eval_windows(corpus: Corpus, split: str, seq_len: int, stride: int | None = 
       InputError: stride is not in 1 ... seq_len.
     """
     stride = seq_len if stride is None else stride
-    if not 1 <= stride <= seq_len:
-        raise InputError(f"eval.stride={stride} must be from 1 to data.seq_len={seq_len}.")
+    refuse(not 1 <= stride <= seq_len and f"eval.stride={stride} must be from 1 to data.seq_len={seq_len}.")
     first_document, last_document = corpus.splits[split]
     num_tokens = corpus.num_tokens[first_document:last_document]
     windows = 1 + np.maximum(0, -(-(num_tokens - seq_len) // stride))  # of each document
@@ -198,3 +198,29 @@ def eval_windows(corpus: Corpus, split: str, seq_len: int, stride: int | None = 
     tokens = np.where(column <= length[:, None], corpus.tokens[index], 0).astype(np.uint16)
     columns = length, first, length, document + first_document, place * stride
     return EvalWindows(tokens, *(array.astype(np.int32) for array in columns))
+
+
+def unigram_entropy(corpus: Corpus) -> float:
+    """Entropy in nats/token of the tokens of the train split: what a model scores that knows their frequencies only."""
+    counts = np.delete(np.bincount(corpus.tokens_of("train")), corpus.bos)
+    shares = counts[counts > 0] / counts.sum()
+    return float(-np.sum(shares * np.log(shares)))
+
+
+def bigram_loss(corpus: Corpus, split: str) -> float:
+    """Loss in nats/token, on every token of every document of `split`, of a bigram model fitted to the train split."""
+    size = corpus.vocab_size
+
+    def pairs(split: str) -> tuple[np.ndarray, np.ndarray]:
+        """Each pair that occurs, as first * size + second, and how often."""
+        tokens = corpus.tokens_of(split).astype(np.int64)
+        inside = tokens[1:] != corpus.bos  # a BOS is never a target
+        return np.unique(tokens[:-1][inside] * size + tokens[1:][inside], return_counts=True)
+
+    known, counts = pairs("train")
+    observed, weights = pairs(split)
+    place = np.minimum(np.searchsorted(known, observed), len(known) - 1)
+    count = np.where(known[place] == observed, counts[place], 0)
+    after = np.bincount(known // size, counts, size)[observed // size]
+    smoothed = (count + BIGRAM_ALPHA) / (after + BIGRAM_ALPHA * (size - 1))
+    return float(-np.sum(weights * np.log(smoothed)) / weights.sum())

@@ -2,14 +2,15 @@
 
 import numpy as np
 
-from train.config import DataConfig, InputError, refuse
-from train.data import align
+from train.config import DataConfig, refuse
+from train.data import conllu_text, documents, gold
 from train.data.bpe import DEFAULT_VOCAB_SIZE, Bpe, trained
 from train.data.corpora import BOS, VOCAB_SIZE, Corpus
 from train.data.gold import Gold
-from train.data.relations import language
+from train.data.relations import language, parse
 
 MOST_TOKENS = 2**31 - 1
+FEWEST = 8  # documents of tune in a language, and of test
 
 
 def vocab_size(config: DataConfig) -> int:
@@ -19,17 +20,14 @@ def vocab_size(config: DataConfig) -> int:
       InputError: data.vocab_size is too small for the source.
     """
     if config.source == "relations":
-        from train.data.relations import parse
-
         return config.vocab_size or len(parse.language(config).vocabulary)
-    refusals = (
+    refuse(
         0 < config.vocab_size < VOCAB_SIZE
         and f"data.vocab_size={config.vocab_size} is too small: text needs the 256 bytes and one token between "
         f"documents, {VOCAB_SIZE} in all; give at least that, or 0 for the tokenizer's default.",
         config.vocab_size > language.MOST_WORDS
         and f"data.vocab_size={config.vocab_size:,} is too large; {language.MOST_WORDS:,} is the most.",
     )
-    refuse(refusals)
     return config.vocab_size or (VOCAB_SIZE if config.tokenizer == "bytes" else DEFAULT_VOCAB_SIZE)
 
 
@@ -43,8 +41,6 @@ def read(config: DataConfig) -> Corpus:
 
 
 def _text(config: DataConfig) -> Corpus:
-    from train.data import conllu_text, documents  # slow, and only the first run needs them
-
     labelled, notes = {}, []
     if conllu_text.is_source(config.source):
         annotated, unit, report = conllu_text.read(config.source)
@@ -61,11 +57,11 @@ def _text(config: DataConfig) -> Corpus:
         tokenizer, bos = trained(texts[: len(splits["train"])], size), size - 1
         pieces = Bpe(tokenizer).encode(texts)
     offsets = np.cumsum([0] + [len(each) + 1 for each in pieces], dtype=np.int64)
-    if offsets[-1] > MOST_TOKENS:
-        raise InputError(
-            f"data.source={config.source} makes {offsets[-1]:,} tokens and {MOST_TOKENS:,} is the most; set "
-            "data.max_bytes=2_000_000_000 or less."
-        )
+    refuse(
+        offsets[-1] > MOST_TOKENS
+        and f"data.source={config.source} makes {offsets[-1]:,} tokens and {MOST_TOKENS:,} is the most; set "
+        "data.max_bytes=2_000_000_000 or less."
+    )
     tokens = np.empty(offsets[-1], np.uint16)
     for each, first, last in zip(pieces, offsets[:-1], offsets[1:], strict=True):
         tokens[first] = bos
@@ -80,19 +76,19 @@ def _text(config: DataConfig) -> Corpus:
     return Corpus(tokens, offsets, names, bounds, config.source, unit, **more)
 
 
-def _labels(documents: list, ends: list[np.ndarray], config: DataConfig) -> tuple[Gold, list[str]]:
-    """The links of words as links of tokens (config.piece of each word), and what did not align."""
-    relations = tuple(sorted({relation for document in documents for *_, relation in document.links}))
+def _labels(annotated: list, ends: list[np.ndarray], config: DataConfig) -> tuple[Gold, list[str]]:
+    """The links of words as links of tokens (config.piece of each word), and what did not gold."""
+    relations = tuple(sorted({relation for document in annotated for *_, relation in document.links}))
     index = {relation: number for number, relation in enumerate(relations)}
     rows, shared = [], 0
-    for number, (document, its_ends) in enumerate(zip(documents, ends, strict=True)):
-        shared += align.num_shared(document.spans, its_ends)
+    for number, (document, its_ends) in enumerate(zip(annotated, ends, strict=True)):
+        shared += gold.num_shared(document.spans, its_ends)
         words = [(query, key, index[relation]) for query, key, relation in document.links]
-        links = align.links(words, *align.pieces(document.spans, its_ends), config.piece)
+        links = gold.links_of_tokens(words, *gold.pieces(document.spans, its_ends), config.piece)
         rows.extend((number, query + 1, key + 1, relation) for query, key, relation in links)  # behind BOS
     notes = [f"{len(rows):,} links of {len(relations)} relations, from and to the {config.piece} token of a word."]
     if shared:
-        num_words = sum(len(document.spans) for document in documents)
+        num_words = sum(len(document.spans) for document in annotated)
         notes.append(f"{shared:,} of {num_words:,} words share a token with another word.")
     links = language.Links(*np.array(rows, np.int32).reshape(-1, 4).T)
     no_questions = language.Questions(*[np.zeros(0, np.int32)] * 4, np.zeros(0))
@@ -100,13 +96,44 @@ def _labels(documents: list, ends: list[np.ndarray], config: DataConfig) -> tupl
 
 
 def _language(config: DataConfig) -> Corpus:
-    from train.data.relations import corpus
+    """The documents of a language. data.max_bytes counts tokens here. The documents of test come first in the
+    language's own numbering and those of train last, so that more training text leaves the others as they are.
 
-    tokens, counts, labels = corpus.read(config)
-    offsets = np.arange(len(tokens) + 1, dtype=np.int64) * tokens.shape[1]
+    Raises:
+      InputError: a language that cannot be (train.data.relations.parse), or too few documents of it.
+    """
+    spoken = parse.language(config)
+    length, bits, first, parts = spoken.length, spoken.vocabulary.answer_bits, 0, {}
+    counts = _counts(config, length)
+    bounds = _bounds(counts)
+    for split in reversed(documents.SPLITS):
+        last = first + counts[split]
+        parts[split] = language.documents(spoken, config.language_seed, first, last, bounds[split][0])
+        first = last
+    labels = language.joined([parts["tune"], parts["test"]])
+    labels = Gold(spoken.relations, counts["train"], labels.links, labels.questions, bits, labels.log_p.ravel())
+    tokens = np.concatenate([parts[split].tokens for split in documents.SPLITS])
+    offsets = np.arange(len(tokens) + 1, dtype=np.int64) * length
     names = tuple(f"{split}/{index}" for split, count in counts.items() for index in range(count))
     more = dict(vocab_size=vocab_size(config), bos=language.BOS, gold=labels)
-    return Corpus(tokens.ravel(), offsets, names, _bounds(counts), config.source, "document", **more)
+    return Corpus(tokens.ravel(), offsets, names, bounds, config.source, "document", **more)
+
+
+def _counts(config: DataConfig, length: int) -> dict[str, int]:
+    """Documents of each split."""
+    total = config.max_bytes // length
+    tune, test = (int(total * share) for share in (config.tune_fraction, config.test_fraction))
+    counts = {"train": total - tune - test, "tune": tune, "test": test}
+    fewest = -(-documents.TRAIN_WINDOWS * (config.seq_len + 1) // length)
+    shares = min(config.tune_fraction, config.test_fraction)
+    enough = max(-(-FEWEST // shares) + 1, fewest / (1 - config.tune_fraction - config.test_fraction) + 2)
+    refuse(
+        (not config.max_bytes or min(tune, test) < FEWEST or counts["train"] < fewest)
+        and f"data.max_bytes={config.max_bytes:,} (for data.source=relations: tokens of all splits together) makes "
+        f"{counts['train']} documents of {length} tokens to train on, {tune} for tune and {test} for test; a "
+        f"language has no end, so say how much, at least --config.data.max_bytes={int(enough * length)}."
+    )
+    return counts
 
 
 def _bounds(counts: dict[str, int]) -> dict[str, tuple[int, int]]:

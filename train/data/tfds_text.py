@@ -1,8 +1,18 @@
-"""The source `tfds:NAME`: text of tensorflow-datasets, read and prepared without TensorFlow; imports tfds lazily."""
+"""The source `tfds:NAME`: text of tensorflow-datasets, read and prepared without TensorFlow; imports tfds lazily. Gold
+trees (`tfds:universal_dependencies/...`) are written back as CoNLL-U, so that train.data.conllu_text reads them as it
+reads files.
 
+A data set keeps the rows of a sentence without their numbers, and sentences without their order and documents. Rows
+with a head are words, numbered through; one without a head is an empty node, which has a part of speech, or the surface
+form of the words after it, a contraction. Sentences whose `sent_id` differs in its last number alone are a document, in
+the order of these numbers.
+"""
+
+import ast
 import contextlib
 import difflib
 import logging
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -18,6 +28,9 @@ READ_AHEAD = 256  # examples; one at a time takes three times as long
 logging.getLogger("absl").addFilter(lambda record: "tensorflow_datasets" not in record.pathname)
 BRING_FILES = "bring the text as --config.data.source=file:PATH-or-glob"
 REACH_SECONDS = 6  # a server that has not answered by then is taken as out of reach
+TREES = "universal_dependencies"
+FIELDS = ("tokens", "lemmas", "upos", "xpos", "feats", "head", "deprel", "deps", "misc")
+MOST_PARTS = 6  # words of a contraction
 
 
 def records(name: str) -> tuple[int, Iterator[tuple[str, bytes]]]:
@@ -78,7 +91,7 @@ def builder_of(name: str):
         near = ", ".join(difflib.get_close_matches(base, tfds.list_builders(with_community_datasets=False), n=3))
         why = (
             f"tensorflow-datasets knows no data set {name!r}" + f" (nearest: {near})" * bool(near) + ", and none is "
-            f"prepared in {_data_dir()}; check the name, or {BRING_FILES}."
+            f"prepared in {tfds.core.constants.DATA_DIR}; check the name, or {BRING_FILES}."
         )
         if any(Path(tfds.__file__).parent.glob(f"*/{base}.py")):
             why = f"tfds:{name} is not prepared here, and its builder needs TensorFlow; {_elsewhere(name)}"
@@ -93,12 +106,17 @@ def _prepared(name: str):
     import tensorflow_datasets as tfds
 
     builder = tfds.builder(name, file_format="array_record")
-    if isinstance(builder, tfds.core.BeamBasedBuilder):
-        raise InputError(f"tfds:{name} is not prepared here, and its builder needs Apache Beam; {_elsewhere(name)}")
+    refuse(
+        isinstance(builder, tfds.core.BeamBasedBuilder)
+        and f"tfds:{name} is not prepared here, and its builder needs Apache Beam; {_elsewhere(name)}"
+    )
     # The downloader's own retries take minutes before they give up.
     silent = ", ".join(_out_of_reach(list(builder.url_infos or ())))
-    no_answer = f"tfds:{name} is not prepared in {_data_dir()} and cannot be downloaded: no answer from {silent}"
-    refuse((silent and f"{no_answer}; {BRING_FILES}; or {_elsewhere(name)}",))
+    refuse(
+        silent
+        and f"tfds:{name} is not prepared in {tfds.core.constants.DATA_DIR} and cannot be downloaded: no answer "
+        f"from {silent}; {BRING_FILES}; or {_elsewhere(name)}"
+    )
     try:
         builder.download_and_prepare()
         return builder
@@ -136,11 +154,12 @@ def _text_feature(builder, name: str) -> str:
 
     features = dict(builder.info.features.items()) if hasattr(builder.info.features, "items") else {}
     texts = [key for key, feature in features.items() if isinstance(feature, tfds.features.Text)]
-    unclear = (
-        f"tfds:{name} has no feature `text` and {len(texts)} features of type Text ({', '.join(texts) or 'none'}), so "
-        "which one to read is not clear; write the text into files and use --config.data.source=file:PATH-or-glob."
+    refuse(
+        "text" not in texts
+        and len(texts) != 1
+        and f"tfds:{name} has no feature `text` and {len(texts)} features of type Text ({', '.join(texts) or 'none'}), "
+        "so which one to read is not clear; write the text into files and use --config.data.source=file:PATH-or-glob."
     )
-    refuse(("text" not in texts and len(texts) != 1 and unclear,))
     return "text" if "text" in texts else texts[0]
 
 
@@ -152,7 +171,80 @@ def _elsewhere(name: str) -> str:
     )
 
 
-def _data_dir() -> str:
-    import tensorflow_datasets as tfds
+def trees(name: str) -> Iterator[tuple[str, str]]:
+    """(split, CoNLL-U text of all its sentences) of each of the data set's own splits.
 
-    return str(tfds.core.constants.DATA_DIR)
+    Raises:
+      InputError: as `records`.
+    """
+    builder = builder_of(name)
+    parts = builder.info.features["upos"].feature.names
+    for split, source in sorted(sources_of(builder, name).items()):
+        yield split, _document_lines([source[place] for place in range(len(source))], parts)
+
+
+def _document_lines(examples: list[dict], parts: list[str]) -> str:
+    by_document: dict[str, list[tuple[int, str]]] = {}
+    for example in examples:
+        document, number = re.fullmatch(r"(.*?)(\d*)", _text(example["idx"]), re.DOTALL).groups()
+        by_document.setdefault(document, []).append((int(number or 0), _sentence_lines(example, parts)))
+    named = [(name.strip("-_. \n") or "all", sorted(sentences)) for name, sentences in sorted(by_document.items())]
+    return "\n".join(f"# newdoc id = {name}\n" + "\n".join(lines for _, lines in rows) for name, rows in named)
+
+
+def _sentence_lines(example: dict, parts: list[str]) -> str:
+    """A sentence with its rows numbered, a blank line behind it."""
+    columns = {field: [_text(value) for value in example[field]] for field in FIELDS}
+    columns["upos"] = [parts[int(part)] for part in example["upos"]]
+    columns["feats"] = columns["deps"] = ["_"] * len(columns["upos"])  # written as Python values; not of use here
+    columns["misc"] = [_misc(written) for written in columns["misc"]]
+    rows = list(zip(*columns.values(), strict=True))
+    numbers = _numbers(rows, _text(example["text"]))
+    shown = [["_" if value in ("", "None") else value for value in row] for row in rows]
+    return "".join("\t".join([number, *row]) + "\n" for number, row in zip(numbers, shown, strict=True))
+
+
+def _text(value) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _misc(written: str) -> str:
+    """`{'SpaceAfter': 'No'}` as SpaceAfter=No; '_' for what is no dict."""
+    values = {}
+    with contextlib.suppress(SyntaxError, ValueError):
+        values = ast.literal_eval(written)
+    named = values.items() if isinstance(values, dict) else ()
+    return "|".join(name if value is None else f"{name}={value}" for name, value in named) or "_"
+
+
+def _numbers(rows: list[tuple[str, ...]], text: str) -> list[str]:
+    """The column ID of each row: 2 of a word, 2-3 of a contraction, 2.1 of an empty node."""
+    form, head, part = (FIELDS.index(name) for name in ("tokens", "head", "upos"))
+    numbers, word, empty, at, covered = [], 0, 0, 0, 0
+    for place, row in enumerate(rows):
+        end = text.find(row[form], at) + len(row[form])
+        if row[head] != "None":
+            word, empty = word + 1, 0
+            numbers.append(str(word))
+            at = max(at, end) if word > covered else at
+        elif row[part] != "_":
+            empty += 1
+            numbers.append(f"{word}.{empty}")
+        else:
+            after = [later[form] for later in rows[place + 1 :] if later[head] != "None" or later[part] == "_"]
+            covered = word + _num_parts(row[form], after, text[end:].lstrip())
+            numbers.append(f"{word + 1}-{covered}")
+            at = max(at, end)
+    return numbers
+
+
+def _num_parts(form: str, after: list[str], rest: str) -> int:
+    """How many of the rows `after` a contraction make it up: as many as spell it, else the fewest behind which the next
+    row begins the `rest` of the text."""
+    for count in range(2, MOST_PARTS + 1):
+        if "".join(after[:count]) == form:
+            return count
+    for count in range(2, min(MOST_PARTS, len(after)) + 1):
+        if rest.startswith(after[count]) if count < len(after) else not rest:
+            return count
+    return min(2, len(after))

@@ -16,8 +16,7 @@ def use(say) -> None:
     Each version of XLA has a folder of its own, and each number of threads: JAX's keys leave the threads out, so a
     program that XLA has cut for two of them would be found, and run, by a worker that has one, and the other way round.
     """
-    own = f"jaxlib-{jaxlib.__version__}-threads-{slots.threads()}"
-    named = jax.config.jax_compilation_cache_dir
+    own, named = f"jaxlib-{jaxlib.__version__}-threads-{slots.threads()}", jax.config.jax_compilation_cache_dir
     home = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
     folder = pathlib.Path(named) if named else home / "headroom" / "compiled"
     folder = folder if folder.name == own else folder / own

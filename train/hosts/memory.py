@@ -9,7 +9,7 @@ import jax
 from mha import budget
 from mha.transformer import ModelConfig
 from train.config import StudyConfig, TrainConfig
-from train.hosts import cgroup
+from train.hosts import slots
 
 
 class OutOfMemory(Exception):
@@ -28,7 +28,7 @@ def limit(config: TrainConfig) -> int:
     stats = jax.local_devices()[0].memory_stats() or {}
     if "bytes_limit" in stats:
         return stats["bytes_limit"]
-    return min(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), cgroup.memory_limit())
+    return min(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), slots.memory_limit())
 
 
 def estimate(model: ModelConfig, replicas: int, replica_map: str, batch_size: int, corpus_tokens: int) -> int:

@@ -19,7 +19,7 @@ def workers_for(launcher: slots.Launcher, config: StudyConfig, workdir: Workdir,
     count = slots.count(platform, jax.local_device_count())
     name = launcher.name or _as_begun(workdir, cells) or _faster(config, cells, count if platform == "cpu" else 0)
     here = name == "here"
-    refusals = (
+    refuse(
         here
         and launcher.workers
         and f"--workers={launcher.workers} needs --launcher=processes; add it, or drop --workers.",
@@ -35,7 +35,6 @@ def workers_for(launcher: slots.Launcher, config: StudyConfig, workdir: Workdir,
         and f"--workers={launcher.workers}, but this host has {count} slot{'s' * (count > 1)} (a core or a GPU each); "
         f"ask for {count} at most, or leave --workers out.",
     )
-    refuse(refusals)
     return 0 if here else launcher.workers or min(count, len(cells))
 
 

@@ -1,19 +1,20 @@
-"""The slots of this host, a core or a GPU each: how many a study may fill with workers, and how one takes its own.
+"""The slots of this host, a core or a GPU each: how many a study may fill with workers, and how one takes its own; and
+what the control group of this process says: kills for want of memory, and quotas; version 1 and 2, Linux alone.
 
 Light to import, since a worker takes its slot before JAX starts its threads.
 """
 
-import dataclasses
 import math
 import os
-
-from train.hosts import cgroup
+import pathlib
+import re
+from typing import NamedTuple
 
 LAUNCHERS = ("here", "processes")
+ROOT, ABOUT = pathlib.Path("/sys/fs/cgroup"), pathlib.Path("/proc/self/cgroup")
 
 
-@dataclasses.dataclass(frozen=True)
-class Launcher:
+class Launcher(NamedTuple):
     """Where cells run, as the command line says.
 
     Attributes:
@@ -43,7 +44,7 @@ def count(platform: str, devices: int) -> int:
         return devices
     if not hasattr(os, "sched_setaffinity"):  # not Linux: no process can be kept to one core
         return 1
-    return max(1, math.ceil(min(threads(), cgroup.cores())))
+    return max(1, math.ceil(min(threads(), quota())))
 
 
 def take(slot: int, platform: str) -> None:
@@ -58,3 +59,39 @@ def take(slot: int, platform: str) -> None:
 def leave_gpus_to_workers() -> None:
     """Lets this process take only the GPU memory that it needs. Call before JAX is imported."""
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+
+
+def oom_kills() -> int:
+    """Processes of this control group that the kernel killed for want of memory so far; 0 where nothing counts them."""
+    found = re.search(r"^oom_kill (\d+)$", _read("memory", "memory.oom_control", "memory.events"), re.MULTILINE)
+    return int(found[1]) if found else 0
+
+
+def memory_limit() -> float:
+    """Bytes that this control group may take, infinite without a limit."""
+    text = _read("memory", "memory.limit_in_bytes", "memory.max").strip()
+    return int(text) if text.isdecimal() else math.inf
+
+
+def quota() -> float:
+    """Cores' worth of time that the group may take, infinite without a quota."""
+    share, period = _read("cpu", "cpu.cfs_quota_us", ""), _read("cpu", "cpu.cfs_period_us", "")
+    words = [share.strip(), period.strip()] if share else _read("cpu", "", "cpu.max").split()
+    return int(words[0]) / int(words[1]) if len(words) == 2 and words[0].isdecimal() else math.inf
+
+
+def _read(controller: str, first: str, second: str) -> str:
+    """The file `first` of a version 1 controller or `second` of version 2: of this process's group, or of the root
+    where a container shows no more; '' where there is none."""
+    groups = [line.split(":", 2) for line in ABOUT.read_text().splitlines()] if ABOUT.exists() else []
+    for _, controllers, path in groups:
+        if controller in controllers.split(","):
+            base, name = ROOT / controller, first
+        elif controllers == "":
+            base, name = ROOT, second
+        else:
+            continue
+        for folder in (base / path.lstrip("/"), base):
+            if name and (folder / name).is_file():
+                return (folder / name).read_text()
+    return ""

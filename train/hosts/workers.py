@@ -1,7 +1,9 @@
-"""Cells side by side: a pool of worker processes, one a slot, that a study's cells are given to, longest first."""
+"""What is done in one go with some cells of a study, in this process or in one of a pool of workers, one a slot, that
+cells are given to, longest first."""
 
 import collections
 import contextlib
+import dataclasses
 import errno
 import json
 import os
@@ -10,12 +12,13 @@ import signal
 import subprocess
 import threading
 import time
+from collections.abc import Mapping
 
 import jax
 
 from mha import budget
-from train.hosts import cgroup
-from train.hosts.job import Job
+from train.grid import Cell, Replica
+from train.hosts import slots
 from train.hosts.preemption import Notice, Preempted
 from train.progress import Line, StudyProgress
 from train.run import packs
@@ -26,6 +29,35 @@ from train.workdir import Workdir
 FLOPS_PER_EXP = {1: 10, 2: 30}
 FLOPS_PER_EXP_ELSE = 60
 SECONDS_TO_STOP = 15.0  # of a worker that was asked to
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """Named by what a study's jobs call it (train.study.launch.Study).
+
+    Attributes:
+      words: what else it is told.
+    """
+
+    what: str
+    cells: tuple[Cell, ...]
+    words: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return self.cells[0].name if len(self.cells) == 1 else "all cells"
+
+    def as_json(self) -> dict:
+        replicas = [(cell.name, [dataclasses.asdict(replica) for replica in cell.replicas]) for cell in self.cells]
+        return {"what": self.what, "cells": replicas, "words": self.words}
+
+
+def job_of(value: dict, cells: Mapping[str, Cell]) -> Job:
+    """What `as_json` gave, of a study of these `cells`, by name."""
+    asked = []
+    for name, replicas in value["cells"]:
+        asked.append(dataclasses.replace(cells[name], replicas=tuple(Replica(**replica) for replica in replicas)))
+    return Job(value["what"], tuple(asked), tuple(value["words"]))
 
 
 class Workers(contextlib.AbstractContextManager):
@@ -41,7 +73,7 @@ class Workers(contextlib.AbstractContextManager):
         self._command, self.count, self._workdir, self._lock, self._stop = command, count, workdir, lock, stop
         self._slots: list[_Worker | None] = [None] * count
         self._lines: list[Line] = []
-        self._events, self._oom_kills = queue.SimpleQueue(), cgroup.oom_kills()
+        self._events, self._oom_kills = queue.SimpleQueue(), slots.oom_kills()
 
     def __exit__(self, *_):
         for worker in filter(None, self._slots):
@@ -110,7 +142,7 @@ class Workers(contextlib.AbstractContextManager):
         if job is None:
             return None
         line = self._lines[worker.slot]
-        killed_for_memory = code == -signal.SIGKILL and cgroup.oom_kills() > self._oom_kills
+        killed_for_memory = code == -signal.SIGKILL and slots.oom_kills() > self._oom_kills
         self._oom_kills += killed_for_memory
         tried[job.name, killed_for_memory] += 1
         first, how = tried[job.name, killed_for_memory] == 1, f"by signal {-code}" if code < 0 else f"with code {code}"

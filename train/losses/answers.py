@@ -14,7 +14,7 @@ from mha.transformer import ModelConfig, Transformer
 from train.config import StudyConfig
 from train.data.relations import doses
 from train.data.relations.language import Documents
-from train.replica_axis import over_first_replicas, over_replicas
+from train.replica_axis import advance_first_replicas, over_replicas
 
 
 def of_seeds(
@@ -55,8 +55,7 @@ def excess_of(
     )
     length = np.full(tokens.shape[:3], texts[0].tokens.shape[1] - 1, np.int32)
     found = _own_answers(model, np.int32(count), params, bits_VJ, tokens, length, places, masks)
-    nats = np.asarray(found, np.float64)[:, 0]
-    together, apart = [], []
+    nats, together, apart = np.asarray(found, np.float64)[:, 0], [], []
     for documents, (_, masks, slot), losses in list(zip(texts, tables, nats, strict=True))[:count]:
         questions = documents.questions
         of_answers = losses[..., -2][np.arange(len(masks))[:, None], np.arange(masks.shape[1])][masks > 0].sum()
@@ -89,10 +88,10 @@ def of_windows(model: ModelConfig, replica_map: str, params, bits_VJ, tokens_NBT
 def _own_answers(model: ModelConfig, count, params, bits_VJ, tokens_RNBT1, length_RNB, places_RNBQ, masks_RNBQ):
     """(R, N, B, Q, J + 2) of the first `count` replicas, each on a text of its own; see `_of_replica`."""
 
-    def one(params, *batches):
-        return _of_replica(model, bits_VJ, batches, params)
+    def one(_, params, *batches):
+        return (), _of_replica(model, bits_VJ, batches, params)
 
-    return over_first_replicas(one, count, params, tokens_RNBT1, length_RNB, places_RNBQ, masks_RNBQ)
+    return advance_first_replicas(one, count, (), params, tokens_RNBT1, length_RNB, places_RNBQ, masks_RNBQ)[1]
 
 
 def _of_replica(model: ModelConfig, bits_VJ, batches, params):
@@ -105,11 +104,9 @@ def _of_replica(model: ModelConfig, bits_VJ, batches, params):
 
     def one_batch(batch):
         tokens_BT1, length_B, places_BQ, masks_BQ = batch
-        tokens_BT1 = tokens_BT1.astype(jnp.int32)
-        segments_BT = (index_1T < length_B[:, None]).astype(jnp.int32)
+        tokens_BT1, segments_BT = tokens_BT1.astype(jnp.int32), (index_1T < length_B[:, None]).astype(jnp.int32)
         logits_BTV, _ = Transformer(model).apply({"params": params}, tokens_BT1[:, :-1], segments_BT)
-        logits_BQV = jnp.take_along_axis(logits_BTV, places_BQ[:, :, None], axis=1)
-        log_p_BQV = jax.nn.log_softmax(logits_BQV)
+        log_p_BQV = jax.nn.log_softmax(jnp.take_along_axis(logits_BTV, places_BQ[:, :, None], axis=1))
         target_BQ = jnp.take_along_axis(tokens_BT1[:, 1:], places_BQ, axis=1)
         differ_BQV = code_V[None, None] ^ code_V[target_BQ][:, :, None]
         answers_BQV = (has_V[None, None] == has_V[target_BQ][:, :, None]) & (has_V > 0)[None, None]

@@ -1,7 +1,9 @@
 """Train one pack of replicas, from its newest checkpoint until its rule ends it: the linear story."""
 
+import contextlib
 import dataclasses
 import json
+import pathlib
 import time
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -18,7 +20,6 @@ from train.run.packs import Pack
 from train.run.program import Program, reordered
 from train.run.step import State
 from train.run.stops import Outcome, Rule
-from train.run.trace import Trace
 from train.workdir import CellFolder
 
 DISPATCH_SECONDS = 1.0  # aimed at, so that a signal is answered soon
@@ -62,8 +63,7 @@ def train(
     if newest and step < cap and rows:
         progress.say(f"continues at step {step} of {cap}.")
     state, order = _in_order(state, rows, range(len(state.diverged_at)))
-    description = describe(pack, config, fingerprint)
-    dispatch, unread = 1, None
+    description, dispatch, unread = describe(pack, config, fingerprint), 1, None
     with checkpoint.Saver(store) as saver, Trace(config.train.profile_steps, folder.profile(pack.index)) as trace:
         while step < cap and rows:
             # The first multiples behind this step, the cap at most.
@@ -151,3 +151,38 @@ def _next_dispatch(dispatch: int, seconds: float) -> int:
     if seconds < DISPATCH_SECONDS / 2:
         return min(STEPS_PER_DISPATCH, 2 * dispatch)
     return max(1, dispatch // 2) if seconds > DISPATCH_SECONDS else dispatch
+
+
+class Trace(contextlib.AbstractContextManager):
+    """A trace of some training steps by jax.profiler, for TensorBoard's profile plugin or xprof; use as a context
+    manager, so that one which is cut short is written too.
+
+    Args:
+      steps: the first and the last step to trace; () for none.
+      folder: where the trace goes.
+    """
+
+    def __init__(self, steps: tuple[int, ...], folder: pathlib.Path):
+        self._edges = (steps[0], steps[1] + 1) if steps else ()
+        self._folder, self._running = folder, False
+
+    def __exit__(self, *_):
+        if self._running:
+            jax.profiler.stop_trace()
+            self._running = False
+
+    def shortened(self, step: int, count: int) -> int:
+        """A dispatch of `count` steps from `step` on, cut where the trace begins or ends."""
+        return min([count, *(edge - step for edge in self._edges if edge > step)])
+
+    def before(self, step: int) -> None:
+        """Begins, if `step` is the first to trace."""
+        if self._edges and step == self._edges[0]:
+            jax.profiler.start_trace(self._folder)
+            self._running = True
+
+    def after(self, step: int, metrics) -> None:
+        """Ends, if the step before `step`, which `metrics` wait for, was the last to trace."""
+        if self._running and step == self._edges[1]:
+            jax.block_until_ready(metrics)
+            self.__exit__()

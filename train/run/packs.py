@@ -113,11 +113,11 @@ def check_shape(cell: Cell, folder: CellFolder, config: StudyConfig) -> None:
     for pack, _ in read(folder):
         trained = dataclasses.replace(pack.model, attention=model.attention, scan_layers=model.scan_layers)
         changed = _changes(dataclasses.asdict(trained), dataclasses.asdict(model), str)
-        another = (
-            f"the grown grid gives {cell.name} another shape than it was trained with ({changed}); keep the largest "
-            f"d_model, whose budget sets every d_ff, or use another --workdir."
+        refuse(
+            changed
+            and f"the grown grid gives {cell.name} another shape than it was trained with ({changed}); keep the "
+            f"largest d_model, whose budget sets every d_ff, or use another --workdir."
         )
-        refuse((changed and another,))
 
 
 def _changes(before: dict, after: dict, shown: Callable) -> str:
@@ -150,8 +150,7 @@ def plan(
     A pack that has not finished restarts, and says so, if the settings that it began with cannot be had again.
     """
     model, replica_map = resolve(cell, config)
-    here = environment(config)
-    before, records = folder.packs(), folder.packs()
+    here, before, records = environment(config), folder.packs(), folder.packs()
     for record in records:
         pack = from_json(record)
         if record["trained"] is None and pack.environment != here:

@@ -124,8 +124,7 @@ def _joined(first: step.State, others: step.State, count: int) -> step.State:
     """The first `count` rows of one state, the others of another."""
 
     def joined(ours, theirs):
-        mine = jnp.arange(len(ours)).reshape(-1, *[1] * (ours.ndim - 1)) < count
-        return jnp.where(mine, ours, theirs)
+        return jnp.where(jnp.arange(len(ours)).reshape(-1, *[1] * (ours.ndim - 1)) < count, ours, theirs)
 
     return jax.tree.map(joined, first, others)
 

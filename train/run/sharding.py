@@ -27,9 +27,11 @@ def make_mesh(config: MeshConfig) -> Mesh:
       InputError: there are fewer devices.
     """
     refuse(
-        f"mesh.{name}={number}, but there are {jax.device_count()} devices; lower it."
-        for name, number in dataclasses.asdict(config).items()
-        if number > jax.device_count()
+        *(
+            f"mesh.{name}={number}, but there are {jax.device_count()} devices; lower it."
+            for name, number in dataclasses.asdict(config).items()
+            if number > jax.device_count()
+        )
     )
     shape = replica_devices(config), config.data
     devices = jax.devices()[: math.prod(shape)]

@@ -20,7 +20,7 @@ def check(start: str, model: ModelConfig, spoken: Language) -> None:
             f"It turns the first layer's attention off, and this model has {model.num_layers} layer; set "
             f"--config.model.num_layers=2."
         )
-    refuse((why and f"dose.starts={start} cannot be: {why[0].lower()}{why[1:]}",))
+    refuse(why and f"dose.starts={start} cannot be: {why[0].lower()}{why[1:]}")
 
 
 def learning_rate(start: str, chosen: float, tried: tuple[float, ...]) -> float:

@@ -7,6 +7,7 @@ import dataclasses
 import math
 import statistics
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from train import grid
 from train.config import StudyConfig
@@ -27,8 +28,7 @@ class Outcome:
     loss: float
 
 
-@dataclasses.dataclass(frozen=True)
-class Fixed:
+class Fixed(NamedTuple):
     """All runs train `cap` steps, and nobody looks."""
 
     cap: int

@@ -13,8 +13,8 @@ from train.config import StudyConfig, freeze, refuse
 from train.data import corpora, sources
 from train.files import write_text
 from train.hosts import compile_cache, memory
-from train.hosts.job import Job
 from train.hosts.preemption import Notice
+from train.hosts.workers import Job
 from train.losses.documents import document_losses
 from train.progress import StudyProgress
 from train.run import checkpoint, feed, loop, packs, sharding, stops
@@ -89,7 +89,7 @@ def check(
     too_large = [f"{name} {memory.gigabytes(needed)}" for name, needed in sizes.items() if needed > allowed]
     largest = sorted(sizes, key=sizes.get, reverse=True)[:workers]
     together = sum(sizes[name] for name in largest)
-    refusals = (
+    refuse(
         too_large
         and f"estimated memory exceeds the {memory.gigabytes(allowed)} available, even for one replica at a time: "
         f"{', '.join(too_large)}; raise train.accumulate, set model.remat=block, lower train.batch_size or "
@@ -99,7 +99,6 @@ def check(
         and f"{', '.join(largest)} side by side need an estimated {memory.gigabytes(together)}, and "
         f"{memory.gigabytes(allowed)} are available; lower --workers, or use --launcher=here.",
     )
-    refuse(refusals)
 
 
 def train_cells(study: Study, cells: Iterable[grid.Cell], end: str = "done") -> None:
@@ -123,29 +122,23 @@ def train_one(study: Study, job: Job) -> None:
 
 def train_packs(study: Study, cell: grid.Cell, end: str) -> None:
     """Trains what a cell lacks; out of memory, it is tried once more with half its replicas at once."""
-    folder, sufficed = study.workdir.cell(cell.name), False
-    try:
-        _train_packs(study, cell, folder)
-        sufficed = True
-    except Exception as error:
-        # A full disk, too, is a resource exhausted to what writes checkpoints.
-        if disk_is_full(error) or not (memory.ran_out(error) and packs.halve(folder)):
-            raise
-        study.programs = {key: program for key, program in study.programs.items() if key[0] != cell.name}
-    if not sufficed:  # out here the error, which held what filled the memory, is gone
-        study.progress.say("memory ran out; it starts again with half the replicas at once.")
-        _train_packs(study, cell, folder)
+    folder, tokens = study.workdir.cell(cell.name), 0 if study.corpus is None else len(study.corpus.tokens)
+    for first in (True, False):
+        try:
+            planned = packs.plan(cell, folder, study.config, tokens, study.progress.say)
+            lacking = [pack for pack, trained in planned if not trained]
+            if lacking:
+                folder.write_status("running")
+            for pack in lacking:
+                _train_pack(study, cell, folder, pack)
+            break
+        except Exception as error:  # which holds what filled the memory, and is gone when the packs are tried again
+            # A full disk, too, is a resource exhausted to what writes checkpoints.
+            if not first or disk_is_full(error) or not (memory.ran_out(error) and packs.halve(folder)):
+                raise
+            study.programs = {key: program for key, program in study.programs.items() if key[0] != cell.name}
+            study.progress.say("memory ran out; it starts again with half the replicas at once.")
     folder.write_status(*outcome(folder, end))
-
-
-def _train_packs(study: Study, cell: grid.Cell, folder: CellFolder) -> None:
-    tokens = 0 if study.corpus is None else len(study.corpus.tokens)
-    planned = packs.plan(cell, folder, study.config, tokens, study.progress.say)
-    if not all(trained for _, trained in planned):
-        folder.write_status("running")
-    for pack, trained in planned:
-        if not trained:
-            _train_pack(study, cell, folder, pack)
 
 
 def lacks_runs(workdir: Workdir, cell: grid.Cell) -> bool:

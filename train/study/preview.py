@@ -1,8 +1,10 @@
 """--mode=data: what a study would train on: documents, labels, floors, shortcuts, splits, fingerprint; of a study of
-doses the language of each dose."""
+doses the language of each dose. A document is its words in rows, below each row an arc for every gold link that ends
+there."""
 
 import re
 import tempfile
+from collections.abc import Iterable
 
 import numpy as np
 from rich.box import SIMPLE_HEAD
@@ -16,11 +18,13 @@ from train.data import corpora, gold, sources
 from train.data.bpe import Bpe
 from train.data.relations import doses, parse, shortcuts
 from train.data.relations.language import Language, Links
-from train.study import draw, stages
+from train.study import stages
 
 DOCUMENTS = 3
 DOCUMENTS_OF_A_DOSE = 2
 WORDS = 40  # of a text that are shown
+COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "red", "bright_cyan", "bright_magenta", "bright_green")
+LABEL = 14  # columns kept free for the names of links
 
 
 def show(console: Console, config: StudyConfig) -> None:
@@ -58,7 +62,7 @@ def _documents(console: Console, config: DataConfig, corpus: corpora.Corpus) -> 
         links = _links(corpus.gold.links, document) if corpus.gold else ()
         rows = {(int(word_of[query]), int(word_of[key]), relation) for query, key, relation in links}
         shown = [row for row in rows if row[0] != row[1] and max(row[:2]) < len(words)]
-        draw.document(console, words, shown, corpus.gold.relations if corpus.gold else (), ends)
+        draw(console, words, shown, corpus.gold.relations if corpus.gold else (), ends)
         console.print()
 
 
@@ -73,14 +77,13 @@ def _show_doses(console: Console, config: StudyConfig) -> None:
     stages.check(config, grid.cells_of(config, sources.vocab_size(config.data)))
     seed, rows = config.grid.init_seeds[0], parse.rows(config.data)
     for dose in config.dose.relations:
-        spoken = parse.spoken(config.data, dose, seed)
-        looked_at = doses.looked_at(config, dose, "test", seed)
+        spoken, looked_at = parse.spoken(config.data, dose, seed), doses.looked_at(config, dose, "test", seed)
         console.print(
             Text(f"Dose {dose}, seed {seed} (row {seed % rows} of {rows}): {', '.join(spoken.relations)}", "bold")
         )
         for document, tokens in enumerate(looked_at.tokens[:DOCUMENTS_OF_A_DOSE]):
             words, ends = _language_words(spoken, tokens)
-            draw.document(console, words, _links(looked_at.links, document), spoken.relations, ends)
+            draw(console, words, _links(looked_at.links, document), spoken.relations, ends)
             console.print()
         _relations(console, spoken, seed)
     held, batch = config.dose.documents, config.train.batch_size
@@ -164,3 +167,67 @@ def _splits(console: Console, config: DataConfig, corpus: corpora.Corpus) -> Non
         highlight=False,
         markup=False,
     )
+
+
+def colour_of(relation: int) -> str:
+    return COLOURS[relation % len(COLOURS)]
+
+
+def draw(
+    console: Console,
+    words: list[str],
+    links: Iterable[tuple[int, int, int]],
+    relations: tuple[str, ...],
+    ends: set[int] = frozenset(),
+) -> None:
+    """Prints `words`, a row as wide as the console at most, and the links below the row of their query.
+
+    Args:
+      links: (query, key, relation), positions in `words`; those of one query and relation share a line.
+      ends: positions that end a row.
+    """
+    arcs = {}
+    for query, key, relation in sorted(links):
+        arcs.setdefault((query, relation), []).append(key)
+    for row in _rows(words, console.width - LABEL, ends):
+        places, column = {}, 0
+        for position in row:
+            places[position] = column + (len(words[position]) - 1) // 2
+            column += len(words[position]) + 1
+        lines = [Text()]
+        for position in row:
+            styles = [colour_of(relation) for (query, relation), keys in arcs.items() if position in (query, *keys)]
+            lines[0].append(words[position] + " ", styles[0] if styles else "dim")
+        for (query, relation), keys in arcs.items():
+            if query in places:
+                lines.append(Text(f"{_arc(places, query, keys, words)} {relations[relation]}", colour_of(relation)))
+        for line in lines:
+            console.print(line, no_wrap=True, overflow="crop")
+
+
+def _rows(words: list[str], width: int, ends: set[int]) -> Iterable[range]:
+    begin, used = 0, 0
+    for position, word in enumerate(words):
+        if position > begin and (used + len(word) > width or position - 1 in ends):
+            yield range(begin, position)
+            begin, used = position, 0
+        used += len(word) + 1
+    if begin < len(words):
+        yield range(begin, len(words))
+
+
+def _arc(places: dict[int, int], query: int, keys: list[int], words: list[str]) -> str:
+    """A line from the keys, └ or ┴, to the query, ┘ (▲ where a key stands behind it); keys in other rows are named, and
+    for those above the line begins at the margin."""
+    here = sorted({places[key] for key in keys if key in places} | {places[query]})
+    away = {side: [words[key] for key in keys if key not in places and (key < query) == (side == "above")]
+            for side in ("above", "below")}  # fmt: skip
+    begin = 0 if away["above"] else here[0]
+    line = list(" " * begin + "─" * (here[-1] + 1 - begin))
+    for place in here:
+        line[place] = "┴"
+    if not away["above"]:
+        line[here[0]] = "└"
+    line[here[-1]] = "┘"
+    line[places[query]] = "┘" if places[query] == here[-1] else "▲"
+    return "".join(line) + "".join(f" ({', '.join(names)} {side})" for side, names in away.items() if names)

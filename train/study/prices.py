@@ -8,18 +8,16 @@ one.
 import contextlib
 import dataclasses
 import itertools
-import os
 import pathlib
 import random
 import statistics
 import subprocess
 import sys
-import threading
 import time
 
-from train.exit_codes import FAULT
 from train.files import write_json
 from train.hosts import xla_flags
+from train.study.worker import end_with_parent
 from train.workdir import PRICES, Workdir, read_measured
 
 PATHS = ("auto", "reference")  # the dispatcher's choice, and plain attention
@@ -67,17 +65,6 @@ def _wait(process: subprocess.Popen, stop) -> str:
     return f"a launch that times steps ended with code {process.returncode}: {said[-500:]}" * bool(process.returncode)
 
 
-def _end_with_parent() -> None:
-    """The end of standard input is the end of the parent: no launch may go on beside those of the rerun."""
-
-    def read():
-        while os.read(0, 1):
-            pass
-        os._exit(FAULT)
-
-    threading.Thread(target=read, daemon=True).start()
-
-
 def main(workdir: Workdir, launch: int, names: list[str]) -> None:
     """One launch: for each cell and path the median step time of a replica, and the bytes of a program for it alone."""
     import jax
@@ -122,6 +109,6 @@ def main(workdir: Workdir, launch: int, names: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    _end_with_parent()
+    end_with_parent(lambda line: None)  # no launch may go on beside those of the rerun
     xla_flags.use()
     main(Workdir(pathlib.Path(sys.argv[1])), int(sys.argv[2]), sys.argv[3:])

@@ -11,7 +11,7 @@ import itertools
 from train import grid
 from train.config import StudyConfig
 from train.data.relations import by_hand, doses
-from train.hosts.job import Job
+from train.hosts.workers import Job
 from train.run import starts
 from train.study import launch, tuning
 

@@ -8,7 +8,7 @@ import jax
 from train.files import write_json
 from train.grid import Cell
 from train.hosts import slots
-from train.hosts.job import Job
+from train.hosts.workers import Job
 from train.run import feed, packs
 from train.run.program import Program
 from train.run.step import State

@@ -6,7 +6,6 @@ them are tuned alike.
 """
 
 import collections
-import dataclasses
 import statistics
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
@@ -15,8 +14,7 @@ import numpy as np
 
 from train import grid
 from train.config import StudyConfig
-from train.data.baselines import unigram_entropy
-from train.data.corpora import Corpus
+from train.data.corpora import Corpus, unigram_entropy
 from train.run import metrics, packs
 from train.workdir import CellFolder, Workdir
 
@@ -40,8 +38,7 @@ class Tried(NamedTuple):
 Score = Callable[[CellFolder], dict[float, Tried]]
 
 
-@dataclasses.dataclass(frozen=True)
-class Tuning:
+class Tuning(NamedTuple):
     """What the choosing runs of cells that are tuned together have shown so far.
 
     Attributes:

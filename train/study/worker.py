@@ -33,10 +33,7 @@ class Report:
         self._file.write(json.dumps({"call": call, "args": args}, default=np.ndarray.tolist) + "\n")
         self._file.flush()
 
-    say = functools.partialmethod(send, "say")
-    begin = functools.partialmethod(send, "begin")
-    steps = functools.partialmethod(send, "steps")
-    end = functools.partialmethod(send, "end")
+    say, begin, steps, end = map(functools.partialmethod, [send] * 4, ("say", "begin", "steps", "end"))
 
 
 def main(path: str, jobs: Mapping[str, Callable], stop: Notice) -> int:
@@ -47,7 +44,10 @@ def main(path: str, jobs: Mapping[str, Callable], stop: Notice) -> int:
     """
     report = Report(os.fdopen(os.dup(1), "w"))
     os.dup2(2, 1)  # whatever else prints must not garble the lines
-    lines = _lines()
+    score, lines = pathlib.Path("/proc/self/oom_score_adj"), queue.SimpleQueue()
+    if score.exists():
+        score.write_text(str(SCORE))
+    end_with_parent(lines.put)
     try:
         _serve(Workdir(pathlib.Path(path)), jobs, stop, lines, report)
     except Preempted:
@@ -58,19 +58,15 @@ def main(path: str, jobs: Mapping[str, Callable], stop: Notice) -> int:
     os._exit(DONE)  # an orderly end would wait for the thread that reads
 
 
-def _lines() -> queue.SimpleQueue:
-    """The parent's lines as they come; ends this process with the parent."""
-    score, lines = pathlib.Path("/proc/self/oom_score_adj"), queue.SimpleQueue()
-    if score.exists():
-        score.write_text(str(SCORE))
+def end_with_parent(take: Callable[[str], None]) -> None:
+    """Lets `take` have each line of standard input; its end is the end of the parent, and of this process with it."""
 
     def read():
         for line in sys.stdin:
-            lines.put(json.loads(line))
+            take(line)
         os._exit(FAULT)
 
     threading.Thread(target=read, daemon=True).start()
-    return lines
 
 
 def _serve(
@@ -79,17 +75,17 @@ def _serve(
     with stop.at_once():
         import jax
 
-        from train.hosts import job, memory
+        from train.hosts import memory, workers
         from train.study import launch
 
         config, corpus, cells = launch.reopened(workdir)
     study = launch.Study(config, workdir, corpus, jobs, stop, report)
     while True:
         with stop.at_once():
-            line = lines.get()
+            line = json.loads(lines.get())
         if line["what"] == "leave":
             return
-        asked = job.from_json(line, cells)
+        asked = workers.job_of(line, cells)
         jobs[asked.what](study, asked)
         jax.clear_caches()  # traces of this job, which serve no other and take some 50 MB
         memory.give_back()

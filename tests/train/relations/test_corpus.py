@@ -7,7 +7,7 @@ import pytest
 
 from tests.data import data_config
 from train.config import DataConfig, InputError
-from train.data import baselines, corpora, sources
+from train.data import corpora, sources
 from train.data.relations import language, parse
 
 
@@ -62,9 +62,7 @@ def test_the_unigram_and_the_bigram_of_a_language(tmp_path):
     begin, end = corpus.offsets_of("test")[[0, -1]] - corpus.offsets[corpus.gold.first]
     floor = -corpus.gold.log_p[begin:end].sum() / (20 * 63)
     assert corpus.vocab_size == 300 and corpus.tokens.max() < 162
-    assert (
-        2 < floor < baselines.bigram_loss(corpus, "test") < baselines.unigram_entropy(corpus) * 1.2 < np.log(162) * 1.2
-    )
+    assert 2 < floor < corpora.bigram_loss(corpus, "test") < corpora.unigram_entropy(corpus) * 1.2 < np.log(162) * 1.2
 
 
 def test_damage_to_the_labels_is_noticed(tmp_path):

@@ -12,7 +12,7 @@ from tests.train.relations.reader import OFFSETS, DoseReader, KindsReader, Mixed
 from train.data.relations import dose, kinds, language
 from train.data.relations.dose import Dose
 from train.data.relations.kinds import Kinds
-from train.data.relations.mixed import Mixed
+from train.data.relations.parse import Mixed
 
 ALL = tuple("ABCDEFG")
 

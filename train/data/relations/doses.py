@@ -20,7 +20,7 @@ SPLITS = ("tune", "test")
 def check(config: StudyConfig) -> None:
     """Raises InputError for a field of data that a study of doses would not read."""
     data, listed = config.data, ",".join(map(str, config.dose.relations))
-    refusals = (
+    refuse(
         data.language_seed
         and f"data.language_seed={data.language_seed} is not read where dose.relations={listed}: every run speaks the "
         f"language of its own seed. Leave it at 0 and choose --config.grid.init_seeds.",
@@ -30,7 +30,6 @@ def check(config: StudyConfig) -> None:
         f"on; leave it at {len(data.offsets)}, the bits of an answer, and set --config.dose.relations="
         f"{data.relations.strip()} for that dose.",
     )
-    refuse(refusals)
 
 
 @functools.lru_cache(maxsize=64)  # every look reads the same ones

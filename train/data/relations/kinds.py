@@ -36,15 +36,8 @@ GENDERS, CLASSES, KEYS, FILLERS = 2, 4, 4, 8
 # word -> how often it is drawn (shares of what may stand in a place), and how many there are beside their bit.
 SHARES = {"subject": 0.14, "attractor": 0.14, "carrier": 0.12, "name": 0.14, "rare": 0.06, "member": 0.14, "key": 0.26}
 ASKED = {"A": 2, "B": 1, "C": 1, "D": 1, "E": 1, "F": 1, "G": 8}
-SIZES = {
-    "subject": 2,
-    "attractor": 2,
-    "carrier": 2,
-    "name": 2 * GENDERS,
-    "rare": 16,
-    "member": 4 * CLASSES,
-    "key": KEYS,
-}
+SIZES = {"subject": 2, "attractor": 2, "carrier": 2, "name": 2 * GENDERS, "rare": 16}
+SIZES |= {"member": 4 * CLASSES, "key": KEYS}
 WORDS = tuple(SHARES)
 CARRY = tuple(word for word in WORDS if word != "key")  # a bit
 LETTERS = {"subject": "S", "attractor": "T", "carrier": "c", "rare": "r"}
@@ -110,10 +103,8 @@ class _Text:
 
     def __init__(self, language: Kinds, draw: np.random.Generator, count: int):
         self._language, self._draw = language, draw
-        self._first = language.vocabulary.first
-        self._tokens = np.full((count, language.length), BOS, np.int64)
-        self._log_p = np.zeros((count, language.length))
-        self._next = np.full(count, BODY)
+        self._first, self._tokens = language.vocabulary.first, np.full((count, language.length), BOS, np.int64)
+        self._log_p, self._next = np.zeros((count, language.length)), np.full(count, BODY)
         self._fillers, self._words = np.zeros(count, int), np.zeros(count, int)  # of the frame so far
         # Positions of the latest ones, -1 while there is none.
         self._subject, self._attractor, self._rare, self._key = (np.full(count, -1) for _ in range(4))
@@ -145,14 +136,12 @@ class _Text:
 
     def _write_word(self, rows, position: int, log_p) -> None:
         language = self._language
-        before_query = language.frame_tokens - self._words[rows]
-        after_key = self._key[rows] == position - 1
+        before_query, after_key = language.frame_tokens - self._words[rows], self._key[rows] == position - 1
         choices = _shares()[np.where(before_query == DISTANCE, 2, ((before_query <= SPAN) | after_key) * 1)]
         word = (self._draw.random((len(rows), 1)) >= np.cumsum(choices, axis=1)[:, :-1]).sum(axis=1)
         log_p = log_p + np.log(np.take_along_axis(choices, word[:, None], 1)[:, 0])
         sizes = np.array(list(SIZES.values()))[word]
-        index = (self._draw.random(len(rows)) * sizes).astype(int)
-        bit = self._draw.integers(0, 2, len(rows))
+        index, bit = (self._draw.random(len(rows)) * sizes).astype(int), self._draw.integers(0, 2, len(rows))
         log_p -= np.log(sizes)
         key, member, name = (word == WORDS.index(kind) for kind in ("key", "member", "name"))
 
@@ -177,12 +166,10 @@ class _Text:
         seen = self._class_bits[rows] >= 0
         # The latest name is of one gender, so the other one is asked for; the keys but the latest.
         asked_names, asked_keys = self._names[rows].min(axis=1), self._askable_keys(rows)
-        may = np.tile(list(ASKED.values()), (len(rows), 1))
-        may[:, 0] *= (self._subject[rows] >= 0) & (self._attractor[rows] > self._subject[rows])
-        may[:, 2] *= asked_names >= 0
-        may[:, 3] *= self._rare[rows] >= 0
-        may[:, 5] *= seen.any(axis=1)
-        may[:, 6] *= asked_keys.any(axis=1)
+        agreement = (self._subject[rows] >= 0) & (self._attractor[rows] > self._subject[rows])
+        always, rare = np.ones(len(rows), bool), self._rare[rows] >= 0
+        able = (agreement, always, asked_names >= 0, rare, always, seen.any(axis=1), asked_keys.any(axis=1))
+        may = np.stack(able, axis=1) * list(ASKED.values())
         kind, own = self._pick(may), self._draw.integers(0, 2, len(rows))
         gender, group = self._names[rows].argmin(axis=1), self._pick(seen)
         argument = np.select([kind == 2, kind == 5], [gender, group], 0)
@@ -232,8 +219,7 @@ class _Text:
         if letter == "E":
             return np.repeat(each, SPAN), np.tile(query - 1 - np.arange(SPAN), len(rows))
         if letter == "F":
-            begin = self._first["member"] + 8 * self._argument[rows, None]
-            text = self._tokens[rows, :query]
+            begin, text = self._first["member"] + 8 * self._argument[rows, None], self._tokens[rows, :query]
             return np.nonzero((text >= begin) & (text < begin + 8))
         at = {
             "A": self._subject[rows],

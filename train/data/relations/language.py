@@ -81,7 +81,7 @@ class Documents(NamedTuple):
 
 
 class Language(Protocol):
-    """A family with all its dials set; the families are dose.Dose, kinds.Kinds and mixed.Mixed."""
+    """A family with all its dials set; the families are dose.Dose, kinds.Kinds and parse.Mixed."""
 
     vocabulary: Vocabulary
     relations: tuple[str, ...]  # names of those that are switched on
@@ -103,7 +103,9 @@ def documents(language: Language, seed: int, first: int, last: int, number: int 
     for index in range(first // BLOCK, max(-(-last // BLOCK), first // BLOCK + 1)):
         begin = index * BLOCK
         rows = slice(max(first - begin, 0), min(last - begin, BLOCK))
-        blocks.append(_cut(block(language, seed, index), rows, number + begin + rows.start - first))
+        part, names = block(language, seed, index), np.full(BLOCK, -1)
+        names[rows] = number + begin - first + np.arange(BLOCK)[rows]
+        blocks.append(renumbered(part, names)._replace(tokens=part.tokens[rows], log_p=part.log_p[rows]))
     return joined(blocks)
 
 
@@ -114,21 +116,14 @@ def joined(parts: list[Documents]) -> Documents:
     return Documents(np.concatenate(tokens), np.concatenate(log_p), Links(*links), Questions(*questions))
 
 
-def numbered(table, documents: np.ndarray):
-    """`table`, Links or Questions, with document d renamed documents[d]; those renamed -1 are left out."""
-    kept = documents[table.document] >= 0
-    return type(table)(documents[table.document[kept]].astype(np.int32), *(column[kept] for column in table[1:]))
-
-
 def renumbered(part: Documents, documents: np.ndarray) -> Documents:
-    return part._replace(links=numbered(part.links, documents), questions=numbered(part.questions, documents))
+    """`part` whose links and questions name document d documents[d]; those of one renamed -1 are left out."""
 
+    def renamed(table):
+        kept = documents[table.document] >= 0
+        return type(table)(documents[table.document[kept]].astype(np.int32), *(column[kept] for column in table[1:]))
 
-def _cut(part: Documents, rows: slice, first: int) -> Documents:
-    """The documents `rows`, numbered from `first`."""
-    names = np.full(len(part.tokens), -1)
-    names[rows] = first + np.arange(rows.stop - rows.start)
-    return renumbered(part, names)._replace(tokens=part.tokens[rows], log_p=part.log_p[rows])
+    return part._replace(links=renamed(part.links), questions=renamed(part.questions))
 
 
 def fingerprint(language: Language, seed: int) -> str:

@@ -5,7 +5,7 @@ the same; the shares are counted on one half of the documents and judged on the 
 due to the relation.
 """
 
-import dataclasses
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,8 +19,7 @@ SMOOTHING = 0.5  # added to each count
 ALWAYS, CLOSE = 0.999, 0.1
 
 
-@dataclasses.dataclass(frozen=True)
-class Shortcut:
+class Shortcut(NamedTuple):
     """A rule on the questions of a relation.
 
     Attributes:
@@ -36,8 +35,7 @@ class Shortcut:
     is_relation: bool
 
 
-@dataclasses.dataclass(frozen=True)
-class Relation:
+class Relation(NamedTuple):
     """What the languages' questions of one relation have in common.
 
     Attributes:
@@ -77,8 +75,7 @@ def _of_relation(spoken: language.Language, sample: language.Documents, index: i
     rows, columns = np.arange(len(document)), np.arange(spoken.length)
     truth = vocabulary.answer_bits[text[rows, query + 1], bit]
     source = (columns[None] < query[:, None]) & np.isin(vocabulary.kinds, spoken.sources[name])[text]
-    linked, asks = _linked(sample, index, document, query, spoken.length), text[rows, query]
-    fold = document % 2
+    linked, asks, fold = _linked(sample, index, document, query, spoken.length), text[rows, query], document % 2
 
     floor = float(-log_p.mean()) + 0.0 if mine.any() else 0.0  # no -0
 
@@ -135,8 +132,7 @@ def _judged(seen: tuple[np.ndarray, ...], truth: np.ndarray, fold: np.ndarray) -
     for column in seen:
         what = what * (int(column.max()) + 2) + column + 1
     _, what = np.unique(what, return_inverse=True)
-    kinds = int(what.max()) + 1
-    losses, hits = [], []
+    kinds, losses, hits = int(what.max()) + 1, [], []
     for judged in (0, 1):
         fitted, held = fold != judged, fold == judged
         count = np.bincount(what[fitted], minlength=kinds) + 2 * SMOOTHING
