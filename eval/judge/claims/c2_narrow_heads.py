@@ -1,6 +1,7 @@
 """C2: can heads be too many? At d_k = 1 a head is as narrow as it can be."""
 
 import dataclasses
+import functools
 
 import pandas as pd
 
@@ -18,11 +19,7 @@ OUTCOMES = {
     rules.REFUTED: "the loss at d_k = 1 does not exceed that at h*",
     rules.UNDECIDED: "it is open whether the loss at d_k = 1 exceeds that at h*",
 }
-applies = decision.applies
-
-
-def look(evidence: Evidence) -> dict | None:
-    return decision.look(evidence, WIDTHS)
+applies, look = decision.applies, functools.partial(decision.look, comparison=WIDTHS)
 
 
 def judge(evidence: Evidence) -> Verdict:
@@ -31,10 +28,6 @@ def judge(evidence: Evidence) -> Verdict:
     if verdict.missing:
         return verdict
     notes = (*verdict.notes, _of_the_width(evidence)) if verdict.verdict == rules.SUPPORTED else verdict.notes
-    return dataclasses.replace(verdict, notes=notes, shown=shown(verdict))
-
-
-def shown(verdict: Verdict) -> showing.Shown:
     best = [
         f"{name}: one of {', '.join(found['cells'])} is the best, with {100 * verdict.confidence:.4g} % confidence "
         f"(Hsu), over {found['seeds']} seeds of which no run diverged."
@@ -42,7 +35,8 @@ def shown(verdict: Verdict) -> showing.Shown:
         if found["cells"]
     ]
     more = [*best, *showing.of_intervals(verdict), *showing.of_seeds(verdict)]
-    return showing.shown(verdict, more, "test loss at d_k = 1 less that at h*")
+    shown = showing.shown(verdict, more, "test loss at d_k = 1 less that at h*")
+    return dataclasses.replace(verdict, notes=notes, shown=shown)
 
 
 def _aside(evidence: Evidence) -> tuple[dict, list[str]]:
