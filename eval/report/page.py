@@ -1,9 +1,9 @@
 """The page: report/index.html, one file that needs nothing beside it, and its figures in report/figures/.
 
 A section is a file NAME.py in eval/report/sections beside its template NAME.html.j2. It has context(evidence,
-verdicts), what fills the template, or None where there is nothing to show; and may have figures(evidence, verdicts), a
-style.Drawn by the name of its file, which the template has as `figures`, and TABLES, the names of the results/*.parquet
-that it shows. The first section that has something to show opens the page with its TITLE.
+verdicts), what the template has beside these two, or None where there is nothing to show; and may have
+figures(evidence, verdicts), a style.Drawn by the name of its file, which the template has as `figures`, and TABLES, the
+names of the results/*.parquet that it shows. The first section with something to show opens the page with its TITLE.
 """
 
 import math
@@ -56,7 +56,7 @@ def write(evidence: Evidence, verdicts: list[Verdict]) -> pathlib.Path | None:
             template = environment.from_string(pathlib.Path(section.__file__).with_suffix(".html.j2").read_text())
             inline = {name: svg for name, (_, svg) in figures.items()}
             title = title or section.TITLE
-            shown.append(Markup(template.render(**context, figures=inline)))
+            shown.append(Markup(template.render(context, evidence=evidence, verdicts=verdicts, figures=inline)))
     base = environment.get_template("base.html.j2")
     html = base.render(title=title, opening=shown[0], sections=shown[1:], theme=style.THEME)
     folder = evidence.workdir.report / "figures"

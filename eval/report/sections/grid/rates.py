@@ -11,8 +11,7 @@ from eval.report.style import Drawn
 def context(evidence: Evidence, verdicts) -> dict | None:
     if evidence.cells.empty:
         return None
-    unigram = evidence.losses.unigram
-    return {"rate_notes": rate_notes(evidence), "rate_costs": rate_costs(evidence), "unigram": unigram}
+    return {"rate_notes": rate_notes(evidence), "rate_costs": rate_costs(evidence)}
 
 
 def figures(evidence: Evidence, verdicts) -> dict[str, Drawn]:
