@@ -59,19 +59,17 @@ def corrected(cells: Iterable[Arm], confidence: float) -> list[Corrected]:
     decisions = {
         words: slower(*steps.four(fresh), confidence) for words, fresh in runs.items() if not steps.missing(fresh)
     }
-    p_values = {words: _p_value(one) for words, one in decisions.items() if one.why != steps.NOT_TESTABLE}
+    p_values = {}  # of what support rejects: that the gap is at most SLOWER, and that it grows by nothing
+    for words, one in decisions.items():
+        if one.why != steps.NOT_TESTABLE:
+            short = [one.interval._replace(mean=SLOWER - one.interval.mean), one.growth._replace(mean=-one.growth.mean)]
+            p_values[words] = min(1.0, 2 * max(map(intervals.p_of_so_low, short)))
     rejected = stats.rejected(list(p_values.values()), 1 - confidence, "holm")
     holds = dict(zip(p_values, rejected.tolist(), strict=True))
     return [
         Corrected(words, one, p_values.get(words, math.nan), holds.get(words, False))
         for words, one in decisions.items()
     ]
-
-
-def _p_value(decision: Decision) -> float:
-    """Of what support rejects: that the gap is at most SLOWER, and that it grows by nothing."""
-    short = [found._replace(mean=least - found.mean) for found, least in zip(decision[2:], (SLOWER, 0.0), strict=True)]
-    return min(1.0, 2 * max(map(intervals.p_of_so_low, short)))
 
 
 def judge(evidence: Evidence) -> Verdict:

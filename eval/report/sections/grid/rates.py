@@ -1,7 +1,6 @@
 """Tune loss at every learning rate tried, and what a wrong rate costs."""
 
 import numpy as np
-import pandas as pd
 
 from eval.judge.evidence import Evidence
 from eval.report import figures as plots
@@ -15,22 +14,17 @@ def context(evidence: Evidence, verdicts) -> dict | None:
 
 
 def figures(evidence: Evidence, verdicts) -> dict[str, Drawn]:
+    keys, tune = ["cell", *plots.SHAPE, "learning_rate"], evidence.losses.choosing
+    tune = tune.assign(diverged=tune.status == "diverged")
+    means = tune.groupby(keys, as_index=False).agg(loss=("counted", "mean"), diverged=("diverged", "sum"))
+    chosen = means.learning_rate == means.cell.map(evidence.cells.set_index("cell").learning_rate)
     return {
         f"rates_d{d_model:03d}": Drawn(
             plots.sensitivity(rates),
             f"Mean tune loss against the learning rate, one line for each cell of d_model {d_model}.",
         )
-        for d_model, rates in _means(evidence).groupby("d_model")
+        for d_model, rates in means.assign(chosen=chosen).groupby("d_model")
     }
-
-
-def _means(evidence: Evidence) -> pd.DataFrame:
-    """Mean tune loss by cell and learning rate, a diverged run counted as the unigram entropy."""
-    keys, tune = ["cell", *plots.SHAPE, "learning_rate"], evidence.losses.choosing
-    tune = tune.assign(diverged=tune.status == "diverged")
-    means = tune.groupby(keys, as_index=False).agg(loss=("counted", "mean"), diverged=("diverged", "sum"))
-    chosen = means.cell.map(evidence.cells.set_index("cell").learning_rate)
-    return means.assign(chosen=means.learning_rate == chosen)
 
 
 def rate_costs(evidence: Evidence) -> list[dict]:
