@@ -6,7 +6,7 @@ import pandas as pd
 
 from eval import measurements
 from eval.measure.relations import RELATIONAL
-from train import files, grid
+from train import grid
 from train.config import StudyConfig
 from train.data.relations import doses
 from train.run import metrics, packs, starts
@@ -69,6 +69,5 @@ def write_table(workdir: Workdir, cells: tuple[grid.Cell, ...], config: StudyCon
                 }
             )
     table = pd.DataFrame(rows)
-    for suffix in ("csv", "parquet") if len(table) else ():
-        files.write_table(workdir.results / f"dose.{suffix}", table)
+    measurements.write(workdir, "dose", table)
     return table

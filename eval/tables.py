@@ -8,7 +8,7 @@ import pandas as pd
 from eval import doses, measurements
 from eval.judge import intervals
 from mha import budget
-from train import files, grid
+from train import grid
 from train.config import StudyConfig
 from train.data.baselines import bigram_loss, unigram_entropy
 from train.data.corpora import Corpus
@@ -43,12 +43,8 @@ def write_tables(workdir: Workdir, cells: tuple[Cell, ...], config: StudyConfig,
     if replicas.empty:
         return replicas
     table = _cell_rows(replicas, tuning.read(config, workdir, cells, tuning.by_loss(config, corpus)), corpus)
-    for name, frame in (("replicas", replicas), ("cells", table)):
-        for path in (workdir.results / f"{name}.parquet", workdir.results / f"{name}.csv"):
-            if frame.empty:
-                path.unlink(missing_ok=True)
-            else:
-                files.write_table(path, frame)
+    measurements.write(workdir, "replicas", replicas)
+    measurements.write(workdir, "cells", table)
     return table
 
 

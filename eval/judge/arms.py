@@ -10,9 +10,9 @@ from train.run import starts
 from train.workdir import Workdir, read_json
 
 # What may differ between a study and its arm beside the condition: it changes no comparison.
-FREE = ("claims.tolerance", "claims.launches", "eval.", "mesh.", "train.checkpoint_every", "train.log_every")
-FREE += ("train.warmup_steps", "train.replica_map", "grid.learning", "grid.extensions")
-FREE += ("grid.tuning_seeds", "grid.init_seeds", "grid.data_seeds")
+FREE = ("claims.tolerance", "claims.launches", "eval.", "mesh.", "train.checkpoint_every", "train.log_every",
+        "train.warmup_steps", "train.replica_map", "grid.learning", "grid.extensions",
+        "grid.tuning_seeds", "grid.init_seeds", "grid.data_seeds")  # fmt: skip
 RULES = ("margin", "looks")  # of config.claims: verdicts compare where these agree
 # The same of studies of doses, whose arms are C4's secondary cells, and what they differ in.
 FREE_OF_DOSES = ("grid.num_heads", "dose.relations", "dose.starts", "eval.", "mesh.", "claims.")

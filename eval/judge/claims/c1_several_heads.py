@@ -51,19 +51,15 @@ def shown(verdict: Verdict) -> showing.Shown:
 
 
 def _aside(evidence: Evidence) -> tuple[dict, list[str]]:
-    fixed = _fixed_heads(evidence)
-    lacks = f"Not every group has a cell of {FIXED_HEADS} heads, the number that no data chose, so that comparison is "
-    return {"fixed_heads": fixed, "depth": _depth(evidence)}, [f"{lacks}left out."] if fixed is None else []
-
-
-def _fixed_heads(evidence: Evidence) -> dict | None:
-    """The claim with FIXED_HEADS heads, which no data chose; None where a group has no such cell."""
+    """Beside the best number of heads the one that no data chose, None where a group has no such cell; and depth."""
     found = evidence.losses
     sides = [(left, right[right.num_heads == FIXED_HEADS]) for left, right in HEADS.sides(found.cells).values()]
-    if any(left.empty or fixed.empty for left, fixed in sides):
-        return None
-    pooled = losses.averaged([losses.difference(found, best(left), best(fixed)) for left, fixed in sides])
-    return asides.on_its_own(evidence, pooled) if len(pooled) else None
+    whole = not any(left.empty or fixed.empty for left, fixed in sides)
+    both = [losses.difference(found, best(left), best(fixed)) for left, fixed in sides if whole]
+    pooled = losses.averaged(both) if both else ()
+    fixed = asides.on_its_own(evidence, pooled) if len(pooled) else None
+    lacks = f"Not every group has a cell of {FIXED_HEADS} heads, the number that no data chose, so that comparison is "
+    return {"fixed_heads": fixed, "depth": _depth(evidence)}, [f"{lacks}left out."] if fixed is None else []
 
 
 def _depth(evidence: Evidence) -> dict:

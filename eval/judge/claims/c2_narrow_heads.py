@@ -19,6 +19,11 @@ OUTCOMES = {
     rules.REFUTED: "the loss at d_k = 1 does not exceed that at h*",
     rules.UNDECIDED: "it is open whether the loss at d_k = 1 exceeds that at h*",
 }
+ALSO = "It is the width: so also where h is fixed and d_k varies, and with the best scale of the logits."
+NOT_SHOWN = (
+    "Whether it is the width or the number of heads is not shown: that takes an arm with h fixed and d_k varied, and "
+    "one with the best scale of the logits (--arms)."
+)
 applies, look = decision.applies, functools.partial(decision.look, comparison=WIDTHS)
 
 
@@ -27,7 +32,9 @@ def judge(evidence: Evidence) -> Verdict:
     verdict = decision.judge(evidence, WIDTHS, (ID, STATEMENT), OUTCOMES, _aside)
     if verdict.missing:
         return verdict
-    notes = (*verdict.notes, _of_the_width(evidence)) if verdict.verdict == rules.SUPPORTED else verdict.notes
+    higher = {arm.kind for arm in evidence.cited(ID) if (arm.verdicts[ID]["low"] or 0) > 0}
+    width = ALSO if {"d_k", "scaling"} <= higher else NOT_SHOWN
+    notes = (*verdict.notes, width) if verdict.verdict == rules.SUPPORTED else verdict.notes
     best = [
         f"{name}: one of {', '.join(found['cells'])} is the best, with {100 * verdict.confidence:.4g} % confidence "
         f"(Hsu), over {found['seeds']} seeds of which no run diverged."
@@ -46,13 +53,3 @@ def _aside(evidence: Evidence) -> tuple[dict, list[str]]:
         inside, seeds = asides.best_set(evidence.losses, pd.concat(sides).cell.tolist(), evidence.confidence)
         sets[name] = {"cells": [cell for cell, may_be in inside.items() if may_be], "seeds": seeds}
     return {"may_be_best": sets}, []
-
-
-def _of_the_width(evidence: Evidence) -> str:
-    """Whether the loss at d_k = 1 is also higher where h is fixed, and with the best scale of the logits."""
-    if {"d_k", "scaling"} <= {arm.kind for arm in evidence.cited(ID) if (arm.verdicts[ID]["low"] or 0) > 0}:
-        return "It is the width: so also where h is fixed and d_k varies, and with the best scale of the logits."
-    return (
-        "Whether it is the width or the number of heads is not shown: that takes an arm with h fixed and d_k varied, "
-        "and one with the best scale of the logits (--arms)."
-    )
