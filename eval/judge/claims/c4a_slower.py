@@ -110,15 +110,12 @@ def _of_slopes(evidence: Evidence) -> list[str]:
 
 
 def _of_arms(evidence: Evidence) -> list[str]:
-    said = []
-    for cell in corrected(evidence.arms, evidence.confidence):
-        held = f"{'' if cell.holds else 'not '}supported under Holm (p = {cell.p_value:.2g})"
-        slower_or_not = f"slower the more relations there are: {held}"
-        said.append(
-            f"Secondary, {cell.words}: with {MANY} relations one head takes {_times(cell.decision.interval)} the steps "
-            f"of {MANY_HEADS} heads; {cell.decision.why if math.isnan(cell.p_value) else slower_or_not}."
-        )
-    return said
+    slower_or_not = "slower the more relations there are: {}supported under Holm (p = {:.2g})"
+    return [
+        f"Secondary, {words}: with {MANY} relations one head takes {_times(decision.interval)} the steps of "
+        f"{MANY_HEADS} heads; {decision.why if math.isnan(p) else slower_or_not.format('' if holds else 'not ', p)}."
+        for words, decision, p, holds in corrected(evidence.arms, evidence.confidence)
+    ]
 
 
 def _times(interval: intervals.Interval) -> str:
