@@ -6,7 +6,7 @@ import pandas as pd
 
 from eval import measurements
 from eval.measure.relations import RELATIONAL
-from train import files, grid
+from train import grid
 from train.config import StudyConfig
 from train.data.relations import doses
 from train.run import metrics, packs, starts
@@ -16,17 +16,12 @@ TUNE, FRESH = "tune", "fresh"
 STAGES = (TUNE, FRESH, *starts.KNOWN)
 
 
-def stage_of(replica: grid.Replica, config: StudyConfig) -> str:
-    """`tune`, `fresh`, or of fresh seeds the start that is not as drawn."""
-    if replica.start != grid.DRAWN:
-        return replica.start
-    return TUNE if grid.chooses(replica, config) else FRESH
-
-
 def runs(folder: CellFolder, config: StudyConfig) -> list[tuple[str, grid.Replica, dict]]:
-    """Stage, replica and outcome of every run that has ended."""
+    """Stage, replica and outcome of every run that has ended; a fresh seed's stage is `fresh`, or the start that is
+    not as drawn."""
+    drawn = {True: TUNE, False: FRESH}
     return [
-        (stage_of(replica, config), replica, outcome)
+        (drawn[grid.chooses(replica, config)] if replica.start == grid.DRAWN else replica.start, replica, outcome)
         for record in folder.packs()
         if record["trained"] is not None
         for replica, outcome in zip(packs.from_json(record).replicas, record["trained"]["outcomes"], strict=True)
@@ -51,7 +46,11 @@ def write_table(workdir: Workdir, cells: tuple[grid.Cell, ...], config: StudyCon
     rows = []
     for cell in cells:
         folder, model = workdir.cell(cell.name), cell.model
-        worst, shortcuts = _worst(metrics.read(folder.looks)), _shortcuts(folder)
+        looked = pd.DataFrame(metrics.read(folder.looks), columns=["replica", "loss"])
+        finite = looked.loss.astype(float).fillna(math.log(2))  # one that is not counts as chance
+        worst = finite.groupby(looked.replica).max()
+        measured = measurements.rows_of(folder, "relations").itertuples()
+        shortcuts = {row.replica: (row.shortcut, row.query_alone) for row in measured if row.relation == RELATIONAL}
         for stage, replica, outcome in sorted(runs(folder, config), key=lambda run: STAGES.index(run[0])):
             shortcut, query_alone = shortcuts.get(replica.name, (math.nan, math.nan))
             rows.append(
@@ -70,19 +69,5 @@ def write_table(workdir: Workdir, cells: tuple[grid.Cell, ...], config: StudyCon
                 }
             )
     table = pd.DataFrame(rows)
-    for suffix in ("csv", "parquet") if len(table) else ():
-        files.write_table(workdir.results / f"dose.{suffix}", table)
+    measurements.write(workdir, "dose", table)
     return table
-
-
-def _worst(lines: list[dict]) -> dict[str, float]:
-    """The largest loss of each run; one that is not finite counts as chance."""
-    looks = pd.DataFrame(lines, columns=["replica", "loss"])
-    return looks.loss.astype(float).fillna(math.log(2)).groupby(looks.replica).max().to_dict()
-
-
-def _shortcuts(folder: CellFolder) -> dict[str, tuple[float, float]]:
-    """Of each run that is measured, what the shortcuts of all its relations leave, and those that see the query
-    alone."""
-    rows = measurements.rows_of(folder, "relations").itertuples()
-    return {row.replica: (row.shortcut, row.query_alone) for row in rows if row.relation == RELATIONAL}

@@ -16,6 +16,7 @@ TABLE and TITLE, where it has them, name its files and what it is otherwise.
 """
 
 import dataclasses
+import math
 import pathlib
 import types
 from collections.abc import Iterable
@@ -196,10 +197,15 @@ def merge(workdir: Workdir, cells: Iterable[grid.Cell], name: str) -> pd.DataFra
     parts = {cell.name: rows_of(workdir.cell(cell.name), name) for cell in cells}
     parts = [rows.assign(cell=cell)[["cell", *rows.columns]] for cell, rows in parts.items() if len(rows)]
     merged = pd.concat(parts or [pd.DataFrame()], ignore_index=True)
-    for suffix, wanted in ((".parquet", len(merged)), (".csv", 0 < len(merged) <= MOST_CSV_ROWS)):
-        path = workdir.results / f"{table_of(name)}{suffix}"
-        if wanted:
-            files.write_table(path, merged)
+    write(workdir, table_of(name), merged, MOST_CSV_ROWS)
+    return merged
+
+
+def write(workdir: Workdir, name: str, table: pd.DataFrame, most_csv_rows: float = math.inf) -> None:
+    """Writes results/<name>.parquet, and .csv of so many rows at most; what has no row is removed."""
+    for suffix, most in ((".parquet", math.inf), (".csv", most_csv_rows)):
+        path = workdir.results / f"{name}{suffix}"
+        if 0 < len(table) <= most:
+            files.write_table(path, table)
         else:
             path.unlink(missing_ok=True)
-    return merged

@@ -94,17 +94,10 @@ def restore(cell: pathlib.Path, pack: int = 0, corpus: corpora.Corpus | None = N
             f"{folder} was trained on data {description['data_fingerprint'][:12]}, and the workdir holds "
             f"{fingerprint[:12]}; restore the workdir's data folder."
         )
-    items = checkpoint.restore(folder, steps[0], _abstract(trained))
+    place, count = jax.sharding.SingleDeviceSharding(jax.local_devices()[0]), len(trained.replicas)
+    one = jax.eval_shape(Transformer(trained.model).init, jax.random.key(0), jnp.zeros((1, 1), jnp.int32))["params"]
+    whole = {"params": one, "replicas": {"diverged_at": jax.ShapeDtypeStruct((), jnp.int32)}}
+    add = lambda leaf: jax.ShapeDtypeStruct((count, *leaf.shape), leaf.dtype, sharding=place)  # noqa: E731
+    items = checkpoint.restore(folder, steps[0], jax.tree.map(add, whole))
     diverged_at = items["replicas"]["diverged_at"]
     return Restored(cell.name, trained, items["params"], diverged_at, steps[0], config, corpus)
-
-
-def _abstract(pack: packs.Pack) -> dict:
-    init, place = Transformer(pack.model).init, jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-
-    def whole() -> dict:
-        one = init(jax.random.key(0), jnp.zeros((1, 1), jnp.int32))["params"]
-        return {"params": one, "replicas": {"diverged_at": jnp.zeros((), jnp.int32)}}
-
-    add = lambda leaf: jax.ShapeDtypeStruct((len(pack.replicas), *leaf.shape), leaf.dtype, sharding=place)  # noqa: E731
-    return jax.tree.map(add, jax.eval_shape(whole))

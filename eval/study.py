@@ -61,7 +61,8 @@ def run(
 
     Args:
       config: of the study; modes eval, report and status read the workdir's own instead.
-      cells: names of those to train or measure; empty for all. Tables and page always hold every measured cell.
+      cells: names of those to train or measure, one without its dose for all doses; empty for all. Tables and
+        page always hold every measured cell.
       arms: workdirs of studies beside this one, which the verdicts cite.
       measure: names of measurements; empty for those of every study.
       launcher: where cells train and are measured.
@@ -79,9 +80,18 @@ def run(
         summary.show_status(console, workdir, [name for name in older if not cells or name in cells])
         return DONE
     if mode in ("eval", "report", "status"):
-        config = _recorded(workdir)
+        if (record := workdir.record()) is None:
+            raise InputError(f"--workdir={path} holds no study (no config.json); run one there first.")
+        try:
+            config = freeze(record["config"])
+        except (InputError, AttributeError, TypeError) as error:
+            raise InputError(f"{path / 'config.json'} is not of this version: {error}") from error
     every_cell = grid.cells_of(config, sources.vocab_size(config.data))
-    chosen = _chosen(every_cell, cells)
+    known = {name for cell in every_cell for name in (cell.name, cell.shape)}
+    for name in cells:
+        if name not in known:
+            raise InputError(f"--cells names {name!r}, which is not in the grid; {nearest(name, known)}")
+    chosen = tuple(cell for cell in every_cell if not cells or {cell.name, cell.shape} & {*cells})
     if mode in TRAINING:
         stages.check(config, chosen)
     if mode == "status":
@@ -118,25 +128,6 @@ def run(
             file=sys.stderr,
         )
         return FAULT
-
-
-def _recorded(workdir: Workdir) -> StudyConfig:
-    record = workdir.record()
-    if record is None:
-        raise InputError(f"--workdir={workdir.path} holds no study (no config.json); run one there first.")
-    try:
-        return freeze(record["config"])
-    except (InputError, AttributeError, TypeError) as error:
-        raise InputError(f"{workdir.path / 'config.json'} is not of this version: {error}") from error
-
-
-def _chosen(cells: tuple[Cell, ...], names: list[str]) -> tuple[Cell, ...]:
-    """The cells of these names; one without its dose means all doses."""
-    known = {name for cell in cells for name in (cell.name, cell.shape)}
-    for name in names:
-        if name not in known:
-            raise InputError(f"--cells names {name!r}, which is not in the grid; {nearest(name, known)}")
-    return tuple(cell for cell in cells if not names or {cell.name, cell.shape} & {*names})
 
 
 def _begin(

@@ -21,6 +21,8 @@ def show_cells(console: Console, workdir: Workdir, table: pd.DataFrame) -> None:
     named = ("cell", "rate", "nats/token", "bits/byte", "vs bigram", "training loss", "ms/step")
     shown = _table("Test loss at each cell's best rate, ± 95 % t interval over seeds", named)
     for row in table.itertuples():
+        curve = training_curve(workdir.cell(row.cell))  # of the cell's replicas, at the first and the last five steps
+        means = curve.groupby("step").loss.mean() if len(curve) else ()
         half = (row.test_loss_high - row.test_loss_low) / 2
         shown.add_row(
             row.cell,
@@ -28,7 +30,7 @@ def show_cells(console: Console, workdir: Workdir, table: pd.DataFrame) -> None:
             f"{row.test_loss:.3f}" + ("" if pd.isna(half) else f" ± {half:.3f}"),
             f"{row.test_bits_per_byte:.3f}",
             f"{-row.below_bigram:+.1%}",
-            _curve(workdir, row.cell),
+            f"{means.iloc[0]:.2f} -> {means.iloc[-5:].mean():.2f}" if len(means) else "",
             "" if pd.isna(row.step_ms) else f"{row.step_ms:.1f}",
         )
     console.print(shown)
@@ -68,15 +70,6 @@ def show_verdicts(console: Console, verdicts: list[Verdict], page: pathlib.Path 
         console.print(verdict.sentence, highlight=False, markup=False)
     if page:
         console.print(f"Report: {page.absolute()}", highlight=False, soft_wrap=True, markup=False)
-
-
-def _curve(workdir: Workdir, cell: str) -> str:
-    """Mean training loss (nats/token) of the cell's replicas at the first and over the last five logged steps."""
-    curve = training_curve(workdir.cell(cell))
-    if curve.empty:
-        return ""
-    means = curve.groupby("step").loss.mean()
-    return f"{means.iloc[0]:.2f} -> {means.iloc[-5:].mean():.2f}"
 
 
 def show_status(console: Console, workdir: Workdir, names: list[str]) -> None:

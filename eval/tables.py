@@ -8,10 +8,10 @@ import pandas as pd
 from eval import doses, measurements
 from eval.judge import intervals
 from mha import budget
-from train import files, grid
+from train import grid
 from train.config import StudyConfig
 from train.data.corpora import Corpus, bigram_loss, unigram_entropy
-from train.grid import Cell, Replica
+from train.grid import Cell
 from train.run import metrics, packs
 from train.study import tuning
 from train.workdir import TIMING, CellFolder, Workdir, read_measured
@@ -19,13 +19,6 @@ from train.workdir import TIMING, CellFolder, Workdir, read_measured
 FLOOR, SHORTCUT = "floor", "best shortcut"  # rows of `excess` beside those of cells
 # Columns that a clock or an allocator fills; every other column of replicas.csv is the same in every run.
 MEASURED = ("step_ms", "tokens_per_second", "peak_memory_bytes", "compile_seconds")
-
-
-def stage_of(replica: Replica, config: StudyConfig) -> str:
-    """`tuning` for a run that only chooses, `fresh` for one that is only judged, `both` without tuning seeds."""
-    if not config.grid.tuning_seeds:
-        return "both"
-    return "tuning" if grid.chooses(replica, config) else "fresh"
 
 
 def write_tables(workdir: Workdir, cells: tuple[Cell, ...], config: StudyConfig, corpus: Corpus | None) -> pd.DataFrame:
@@ -49,12 +42,8 @@ def write_tables(workdir: Workdir, cells: tuple[Cell, ...], config: StudyConfig,
     if replicas.empty:
         return replicas
     table = _cell_rows(replicas, tuning.read(config, workdir, cells, tuning.by_loss(config, corpus)), corpus)
-    for name, frame in (("replicas", replicas), ("cells", table)):
-        for path in (workdir.results / f"{name}.parquet", workdir.results / f"{name}.csv"):
-            if frame.empty:
-                path.unlink(missing_ok=True)
-            else:
-                files.write_table(path, frame)
+    measurements.write(workdir, "replicas", replicas)
+    measurements.write(workdir, "cells", table)
     return table
 
 
@@ -77,11 +66,12 @@ def excess(workdir: Workdir, table: pd.DataFrame) -> pd.DataFrame:
 def _replica_rows(
     cell: Cell, folder: CellFolder, record: dict, documents: pd.DataFrame, config: StudyConfig
 ) -> list[dict]:
-    """A row a run of a pack and split that it is measured on."""
+    """A row a run of a pack and split that it is measured on; its stage is `tuning` for one that only chooses, `fresh`
+    for one that is only judged, `both` without tuning seeds."""
     pack, trained = packs.from_json(record), record["trained"]
     timing, model = read_measured(folder.timing, TIMING), pack.model
     params, shape = budget.parameters(model), ("d_model", "num_heads", "d_k", "num_layers", "logit_scale")
-    rows = []
+    rows, stages = [], {True: "tuning", False: "fresh"}
     for replica, diverged_at in zip(pack.replicas, trained["diverged_at"], strict=True):
         sums = documents[documents.replica == replica.name].groupby("split")[["loss_sum", "tokens", "bytes"]].sum()
         for split in [split for split in measurements.SPLITS if split in sums.index]:
@@ -98,7 +88,7 @@ def _replica_rows(
                     "flops_per_token": budget.flops_per_token(model),
                     "exps_per_token": budget.exps_per_token(model),
                     **{name: getattr(replica, name) for name in measurements.RUN},
-                    "stage": stage_of(replica, config),
+                    "stage": stages[grid.chooses(replica, config)] if config.grid.tuning_seeds else "both",
                     "split": split,
                     "loss": mean,
                     "perplexity": perplexity(mean),

@@ -10,9 +10,9 @@ from train.run import starts
 from train.workdir import Workdir, read_json
 
 # What may differ between a study and its arm beside the condition: it changes no comparison.
-FREE = ("claims.tolerance", "claims.launches", "eval.", "mesh.", "train.checkpoint_every", "train.log_every")
-FREE += ("train.warmup_steps", "train.replica_map", "grid.learning", "grid.extensions")
-FREE += ("grid.tuning_seeds", "grid.init_seeds", "grid.data_seeds")
+FREE = ("claims.tolerance", "claims.launches", "eval.", "mesh.", "train.checkpoint_every", "train.log_every",
+        "train.warmup_steps", "train.replica_map", "grid.learning", "grid.extensions",
+        "grid.tuning_seeds", "grid.init_seeds", "grid.data_seeds")  # fmt: skip
 RULES = ("margin", "looks")  # of config.claims: verdicts compare where these agree
 # The same of studies of doses, whose arms are C4's secondary cells, and what they differ in.
 FREE_OF_DOSES = ("grid.num_heads", "dose.relations", "dose.starts", "eval.", "mesh.", "claims.")
@@ -78,9 +78,12 @@ def load(paths: list[str], config: dict) -> list[Arm]:
                 raise InputError(f"--arms names two studies of {words}; give each condition once.")
             found.append(Arm(path, theirs, words, doses=pd.read_csv(runs)))
         else:
+            fields = {line.split(":")[0] for line in changed}
             tokens = [c["train"]["steps"] * c["train"]["batch_size"] * c["data"]["seq_len"] for c in (config, theirs)]
-            kind, ratio = _kind(theirs, changed), tokens[1] / tokens[0]
-            verdicts = {verdict["id"]: verdict for verdict in read_json(claims)}
+            shape = {"grid.num_heads", "grid.d_k", "grid.d_model"} if len(theirs["grid"]["num_heads"]) == 1 else set()
+            kinds = {"tokens": {"train.steps"}, "scaling": {"grid.logit_scales"}, "d_k": shape, "other": fields}
+            kind = next(kind for kind, may_change in kinds.items() if fields <= may_change)
+            verdicts, ratio = {verdict["id"]: verdict for verdict in read_json(claims)}, tokens[1] / tokens[0]
             found.append(Arm(path, theirs, "; ".join(changed), kind, ratio, verdicts, record["data_fingerprint"]))
     return found
 
@@ -124,10 +127,3 @@ def condition(config: dict) -> str:
 def mlp_first(config: dict) -> bool:
     """Whether the first layer's attention is off, so that a study's runs are those of that start."""
     return starts.MLP_FIRST in config["dose"]["starts"]
-
-
-def _kind(theirs: dict, changed: list[str]) -> str:
-    of_shape = {"grid.num_heads", "grid.d_k", "grid.d_model"} if len(theirs["grid"]["num_heads"]) == 1 else set()
-    kinds = {"tokens": {"train.steps"}, "scaling": {"grid.logit_scales"}, "d_k": of_shape}
-    fields = {line.split(":")[0] for line in changed}
-    return next((kind for kind, may_change in kinds.items() if fields <= may_change), "other")

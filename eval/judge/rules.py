@@ -65,7 +65,10 @@ def judge(sums: np.ndarray, tokens: np.ndarray, margin: float, confidence: float
 def judge_pooled(
     parts: dict[str, np.ndarray], tokens: np.ndarray, margin: float, confidence: float = 0.95, apart: bool = True
 ) -> tuple[Judged, dict[str, Judged]]:
-    """The verdict on the mean of several parts (one a d_model) within each seed, and each part's own under Holm.
+    """The verdict on the mean of several parts (one a d_model) within each seed, and each part's own under Holm:
+    undecided where Holm over all of them does not reject what the verdict denies: for `supported` that the difference
+    is at most 0, for `refuted` that it is at least the margin, each at half of 1 - confidence, the interval's tail. One
+    part alone keeps its verdict.
 
     A part whose mean is below 0 under Holm, over the parts at 1 - confidence, turns a pooled `supported` into
     `undecided`.
@@ -74,29 +77,21 @@ def judge_pooled(
       parts: (n, m) each, the same seeds and files in all.
     """
     each = {name: judge(sums, tokens, margin, confidence, apart) for name, sums in parts.items()}
-    each = _as_a_family(each, margin, 1 - confidence)
-    pooled = judge(np.mean(list(parts.values()), axis=0), tokens, margin, confidence, apart)
-    p_values = [intervals.p_of_so_low(found.deciding) for found in each.values()]
-    below = stats.rejected(p_values, 1 - confidence, "holm")
-    negative = tuple(name for name, out in zip(each, below, strict=True) if out)
-    verdict = UNDECIDED if negative and pooled.verdict == SUPPORTED else pooled.verdict
-    return pooled._replace(verdict=verdict, negative=negative), each
-
-
-def _as_a_family(each: dict[str, Judged], margin: float, alpha: float) -> dict[str, Judged]:
-    """The parts, undecided where Holm over all of them does not reject what the verdict denies: for `supported` that
-    the difference is at most 0, for `refuted` that it is at least the margin, each at alpha / 2, the interval's tail.
-    One part alone keeps its verdict."""
-    deciding = [found.deciding for found in each.values()]
+    deciding, alpha = [found.deciding for found in each.values()], 1 - confidence
     p_values = {
         SUPPORTED: [intervals.p_of_so_low(found._replace(mean=-found.mean)) for found in deciding],
         REFUTED: [intervals.p_of_so_low(found._replace(mean=found.mean - margin)) for found in deciding],
     }
     holds = {verdict: stats.rejected(values, alpha / 2, "holm") for verdict, values in p_values.items()}
-    return {
+    each = {
         name: found if found.verdict == UNDECIDED or holds[found.verdict][place] else found._replace(verdict=UNDECIDED)
         for place, (name, found) in enumerate(each.items())
     }
+    pooled = judge(np.mean(list(parts.values()), axis=0), tokens, margin, confidence, apart)
+    below = stats.rejected([intervals.p_of_so_low(found) for found in deciding], alpha, "holm")
+    negative = tuple(name for name, out in zip(each, below, strict=True) if out)
+    verdict = UNDECIDED if negative and pooled.verdict == SUPPORTED else pooled.verdict
+    return pooled._replace(verdict=verdict, negative=negative), each
 
 
 def best(tune_losses: dict):

@@ -139,7 +139,7 @@ def undecided(evidence: Evidence, claim: tuple[str, str, str]) -> Verdict:
     Args:
       claim: ID, statement and rule.
     """
-    config, lacks, (name, statement, rule) = evidence.config, missing(shallowest(evidence)), claim
+    config, lacks, (*named, rule) = evidence.config, missing(shallowest(evidence)), claim
     faults = {
         f"The kinds {config.data.relations} are no dose of family P, which the claim speaks of.": of_kinds(config),
         f"Under train.schedule={config.train.schedule} the steps that are needed depend on the cap.":
@@ -148,7 +148,7 @@ def undecided(evidence: Evidence, claim: tuple[str, str, str]) -> Verdict:
     }  # fmt: skip
     why = tuple(sentence for sentence, holds in faults.items() if holds)[:1]
     said = f"Not judged: {why[0]}" if why else ""
-    return Verdict(name, statement, UNDECIDED, said, rule, 0.0, evidence.confidence, missing=why)
+    return Verdict(*named, UNDECIDED, said, rule, 0.0, evidence.confidence, missing=why)
 
 
 def decided(verdict: Verdict, decision: Decision, sentence: str, evidence: Evidence, notes=()) -> Verdict:

@@ -38,28 +38,21 @@ def _asked(evidence: Evidence, hook: str) -> list:
 
 
 def write(evidence: Evidence) -> list[Verdict]:
-    """Judges every claim that applies, writes results/claims.json and returns the verdicts."""
-    looks, verdicts = _looks(evidence), []
-    for claim in applying(evidence):
+    """Judges every claim that applies, writes results/claims.json and returns the verdicts. Every reading of a claim's
+    verdict is counted that is with other seeds or another choice of cells or rates to compare, this one once nothing
+    is missing."""
+    applied, read, verdicts = applying(evidence), read_json(evidence.workdir.looks) or {}, []
+    for claim in [claim for claim in applied if hasattr(claim, "look")]:
+        look, earlier = claim.look(evidence), read.setdefault(claim.ID, [])
+        earlier += [look] if look is not None and look not in earlier else []
+    if any(read.values()):
+        write_json(evidence.workdir.looks, read)
+    for claim in applied:
         verdict = claim.judge(evidence)
-        if looks.get(claim.ID, 1) > evidence.config.claims.looks:
+        if max(1, len(read.get(claim.ID, ()))) > evidence.config.claims.looks:
             sentence = verdict.sentence if verdict.missing else AGAIN + verdict.sentence
             verdict = dataclasses.replace(verdict, exploratory=True, sentence=sentence)
         verdicts.append(verdict)
     if verdicts:
         write_json(evidence.workdir.results / "claims.json", [verdict.record() for verdict in verdicts])
     return verdicts
-
-
-def _looks(evidence: Evidence) -> dict[str, int]:
-    """How often each claim's verdict has been read here, each time with other seeds or another choice of cells or rates
-    to compare; this time counts once nothing is missing."""
-    read = read_json(evidence.workdir.looks) or {}
-    for claim in applying(evidence):
-        if hasattr(claim, "look"):
-            look, earlier = claim.look(evidence), read.setdefault(claim.ID, [])
-            if look is not None and look not in earlier:
-                earlier.append(look)
-    if any(read.values()):
-        write_json(evidence.workdir.looks, read)
-    return {name: max(1, len(earlier)) for name, earlier in read.items()}

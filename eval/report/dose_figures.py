@@ -34,7 +34,7 @@ def even(dose: int, config: StudyConfig) -> float | None:
 
 def taken(table: pd.DataFrame, config: StudyConfig):
     """T of every fresh run, an arrow where the cap came first, and the medians joined."""
-    figure, axes = style.axes("Steps to the threshold", DOSES, "training steps", SIZE)
+    axes = style.axes("Steps to the threshold", DOSES, "training steps", SIZE)
     for runs, label, colour, marker, shift in _by_heads(table, 0.08):
         medians = runs.groupby("relations").steps.median()
         axes.plot(medians.index + shift, medians, color=colour, label=label)
@@ -47,7 +47,7 @@ def taken(table: pd.DataFrame, config: StudyConfig):
 
 def learning(curves: dict[int, dict], dose: int, config: StudyConfig):
     """The relational loss of every fresh run at every look."""
-    figure, axes = style.axes(_counted(dose), "training steps", ABOVE, SIZE)
+    axes = style.axes(_counted(dose), "training steps", ABOVE, SIZE)
     for index, (heads, runs) in enumerate(curves.items()):
         for number, lines in enumerate(runs.values()):
             at, losses = ([line[key] for line in lines] for key in ("step", "loss"))
@@ -58,12 +58,12 @@ def learning(curves: dict[int, dict], dose: int, config: StudyConfig):
         _named_line(axes, level, "even weights", "-")
     axes.set(xscale="log", ylim=(0, 1.15 * CHANCE))
     axes.legend()
-    return figure
+    return axes.figure
 
 
 def left(table: pd.DataFrame, config: StudyConfig, confidence: float):
     """The loss of every fresh run where it stopped, with means and their intervals over seeds."""
-    figure, axes = style.axes("Loss at the stop", DOSES, ABOVE, SIZE)
+    axes = style.axes("Loss at the stop", DOSES, ABOVE, SIZE)
     for runs, label, colour, marker, shift in _by_heads(table, 0.12):
         axes.scatter(runs.relations + shift, runs.loss, s=18, facecolor="none", edgecolor=colour, alpha=0.7)
         losses = runs.groupby("relations").loss
@@ -102,7 +102,7 @@ def ratios(table: pd.DataFrame, confidence: float) -> dict[int, intervals.Interv
 
 
 def ratio(ratios: dict[int, intervals.Interval]):
-    figure, axes = style.axes(f"Steps of one head over those of {steps.MANY_HEADS}", DOSES, "times as many", SIZE)
+    axes = style.axes(f"Steps of one head over those of {steps.MANY_HEADS}", DOSES, "times as many", SIZE)
     found = {dose: intervals.Interval(*np.exp(one[:3])) for dose, one in ratios.items()}
     _intervals(axes, found, 0.0, style.category(0), style.marker(0), "mean over seeds, capped runs as the cap")
     axes.axhline(1, color=style.INK, linewidth=1)
@@ -111,10 +111,9 @@ def ratio(ratios: dict[int, intervals.Interval]):
     axes.set(yscale="log", xticks=list(ratios))
     low, high = (pick(end for one in found.values() for end in one[:3] if end == end) for pick in (min, max))
     ticks = [tick for tick in (0.2, 0.5, 1, 2, 5, 10, 20, 50) if 0.8 * min(low, 1) <= tick <= 1.25 * max(high, 2)]
-    axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
-    axes.set_yticks([], minor=True)
+    style.ticks(axes.yaxis, ticks)
     axes.legend()
-    return figure
+    return axes.figure
 
 
 def _named_line(axes, height: float, words: str, linestyle: str) -> None:

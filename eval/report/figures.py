@@ -55,7 +55,7 @@ def loss(seeds: pd.DataFrame, axis: str, bounds: tuple[float, float], bigram: fl
       bigram: loss of the bigram model.
       index: which of the study's d_model this is; sets the colour.
     """
-    figure, axes = style.axes(f"d_model {seeds.d_model.iloc[0]}; {BARS}", LABELS[axis], "test loss (nats/token)", SIZE)
+    axes = style.axes(f"d_model {seeds.d_model.iloc[0]}; {BARS}", LABELS[axis], "test loss (nats/token)", SIZE)
     other, name = ("d_k", "d_k") if axis == "num_heads" else ("num_heads", "h")
     fixed = (seeds.series != "").any()
     lines = [line for _, line in seeds.groupby([other, "num_layers"] if fixed else "num_layers")]
@@ -78,12 +78,11 @@ def difference(pairs: pd.DataFrame, axis: str):
       axis: the column on the horizontal axis, num_heads or d_k.
     """
     label = "test loss less that of h = 1 (nats/token)"
-    figure, axes = style.axes(f"Difference to one head; {BARS}", LABELS[axis], label, SIZE)
+    axes = style.axes(f"Difference to one head; {BARS}", LABELS[axis], label, SIZE)
     values = pairs.difference[pairs.status == "done"] if (pairs.status == "done").any() else pairs.difference
     low, high = min(0.0, values.min()), max(0.0, values.max())
-    margin = 0.25 * (high - low) or 0.05
+    margin, fixed = 0.25 * (high - low) or 0.05, pairs.series
     bounds = (low - margin, high + margin)
-    fixed = pairs.series
     if axis == "d_k":
         fixed = fixed.where(fixed == "", "h = " + pairs.num_heads.astype(str))
     groups = list(pairs.groupby([pairs.d_model, fixed, pairs.num_layers], sort=False))
@@ -101,24 +100,23 @@ def sensitivity(rates: pd.DataFrame):
     Args:
       rates: d_model, num_heads, num_layers, series, depth, learning_rate, loss, chosen, diverged (runs).
     """
-    titles = f"d_model {rates.d_model.iloc[0]}", "peak learning rate (log scale)", "tune loss (nats/token)"
-    figure, axes = style.axes(*titles, SIZE)
+    title = f"d_model {rates.d_model.iloc[0]}"
+    axes = style.axes(title, "peak learning rate (log scale)", "tune loss (nats/token)", SIZE)
     whole = rates.loss[rates.diverged == 0] if (rates.diverged == 0).any() else rates.loss
     margin = 0.12 * (whole.max() - whole.min()) or 0.05
     top = whole.max() + margin
     for position, (line, colour, label) in enumerate(_by_cell(rates)):
         whole_only, shown = line.loss.where(line.diverged == 0), line.assign(loss=line.loss.clip(upper=top))
         axes.plot(line.learning_rate, whole_only, style.marker(position) + "-", color=colour, ms=4.5, label=label)
-        lost, best = shown[shown.diverged > 0], shown[shown.chosen]
-        axes.plot(lost.learning_rate, lost.loss, "x", color=colour, ms=7, mew=1.6, clip_on=False)
-        ring = {"mec": colour, "mfc": "none", "ms": 11, "mew": 1.4}
-        axes.plot(best.learning_rate, best.loss, "o", zorder=4, clip_on=False, **ring)
+        lost, best = (
+            shown[which][["learning_rate", "loss"]].to_numpy().T for which in (shown.diverged > 0, shown.chosen)
+        )
+        axes.plot(*lost, "x", color=colour, ms=7, mew=1.6, clip_on=False)
+        axes.plot(*best, "o", zorder=4, clip_on=False, mec=colour, mfc="none", ms=11, mew=1.4)
     axes.set_ylim(whole.min() - margin, top)
     axes.set_xscale("log")
     tried = np.unique(rates.learning_rate)
-    ticks = tried[:: math.ceil(len(tried) / 7)]
-    axes.set_xticks(ticks, [f"{rate:g}" for rate in ticks])
-    axes.set_xticks([], minor=True)
+    style.ticks(axes.xaxis, tried[:: math.ceil(len(tried) / 7)])
     if len(tried) == 1:
         axes.set_xlim(tried[0] / 2, tried[0] * 2)
     return _with_legend(axes, outside=True)
@@ -129,8 +127,7 @@ def curves(lines: pd.DataFrame, axis: str, label: str):
     if axis == "flops":  # in the power of a thousand nearest to their middle
         power = 3 * round(np.log10([lines.flops.min(), lines.flops.max()]).mean() / 3)
         lines, label = lines.assign(flops=lines.flops / 10.0**power), f"{label} (10{str(power).translate(RAISED)})"
-    titles = f"d_model {lines.d_model.iloc[0]}", f"{label}, log scale", "training loss (nats/token)"
-    figure, axes = style.axes(*titles, SIZE)
+    axes = style.axes(f"d_model {lines.d_model.iloc[0]}", f"{label}, log scale", "training loss (nats/token)", SIZE)
     for line, colour, name in _by_cell(lines):
         bins = np.unique(np.geomspace(1, line.step.max() + 1, POINTS).round())
         line = line.groupby(np.digitize(line.step, bins))[[axis, "loss"]].mean()
@@ -152,16 +149,16 @@ def _by_cell(rows: pd.DataFrame) -> list[tuple]:
 
 def forest(rows: list[dict], margin: float, title: str):
     """Effects with their intervals, a row each, the first in bold with its seeds; the margin as a band about 0."""
-    figure, axes = style.axes(title, "difference in loss (nats/token)", "", (6.2, 1.3 + 0.36 * len(rows)))
+    axes = style.axes(title, "difference in loss (nats/token)", "", (6.2, 1.3 + 0.36 * len(rows)))
     axes.axvspan(-margin, margin, color=style.GRID, alpha=0.6, linewidth=0, label=f"within ± {margin:g}")
     axes.axvline(0, color=style.MUTED, linewidth=0.8)
     for place, row in enumerate(rows):
         colour, width = (style.MUTED, 1.1) if place else (style.category(0), 2.2)
         ends = [[row["effect"] - row["low"]], [row["high"] - row["effect"]]]
         axes.errorbar([row["effect"]], [place], xerr=ends, color=colour, fmt="o", linewidth=width, capsize=3)
-        seeds = row.get("seeds", ())
-        name = "a fresh seed" if seeds else None
-        axes.plot(seeds, [place - 0.28] * len(seeds), "o", color=colour, mfc="none", markersize=4, label=name)
+        at = row.get("seeds", ())
+        name = "a fresh seed" if at else None
+        axes.plot(at, [place - 0.28] * len(at), "o", color=colour, mfc="none", markersize=4, label=name)
     axes.locator_params(axis="x", nbins=5)
     axes.set_yticks(range(len(rows)), [row["label"] for row in rows])
     axes.set_ylim(len(rows) - 0.4, -0.7)
@@ -170,7 +167,9 @@ def forest(rows: list[dict], margin: float, title: str):
 
 def cost(cells: pd.DataFrame, axis: str, values: pd.Series, title: str, label: str):
     """`values` of the cells, above 0, against `axis`, num_heads or, for one number of heads, d_k: a line a d_model."""
-    figure, axes = style.axes(title, LABELS[axis], f"{label}, log scale", SIZE)
+    from matplotlib.ticker import MaxNLocator
+
+    axes = style.axes(title, LABELS[axis], f"{label}, log scale", SIZE)
     series = cells.series if axis == "num_heads" else ("h = " + cells.num_heads.astype(str))
     lines = cells.groupby([cells.d_model, series, cells.num_layers], sort=False)
     for index, ((d_model, fixed, _), line) in enumerate(lines):
@@ -179,9 +178,11 @@ def cost(cells: pd.DataFrame, axis: str, values: pd.Series, title: str, label: s
         axes.plot(line[axis], values[line.index], color=colour, marker=mark, markersize=6, label=name)
     low, high = values.min() / 1.3, values.max() * 1.3
     axes.set_yscale("log")
-    ticks = _some_ticks(low, high)
-    axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
-    axes.set_yticks([], minor=True)
+    # Three round values or more between the ends: 1, 2, 5 of each decade, or even steps of one.
+    ticks = [m * 10.0**e for e in range(math.floor(math.log10(low)), math.ceil(math.log10(high))) for m in (1, 2, 5)]
+    if high < 10 * low:
+        ticks = MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
+    style.ticks(axes.yaxis, [float(tick) for tick in ticks if low <= tick <= high])
     return _finished(axes, cells[axis], (low, high))
 
 
@@ -190,8 +191,7 @@ def _finished(axes, values: pd.Series, bounds: tuple[float, float]):
     at = sorted(map(int, values.unique()))
     axes.set_ylim(*bounds)
     axes.set_xscale("log", base=2)
-    axes.set_xticks(at, [str(value) for value in at])
-    axes.set_xticks([], minor=True)
+    style.ticks(axes.xaxis, at)
     axes.set_xlim(at[0] / 1.5, at[-1] * 1.5)
     return _with_legend(axes)
 
@@ -225,16 +225,6 @@ def _with_seeds(axes, rows, x, y, colour, marker, label, bounds, shift=0.0) -> N
 
 def _joined(*words: str) -> str:
     return ", ".join(word for word in words if word)
-
-
-def _some_ticks(low: float, high: float) -> list[float]:
-    """Three round values or more between the ends of a log axis: 1, 2, 5 of each decade, or even steps of one."""
-    from matplotlib.ticker import MaxNLocator
-
-    ticks = [m * 10.0**e for e in range(math.floor(math.log10(low)), math.ceil(math.log10(high))) for m in (1, 2, 5)]
-    if high < 10 * low:
-        ticks = MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
-    return [float(tick) for tick in ticks if low <= tick <= high]
 
 
 def _with_legend(axes, outside: bool = False):

@@ -1,9 +1,9 @@
 """The page: report/index.html, one file that needs nothing beside it, and its figures in report/figures/.
 
 A section is a file NAME.py in eval/report/sections beside its template NAME.html.j2. It has context(evidence,
-verdicts), what fills the template, or None where there is nothing to show; and may have figures(evidence, verdicts), a
-style.Drawn by the name of its file, which the template has as `figures`, and TABLES, the names of the results/*.parquet
-that it shows. The first section that has something to show opens the page with its TITLE.
+verdicts), what the template has beside these two, or None where there is nothing to show; and may have
+figures(evidence, verdicts), a style.Drawn by the name of its file, which the template has as `figures`, and TABLES, the
+names of the results/*.parquet that it shows. The first section with something to show opens the page with its TITLE.
 """
 
 import math
@@ -43,20 +43,24 @@ def write(evidence: Evidence, verdicts: list[Verdict]) -> pathlib.Path | None:
     bytes."""
     if evidence.config.dose.relations and evidence.doses.empty:
         return None
+    import matplotlib  # takes most of a second
+
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
     )
     environment.filters.update(number=number, counted=counted, layers=layers, listed=listed, gallery=gallery)
     title, shown, drawn = "", [], {}
-    for section in found():
-        context = section.context(evidence, verdicts)
-        if context is not None:
-            figures = _drawn(section, evidence, verdicts)
-            drawn |= {f"{name}.svg": text for name, (text, _) in figures.items()}
-            template = environment.from_string(pathlib.Path(section.__file__).with_suffix(".html.j2").read_text())
-            inline = {name: svg for name, (_, svg) in figures.items()}
-            title = title or section.TITLE
-            shown.append(Markup(template.render(**context, figures=inline)))
+    with matplotlib.rc_context({**matplotlib.rcParamsDefault, **style.RC}):
+        for section in found():
+            context = section.context(evidence, verdicts)
+            if context is not None:
+                figures = section.figures(evidence, verdicts) if hasattr(section, "figures") else {}
+                texts = {name: style.svg(one.figure, name) for name, one in figures.items()}
+                inline = {name: style.inline(texts[name], one.alt, one.tips) for name, one in figures.items()}
+                drawn |= {f"{name}.svg": text for name, text in texts.items()}
+                template = environment.from_string(pathlib.Path(section.__file__).with_suffix(".html.j2").read_text())
+                title = title or section.TITLE
+                shown.append(Markup(template.render(context, evidence=evidence, verdicts=verdicts, figures=inline)))
     base = environment.get_template("base.html.j2")
     html = base.render(title=title, opening=shown[0], sections=shown[1:], theme=style.THEME)
     folder = evidence.workdir.report / "figures"
@@ -74,18 +78,6 @@ def found() -> list:
     by_name = {each.__name__.removeprefix(f"{sections.__name__}."): each for each in walk.modules(sections)}
     place = lambda name: ORDER.index(name if name in ORDER else "*")  # noqa: E731
     return [by_name[name] for name in sorted(by_name, key=lambda name: (place(name), name))]
-
-
-def _drawn(section, evidence: Evidence, verdicts: list[Verdict]) -> dict[str, tuple[str, Markup]]:
-    """Each figure of a section by the name of its file: SVG document, and element of the page."""
-    if not hasattr(section, "figures"):
-        return {}
-    import matplotlib
-
-    with matplotlib.rc_context({**matplotlib.rcParamsDefault, **style.RC}):
-        figures = section.figures(evidence, verdicts)
-        texts = {name: style.svg(drawn.figure, name) for name, drawn in figures.items()}
-    return {name: (texts[name], style.inline(texts[name], one.alt, one.tips)) for name, one in figures.items()}
 
 
 def number(value: float | None, spec: str = ",.0f") -> str:

@@ -68,11 +68,16 @@ def ordered(index: int, count: int) -> str:
 
 
 def axes(title: str, xlabel: str, ylabel: str, size: tuple[float, float]):
-    """A figure of one panel, and the panel."""
+    """The one panel of a figure."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=size, layout="constrained")
-    return figure, figure.add_subplot(title=title, xlabel=xlabel, ylabel=ylabel)
+    return Figure(figsize=size, layout="constrained").add_subplot(title=title, xlabel=xlabel, ylabel=ylabel)
+
+
+def ticks(axis, at) -> None:
+    """Ticks at these values alone."""
+    axis.set_ticks(at, [f"{value:g}" for value in at])
+    axis.set_ticks([], minor=True)
 
 
 def svg(figure, name: str) -> str:

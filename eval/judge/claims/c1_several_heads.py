@@ -1,6 +1,7 @@
 """C1: does multi-head beat single-head at the same size?"""
 
 import dataclasses
+import functools
 
 import numpy as np
 
@@ -16,16 +17,14 @@ RULE = decision.RULE
 FIXED_HEADS = 4  # a number of heads that no data chose, printed beside the best one
 LONGER = 4  # times the tokens at which 'learns faster' becomes 'beats'
 MORE_TOKENS = 1.05  # the margin is compared with what 5 % more tokens bring
-applies = decision.applies
-
-
-def look(evidence: Evidence) -> dict | None:
-    return decision.look(evidence, HEADS)
+applies, look = decision.applies, functools.partial(decision.look, comparison=HEADS)
 
 
 def judge(evidence: Evidence) -> Verdict:
     """Without an arm of LONGER times the tokens that agrees, heads 'learn faster' and do not 'beat'."""
-    faster = "beat" if _holds_longer(evidence) else "learn faster than"
+    longer = [arm for arm in evidence.cited(ID) if arm.kind == "tokens" and arm.ratio >= LONGER]
+    holds = any(arm.verdicts[ID]["verdict"] == rules.SUPPORTED for arm in longer)
+    faster = "beat" if holds else "learn faster than"
     outcomes = {
         rules.SUPPORTED: f"several heads {faster} one",
         rules.REFUTED: f"several heads do not {faster} one",
@@ -38,39 +37,29 @@ def judge(evidence: Evidence) -> Verdict:
 
 def shown(verdict: Verdict) -> showing.Shown:
     fixed, gain = (verdict.details[name] for name in ("fixed_heads", "margin_in_tokens"))
-    others = {f"Against h = {FIXED_HEADS}, which no data chose": fixed} if fixed else {}
-    for name, depth in verdict.details["depth"].items():
-        others[f"{name}, {' less '.join(depth['cells'])}"] = depth
-    more = [f"{name}, {verdict.about}: {showing.ends(one)}, {one['verdict']}." for name, one in others.items()]
-    more += showing.of_seeds(verdict)
-    if gain is not None:
-        more.append(
-            f"What the margin means: 5 % more tokens lower the training loss by about {gain:.4f} nats/token here."
-        )
-    own = {f"against h = {FIXED_HEADS}": fixed} if fixed else {}
-    return showing.shown(verdict, [*showing.of_intervals(verdict), *more], "test loss at h = 1 less that at h*", own)
-
-
-def _holds_longer(evidence: Evidence) -> bool:
-    """Whether an arm of LONGER times the tokens or more supports the claim."""
-    longer = [arm for arm in evidence.cited(ID) if arm.kind == "tokens" and arm.ratio >= LONGER]
-    return any(arm.verdicts[ID]["verdict"] == rules.SUPPORTED for arm in longer)
+    own, depths = {f"against h = {FIXED_HEADS}": fixed} if fixed else {}, verdict.details["depth"].items()
+    others = {f"A{name[1:]}, which no data chose": one for name, one in own.items()}
+    others |= {f"{name}, {' less '.join(depth['cells'])}": depth for name, depth in depths}
+    means = f"What the margin means: 5 % more tokens lower the training loss by about {gain or 0:.4f} nats/token here."
+    more = [
+        *showing.of_intervals(verdict),
+        *(f"{name}, {verdict.about}: {showing.ends(one)}, {one['verdict']}." for name, one in others.items()),
+        *showing.of_seeds(verdict),
+        *([] if gain is None else [means]),
+    ]
+    return showing.shown(verdict, more, "test loss at h = 1 less that at h*", own)
 
 
 def _aside(evidence: Evidence) -> tuple[dict, list[str]]:
-    fixed = _fixed_heads(evidence)
-    lacks = f"Not every group has a cell of {FIXED_HEADS} heads, the number that no data chose, so that comparison is "
-    return {"fixed_heads": fixed, "depth": _depth(evidence)}, [f"{lacks}left out."] if fixed is None else []
-
-
-def _fixed_heads(evidence: Evidence) -> dict | None:
-    """The claim with FIXED_HEADS heads, which no data chose; None where a group has no such cell."""
+    """Beside the best number of heads the one that no data chose, None where a group has no such cell; and depth."""
     found = evidence.losses
     sides = [(left, right[right.num_heads == FIXED_HEADS]) for left, right in HEADS.sides(found.cells).values()]
-    if any(left.empty or fixed.empty for left, fixed in sides):
-        return None
-    pooled = losses.averaged([losses.difference(found, best(left), best(fixed)) for left, fixed in sides])
-    return asides.on_its_own(evidence, pooled) if len(pooled) else None
+    whole = not any(left.empty or fixed.empty for left, fixed in sides)
+    both = [losses.difference(found, best(left), best(fixed)) for left, fixed in sides if whole]
+    pooled = losses.averaged(both) if both else ()
+    fixed = asides.on_its_own(evidence, pooled) if len(pooled) else None
+    lacks = f"Not every group has a cell of {FIXED_HEADS} heads, the number that no data chose, so that comparison is "
+    return {"fixed_heads": fixed, "depth": _depth(evidence)}, [f"{lacks}left out."] if fixed is None else []
 
 
 def _depth(evidence: Evidence) -> dict:
@@ -90,9 +79,6 @@ def _depth(evidence: Evidence) -> dict:
 def gain_of_more_tokens(evidence: Evidence) -> float | None:
     """How much the training loss of the judged runs falls, in nats/token, as tokens grow by MORE_TOKENS: the slope over
     the last half of the steps against the logarithm of the step."""
-    slopes = []
-    for mean in evidence.curves.values():
-        late = mean[mean.index >= mean.index.max() / 2] if len(mean) else mean
-        if len(late) > 2:
-            slopes.append(np.polyfit(np.log(late.index.to_numpy() + 1), late.to_numpy(), 1)[0])
+    late = [mean[mean.index >= mean.index.max() / 2] for mean in evidence.curves.values() if len(mean)]
+    slopes = [np.polyfit(np.log(each.index + 1), each, 1)[0] for each in late if len(each) > 2]
     return float(-np.mean(slopes) * np.log(MORE_TOKENS)) if slopes else None

@@ -1,6 +1,7 @@
 """C2: can heads be too many? At d_k = 1 a head is as narrow as it can be."""
 
 import dataclasses
+import functools
 
 import pandas as pd
 
@@ -18,11 +19,12 @@ OUTCOMES = {
     rules.REFUTED: "the loss at d_k = 1 does not exceed that at h*",
     rules.UNDECIDED: "it is open whether the loss at d_k = 1 exceeds that at h*",
 }
-applies = decision.applies
-
-
-def look(evidence: Evidence) -> dict | None:
-    return decision.look(evidence, WIDTHS)
+ALSO = "It is the width: so also where h is fixed and d_k varies, and with the best scale of the logits."
+NOT_SHOWN = (
+    "Whether it is the width or the number of heads is not shown: that takes an arm with h fixed and d_k varied, and "
+    "one with the best scale of the logits (--arms)."
+)
+applies, look = decision.applies, functools.partial(decision.look, comparison=WIDTHS)
 
 
 def judge(evidence: Evidence) -> Verdict:
@@ -30,11 +32,9 @@ def judge(evidence: Evidence) -> Verdict:
     verdict = decision.judge(evidence, WIDTHS, (ID, STATEMENT), OUTCOMES, _aside)
     if verdict.missing:
         return verdict
-    notes = (*verdict.notes, _of_the_width(evidence)) if verdict.verdict == rules.SUPPORTED else verdict.notes
-    return dataclasses.replace(verdict, notes=notes, shown=shown(verdict))
-
-
-def shown(verdict: Verdict) -> showing.Shown:
+    higher = {arm.kind for arm in evidence.cited(ID) if (arm.verdicts[ID]["low"] or 0) > 0}
+    width = ALSO if {"d_k", "scaling"} <= higher else NOT_SHOWN
+    notes = (*verdict.notes, width) if verdict.verdict == rules.SUPPORTED else verdict.notes
     best = [
         f"{name}: one of {', '.join(found['cells'])} is the best, with {100 * verdict.confidence:.4g} % confidence "
         f"(Hsu), over {found['seeds']} seeds of which no run diverged."
@@ -42,7 +42,8 @@ def shown(verdict: Verdict) -> showing.Shown:
         if found["cells"]
     ]
     more = [*best, *showing.of_intervals(verdict), *showing.of_seeds(verdict)]
-    return showing.shown(verdict, more, "test loss at d_k = 1 less that at h*")
+    shown = showing.shown(verdict, more, "test loss at d_k = 1 less that at h*")
+    return dataclasses.replace(verdict, notes=notes, shown=shown)
 
 
 def _aside(evidence: Evidence) -> tuple[dict, list[str]]:
@@ -52,13 +53,3 @@ def _aside(evidence: Evidence) -> tuple[dict, list[str]]:
         inside, seeds = asides.best_set(evidence.losses, pd.concat(sides).cell.tolist(), evidence.confidence)
         sets[name] = {"cells": [cell for cell, may_be in inside.items() if may_be], "seeds": seeds}
     return {"may_be_best": sets}, []
-
-
-def _of_the_width(evidence: Evidence) -> str:
-    """Whether the loss at d_k = 1 is also higher where h is fixed, and with the best scale of the logits."""
-    if {"d_k", "scaling"} <= {arm.kind for arm in evidence.cited(ID) if (arm.verdicts[ID]["low"] or 0) > 0}:
-        return "It is the width: so also where h is fixed and d_k varies, and with the best scale of the logits."
-    return (
-        "Whether it is the width or the number of heads is not shown: that takes an arm with h fixed and d_k varied, "
-        "and one with the best scale of the logits (--arms)."
-    )

@@ -32,24 +32,18 @@ def cells_to_price(evidence: Evidence) -> list[str]:
     return [cell for pair in HEADS.pairs(evidence.losses.cells).values() for cell in pair]
 
 
-def launches(evidence: Evidence) -> pd.DataFrame:
-    """A row for each launch, cell and path that was timed; results/prices.csv."""
-    workdir = evidence.workdir
-    records = [read_measured(workdir.price(launch), PRICES) for launch in range(evidence.config.claims.launches)]
-    rows = pd.DataFrame([row for record in records if record for row in record["rows"]])
-    if len(rows):
-        write_table(workdir.results / "prices.csv", rows)
-    return rows
-
-
 def judge(evidence: Evidence) -> Verdict:
     """In `parts` one verdict a path, then one a path and d_model where there are several: `supported` if parameters are
     equal and the intervals of both ratios lie within the tolerance, `refuted` if one lies wholly outside; the claim is
-    decided where the paths agree."""
-    found, tolerance, timed = evidence.losses, evidence.config.claims.tolerance, launches(evidence)
-    bounds, pairs = (1 / (1 + tolerance), 1 + tolerance), HEADS.pairs(found.cells)
+    decided where the paths agree. Writes results/prices.csv, a row for each launch, cell and path that was timed."""
+    found, asked, workdir = evidence.losses, evidence.config.claims, evidence.workdir
+    records = [read_measured(workdir.price(launch), PRICES) for launch in range(asked.launches)]
+    timed = pd.DataFrame([row for record in records if record for row in record["rows"]])
+    if len(timed):
+        write_table(workdir.results / "prices.csv", timed)
+    bounds, pairs = (1 / (1 + asked.tolerance), 1 + asked.tolerance), HEADS.pairs(found.cells)
     rule = RULE.format(size=TOLERANCE, least=bounds[0], most=bounds[1])
-    base = Verdict(ID, STATEMENT, rules.UNDECIDED, "", rule, tolerance, 0.95)
+    base = Verdict(ID, STATEMENT, rules.UNDECIDED, "", rule, asked.tolerance, 0.95)
     missing = _missing(cells_to_price(evidence), timed)
     if missing:
         said = f"On {evidence.corpus.source}, not judged: {missing}"
@@ -85,7 +79,15 @@ def judge(evidence: Evidence) -> Verdict:
         n=int(timed.launch.nunique()),
         about="launches",
         parts=(*parts, *by_d_model),
-        notes=tuple(counts + [_equal_time_note(each) for each in at_equal_time]),
+        notes=(
+            *counts,
+            *(
+                f"{each['name']}: after {each['seconds']:.1f} s of steps, when the cheaper of the two ends, the "
+                f"training loss is {each['losses'][0]:.3f} at h = 1 and {each['losses'][1]:.3f} at h* (the dearer one "
+                f"in the middle of its schedule)."
+                for each in at_equal_time
+            ),
+        ),
         details={"counts": counts, "at_equal_time": at_equal_time},
         shown=Shown(f"× {_ends(fast, 'step_ms')}", UNIT, more),
     )
@@ -160,16 +162,15 @@ def _sentence(parts, pairs, cells, equal: bool, timed, evidence: Evidence) -> st
         for part in parts
     )
     diverged = asides.divergence(evidence.losses, cells_to_price(evidence))
-    return f"{said}. {_parameters(cells, pairs)}; of the judged runs, {diverged}."
-
-
-def _parameters(cells: pd.DataFrame, pairs: dict) -> str:
-    """'Attention parameters are equal, non-embedding parameters differ by up to 0.012%'."""
-    said = []
-    for name, sizes in (("Attention", cells.params_attention), ("non-embedding", cells.params_non_embedding)):
-        apart = max(abs(sizes[right] / sizes[left] - 1) for left, right in pairs.values())
-        said.append(f"{name} parameters {f'differ by up to {apart:.3%}' if apart else 'are equal'}")
-    return ", ".join(said)
+    named = {"Attention": cells.params_attention, "non-embedding": cells.params_non_embedding}
+    apart = {
+        name: max(abs(sizes[right] / sizes[left] - 1) for left, right in pairs.values())
+        for name, sizes in named.items()
+    }
+    parameters = ", ".join(
+        f"{name} parameters {f'differ by up to {most:.3%}' if most else 'are equal'}" for name, most in apart.items()
+    )
+    return f"{said}. {parameters}; of the judged runs, {diverged}."
 
 
 def _at_equal_time(evidence: Evidence, pairs: dict, timed: pd.DataFrame) -> list[dict]:
@@ -183,11 +184,3 @@ def _at_equal_time(evidence: Evidence, pairs: dict, timed: pd.DataFrame) -> list
             losses = [float(curve[(curve.index + 1) * time <= end].tail(LAST).mean()) for curve, time in paced]
             outcome.append({"name": name, "seconds": end / 1e3, "losses": losses})
     return outcome
-
-
-def _equal_time_note(each: dict) -> str:
-    single, multi = each["losses"]
-    return (
-        f"{each['name']}: after {each['seconds']:.1f} s of steps, when the cheaper of the two ends, the training loss "
-        f"is {single:.3f} at h = 1 and {multi:.3f} at h* (the dearer one in the middle of its schedule)."
-    )

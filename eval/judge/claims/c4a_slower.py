@@ -59,19 +59,17 @@ def corrected(cells: Iterable[Arm], confidence: float) -> list[Corrected]:
     decisions = {
         words: slower(*steps.four(fresh), confidence) for words, fresh in runs.items() if not steps.missing(fresh)
     }
-    p_values = {words: _p_value(one) for words, one in decisions.items() if one.why != steps.NOT_TESTABLE}
+    p_values = {}  # of what support rejects: that the gap is at most SLOWER, and that it grows by nothing
+    for words, one in decisions.items():
+        if one.why != steps.NOT_TESTABLE:
+            short = [one.interval._replace(mean=SLOWER - one.interval.mean), one.growth._replace(mean=-one.growth.mean)]
+            p_values[words] = min(1.0, 2 * max(map(intervals.p_of_so_low, short)))
     rejected = stats.rejected(list(p_values.values()), 1 - confidence, "holm")
     holds = dict(zip(p_values, rejected.tolist(), strict=True))
     return [
         Corrected(words, one, p_values.get(words, math.nan), holds.get(words, False))
         for words, one in decisions.items()
     ]
-
-
-def _p_value(decision: Decision) -> float:
-    """Of what support rejects: that the gap is at most SLOWER, and that it grows by nothing."""
-    short = [found._replace(mean=least - found.mean) for found, least in zip(decision[2:], (SLOWER, 0.0), strict=True)]
-    return min(1.0, 2 * max(map(intervals.p_of_so_low, short)))
 
 
 def judge(evidence: Evidence) -> Verdict:
@@ -112,15 +110,12 @@ def _of_slopes(evidence: Evidence) -> list[str]:
 
 
 def _of_arms(evidence: Evidence) -> list[str]:
-    said = []
-    for cell in corrected(evidence.arms, evidence.confidence):
-        held = f"{'' if cell.holds else 'not '}supported under Holm (p = {cell.p_value:.2g})"
-        slower_or_not = f"slower the more relations there are: {held}"
-        said.append(
-            f"Secondary, {cell.words}: with {MANY} relations one head takes {_times(cell.decision.interval)} the steps "
-            f"of {MANY_HEADS} heads; {cell.decision.why if math.isnan(cell.p_value) else slower_or_not}."
-        )
-    return said
+    slower_or_not = "slower the more relations there are: {}supported under Holm (p = {:.2g})"
+    return [
+        f"Secondary, {words}: with {MANY} relations one head takes {_times(decision.interval)} the steps of "
+        f"{MANY_HEADS} heads; {decision.why if math.isnan(p) else slower_or_not.format('' if holds else 'not ', p)}."
+        for words, decision, p, holds in corrected(evidence.arms, evidence.confidence)
+    ]
 
 
 def _times(interval: intervals.Interval) -> str:

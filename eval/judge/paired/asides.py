@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
-from eval.judge import intervals, losses, rules, stats
+from eval.judge import intervals, rules, stats
 from eval.judge.evidence import Evidence
 from eval.judge.losses import SEED, Losses
 from eval.judge.paired.comparison import Comparison
@@ -23,31 +23,34 @@ def details(evidence: Evidence, comparison: Comparison, chosen: dict, mean: pd.D
       tokens: (m,) of each file.
     """
     found, margin, alpha = evidence.losses, evidence.config.claims.margin, 0.05 / evidence.config.claims.looks
-    shared, pooled = mean.index, mean.to_numpy()
-    values = pooled.sum(axis=1) / tokens.sum()
-    new = judged.about == "new documents"
+    shared, pooled, cells = mean.index, mean.to_numpy(), [cell for pair in chosen.values() for cell in pair]
+    values, new = pooled.sum(axis=1) / tokens.sum(), judged.about == "new documents"
     interval = intervals.new_documents if new else intervals.these_documents
     spread = intervals.variances(pooled, tokens) if new else intervals.Variances(float(np.var(values, ddof=1)))
     agree, p_value = stats.sign_agreement(values)
-    sign = {"agree": agree, "of": len(values), "p_value": p_value}
+    sides = [  # averaged over the groups; their correlation over seeds is what pairing took out, and decides nothing
+        np.mean([found.sums(pair[side]).loc[shared].sum(axis=1) / tokens.sum() for pair in chosen.values()], axis=0)
+        for side in (0, 1)
+    ]
+    correlates = len(shared) >= 3 and np.std(sides, axis=1).all()
+    whole = mean[~shared.isin([seed for cell in cells for seed in found.diverged(cell)])]  # seeds, without divergence
+    survivors = on_its_own(evidence, whole) if len(whole) > 1 else {"n": len(whole), "verdict": rules.UNDECIDED}
     return {
         "these_documents": ends(judged.these),
         "new_documents": ends(judged.new),
         "values": dict(zip([f"i{init}_d{order}" for init, order in shared], values.tolist(), strict=True)),
         "negative_parts": list(judged.negative),
-        "diverged": {
-            cell: f"{len(found.diverged(cell))} of {found.count(cell)}" for pair in chosen.values() for cell in pair
-        },
-        "correlation": _correlation(found, chosen, shared, tokens),
+        "diverged": {cell: f"{len(found.diverged(cell))} of {found.count(cell)}" for cell in cells},
+        "correlation": float(np.corrcoef(sides)[0, 1]) if correlates else None,
         "fixed_heads": None,
         "shared_rate": _shared_rate(evidence, comparison),
-        "survivors": _survivors(evidence, chosen),
+        "survivors": survivors if any(len(found.diverged(cell)) for cell in cells) else None,
         "depth": {},
         "may_be_best": {},
         "equivalent": intervals.within(interval, pooled, tokens, margin, alpha),
         "bootstrap": intervals.bootstrap(pooled, tokens, 1 - alpha),
         "seeds_to_decide": stats.seeds_to_decide(spread, len(values), margin, alpha),
-        **({"sign": sign} if len(values) >= SIGN_SEEDS else {}),
+        **({"sign": {"agree": agree, "of": len(values), "p_value": p_value}} if len(values) >= SIGN_SEEDS else {}),
     }
 
 
@@ -69,31 +72,10 @@ def best_set(found: Losses, cells: Iterable[str], confidence: float) -> tuple[di
     return {cell: inside.get(cell, False) for cell in cells}, losses.shape[1]
 
 
-def _correlation(found: Losses, chosen, shared, tokens) -> float | None:
-    """Of the two sides' losses over seeds, averaged over the groups: what pairing took out. Nothing depends on it."""
-    sides = [
-        np.mean([found.sums(pair[side]).loc[shared].sum(axis=1) / tokens.sum() for pair in chosen.values()], axis=0)
-        for side in (0, 1)
-    ]
-    return float(np.corrcoef(sides)[0, 1]) if len(shared) >= 3 and np.std(sides, axis=1).all() else None
-
-
-def _survivors(evidence: Evidence, chosen: dict) -> dict | None:
-    """The verdict without the seeds of which a run diverged; None if none did or fewer than two are left."""
-    found = evidence.losses
-    lost = [seed for pair in chosen.values() for cell in pair for seed in found.diverged(cell)]
-    if not lost:
-        return None
-    pooled = losses.averaged([losses.difference(found, *pair) for pair in chosen.values()])
-    pooled = pooled[~pooled.index.isin(lost)]
-    return on_its_own(evidence, pooled) if len(pooled) > 1 else {"n": len(pooled), "verdict": rules.UNDECIDED}
-
-
 def on_its_own(evidence: Evidence, sums: pd.DataFrame) -> dict:
     """What the rule says of another difference than the one that decides: seeds (rows) by files (columns)."""
-    found, margin = evidence.losses, evidence.config.claims.margin
-    tokens = found.tokens().loc[sums.columns].to_numpy()
-    judged = rules.judge(sums.to_numpy(), tokens, margin, evidence.confidence, found.apart)
+    found, tokens = evidence.losses, evidence.losses.tokens().loc[sums.columns].to_numpy()
+    judged = rules.judge(sums.to_numpy(), tokens, evidence.config.claims.margin, evidence.confidence, found.apart)
     return {"n": len(sums), "verdict": judged.verdict, **ends(judged.deciding)}
 
 
@@ -106,24 +88,18 @@ def _shared_rate(evidence: Evidence, comparison: Comparison) -> dict | None:
     if tried.empty:
         return None
     rate = tried.idxmin()
-    runs = found.choosing[found.choosing.learning_rate == rate]
-    at_rate = runs.pivot_table(index=SEED, columns="cell", values="counted")
-    best = [
-        [min(side.cell, key=lambda name: every.loc[rate, name]) for side in sides]
+    at_rate = found.choosing[found.choosing.learning_rate == rate]
+    at_rate = at_rate.pivot_table(index=SEED, columns="cell", values="counted")
+    differences = [
+        np.subtract(*(at_rate[min(side.cell, key=every.loc[rate].get)] for side in sides))
         for sides in comparison.sides(found.cells).values()
         if all(map(len, sides))
     ]
-    if not best:
-        return None
-    differences = [at_rate[left] - at_rate[right] for left, right in best]
     interval = intervals.over_seeds(np.mean(differences, axis=0), evidence.confidence)
     verdict = rules.decide(interval.low, interval.high, evidence.config.claims.margin)
     return {"rate": float(rate), "n": len(at_rate), "verdict": verdict, **ends(interval)}
 
 
 def ends(interval: intervals.Interval) -> dict:
-    return {"effect": interval.mean, "low": number(interval.low), "high": number(interval.high)}
-
-
-def number(value: float) -> float | None:
-    return None if math.isnan(value) else float(value)
+    low, high = (None if math.isnan(value) else float(value) for value in interval[1:3])
+    return {"effect": interval.mean, "low": low, "high": high}

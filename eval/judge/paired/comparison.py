@@ -43,9 +43,11 @@ class Comparison:
 
     def left_out(self, cells: pd.DataFrame) -> list[str]:
         """The groups that lack a side, each with what it lacks, in words."""
-        sides = self.sides(cells).items()
-        lacking = {name: left.empty for name, (left, right) in sides if left.empty or right.empty}
-        return [f"{name} has no cell with {self.wanted[0 if left else 1]}" for name, left in lacking.items()]
+        return [
+            f"{name} has no cell with {self.wanted[0 if left.empty else 1]}"
+            for name, (left, right) in self.sides(cells).items()
+            if left.empty or right.empty
+        ]
 
 
 HEADS = Comparison("num_heads", "h = 1", "the best h > 1", ("h = 1", "more than one head"))

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from eval.judge import losses, rules, stats
 from eval.judge.evidence import Evidence
-from eval.judge.paired import asides, sentences
+from eval.judge.paired import asides, showing
 from eval.judge.paired.comparison import Comparison
 from eval.judge.verdict import Verdict
 from train import grid
@@ -71,12 +71,10 @@ def judge(
         ),
         details=asides.details(evidence, comparison, chosen, pooled, weights, judged) | own_details,
     )
-    diverged = asides.divergence(found, [cell for pair in chosen.values() for cell in pair])
-    notes = sentences.notes(comparison, verdict, evidence, judged, chosen, own_notes)
     return dataclasses.replace(
         verdict,
-        notes=(*notes, *sentences.of_arms(claim[0], evidence)),
-        sentence=sentences.sentence(comparison, verdict, judged, diverged, outcomes[judged.verdict], evidence),
+        notes=tuple(showing.notes(comparison, verdict, evidence, own_notes)),
+        sentence=showing.sentence(comparison, verdict, outcomes[judged.verdict], evidence),
     )
 
 
@@ -93,39 +91,28 @@ def look(evidence: Evidence, comparison: Comparison) -> dict | None:
 
 def missing(evidence: Evidence, comparison: Comparison) -> list[str]:
     """Sentences on what is not there; with any of them the claim is undecided."""
-    found, config = evidence.losses, evidence.config
-    said = [CROSSED] if config.grid.seeds == "crossed" else []
-    if not comparison.pairs(found.cells):
-        pairs = comparison.sides(found.cells).values()
-        lacks = [words for side, words in enumerate(comparison.wanted) if not any(len(pair[side]) for pair in pairs)]
-        said.append(f"The tables have no cell with {' nor one with '.join(lacks or comparison.wanted)} to compare.")
-    if not config.grid.tuning_seeds:
-        said.append(
-            "grid.tuning_seeds is empty, so rates and the best h were chosen on the very seeds that would be judged."
-        )
-    judged = set(found.cells.cell)
-    here = {cell.shape for cell in evidence.planned if cell.name in judged}  # of several logit scales one is judged
-    said += [
-        f"{cell.name} has no result ({evidence.workdir.cell(cell.name).status()['state']})."
-        for cell in evidence.planned
-        if cell.shape not in here
-    ]
-    planned = set(grid.judged_seeds(config))
-    for cell in found.cells.cell:
-        lacks = planned - set(map(tuple, found.runs[found.runs.cell == cell][losses.SEED].to_numpy()))
-        if lacks:
-            said.append(f"{cell} lacks {len(lacks)} of {len(planned)} fresh seeds.")
-    if found.cells.rates.nunique() > 1:
-        counts = ", ".join(f"{row.cell} {row.rates}" for row in found.cells.itertuples())
-        said.append(f"The cells were not tuned alike: rates tried are {counts}.")
-    said += [
-        f"Every run of {' and of '.join(pair)} diverged, so {name} has nothing to compare."
-        for name, pair in comparison.pairs(found.cells).items()
-        if all(len(found.diverged(cell)) == found.count(cell) for cell in pair)
-    ]
-    if len(planned) < 2:
-        said.append("One fresh seed gives no interval; two are the least.")
-    return said
+    found, config, planned = evidence.losses, evidence.config, set(grid.judged_seeds(evidence.config))
+    names, sides = found.cells.cell, comparison.sides(found.cells).values()
+    lacks = [words for side, words in enumerate(comparison.wanted) if not any(len(pair[side]) for pair in sides)]
+    here = {cell.shape for cell in evidence.planned if cell.name in set(names)}  # of several logit scales one is judged
+    unjudged = [cell.name for cell in evidence.planned if cell.shape not in here]
+    run = {cell: set(map(tuple, found.runs[found.runs.cell == cell][losses.SEED].to_numpy())) for cell in names}
+    counts = ", ".join(f"{row.cell} {row.rates}" for row in found.cells.itertuples())
+    pairs = comparison.pairs(found.cells)
+    said = {
+        CROSSED: config.grid.seeds == "crossed",
+        f"The tables have no cell with {' nor one with '.join(lacks or comparison.wanted)} to compare.": not pairs,
+        "grid.tuning_seeds is empty, so rates and the best h were chosen on the very seeds that would be judged.":
+            not config.grid.tuning_seeds,
+        **{f"{name} has no result ({evidence.workdir.cell(name).status()['state']}).": True for name in unjudged},
+        **{f"{cell} lacks {len(planned - seeds)} of {len(planned)} fresh seeds.": planned - seeds
+           for cell, seeds in run.items()},
+        f"The cells were not tuned alike: rates tried are {counts}.": found.cells.rates.nunique() > 1,
+        **{f"Every run of {' and of '.join(pair)} diverged, so {name} has nothing to compare.":
+           all(len(found.diverged(cell)) == found.count(cell) for cell in pair) for name, pair in pairs.items()},
+        "One fresh seed gives no interval; two are the least.": len(planned) < 2,
+    }  # fmt: skip
+    return [sentence for sentence, holds in said.items() if holds]
 
 
 def prospect(config: StudyConfig) -> str:

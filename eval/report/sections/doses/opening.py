@@ -6,4 +6,4 @@ TITLE = "How many relations can a head attend to?"
 
 
 def context(evidence: Evidence, verdicts) -> dict | None:
-    return {"config": evidence.config} if evidence.config.dose.relations else None
+    return {} if evidence.config.dose.relations else None

@@ -1,7 +1,6 @@
 """The runs of a study of doses: steps, losses and ratios, a row a cell and dose, and the runs from other starts."""
 
 import numpy as np
-import pandas as pd
 
 from eval import doses
 from eval.judge import steps
@@ -19,9 +18,27 @@ STARTS = {
 
 
 def context(evidence: Evidence, verdicts) -> dict | None:
+    """A row a cell and dose that has fresh runs, with when the first and the last of its relations were half learnt;
+    and one a cell, dose and start other than drawn weights."""
     if evidence.doses.empty:
         return None
-    return {"confidence": evidence.confidence, "rows": _summary(evidence), "others": _others(evidence.doses)}
+    table, steps_at_most, curves = evidence.doses, evidence.config.train.steps, _curves(evidence)
+    rows = [
+        {
+            "heads": heads,
+            "dose": dose,
+            "runs": runs,
+            "apart": _apart(curves[dose][heads], len(runs), steps_at_most) if dose > 1 else "",
+            "even": dose_figures.even(dose, evidence.config),
+        }
+        for (heads, dose), runs in steps.fresh_runs(table).groupby(["num_heads", "relations"])
+    ]
+    others = [
+        {"start": words, "heads": heads, "dose": dose, "runs": runs, "to_the_cap": start in starts.TO_THE_CAP}
+        for start, words in STARTS.items()
+        for (heads, dose), runs in table[table.stage == start].groupby(["num_heads", "relations"])
+    ]
+    return {"rows": rows, "others": others}
 
 
 def figures(evidence: Evidence, verdicts) -> dict[str, Drawn]:
@@ -54,22 +71,6 @@ def _curves(evidence: Evidence) -> dict[int, dict[int, dict[str, list[dict]]]]:
     return curves
 
 
-def _summary(evidence: Evidence) -> list[dict]:
-    """A row a cell and dose that has fresh runs: its rate, T, when the first and the last of its relations were half
-    learnt, and the loss at the stop."""
-    config, curves = evidence.config, _curves(evidence)
-    return [
-        {
-            "heads": heads,
-            "dose": dose,
-            "runs": runs,
-            "apart": _apart(curves[dose][heads], len(runs), config.train.steps) if dose > 1 else "",
-            "even": dose_figures.even(dose, config),
-        }
-        for (heads, dose), runs in steps.fresh_runs(evidence.doses).groupby(["num_heads", "relations"])
-    ]
-
-
 def _apart(curves: dict[str, list[dict]], count: int, cap: int) -> str:
     """Medians over `count` runs of the looks at which the first and the last relation first had half of chance left;
     one that never had, or a run that never had a finite loss, counts as the cap."""
@@ -82,12 +83,3 @@ def _apart(curves: dict[str, list[dict]], count: int, cap: int) -> str:
                     learnt[name] = min(learnt[name], line["step"])
         ends[run] = min(learnt.values()), max(learnt.values())
     return " and ".join(f"{median:,.0f}" for median in np.median(ends, axis=0))
-
-
-def _others(table: pd.DataFrame) -> list[dict]:
-    """A row a cell, dose and start other than drawn weights."""
-    return [
-        {"start": words, "heads": heads, "dose": dose, "runs": runs, "to_the_cap": start in starts.TO_THE_CAP}
-        for start, words in STARTS.items()
-        for (heads, dose), runs in table[table.stage == start].groupby(["num_heads", "relations"])
-    ]

@@ -17,8 +17,10 @@ def context(evidence: Evidence, verdicts) -> dict | None:
         return None
     cells, keys = evidence.losses.cells, ["d_model", "series", "num_layers"]
     single = cells[cells.num_heads == 1].set_index(keys).step_ms.to_dict()
-    rows = cells.to_dict("records")
-    return {"cells": rows, "budget_notes": budget_notes(cells), "prices": _prices(evidence), "single_ms": single}
+    path, keys = evidence.workdir.results / "prices.csv", ["cell", "path", "attention"]
+    timed = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=[*keys, "step_ms", "memory_bytes"])
+    prices = timed.groupby(keys, as_index=False, sort=False)[["step_ms", "memory_bytes"]].median()  # over the launches
+    return {"budget_notes": budget_notes(cells), "prices": prices.to_dict("records"), "single_ms": single}
 
 
 def figures(evidence: Evidence, verdicts) -> dict[str, Drawn]:
@@ -43,13 +45,3 @@ def budget_notes(cells: pd.DataFrame) -> list[str]:
         f"Non-embedding parameters of all cells agree within {most / least - 1:.3%} ({least:,} to {most:,}).",
         f"Attention parameters {said}.",
     ]
-
-
-def _prices(evidence: Evidence) -> list[dict]:
-    """Median over the launches of step time and memory, by cell and path."""
-    path = evidence.workdir.results / "prices.csv"
-    if not path.exists():
-        return []
-    keys = ["cell", "path", "attention"]
-    timed = pd.read_csv(path).groupby(keys, as_index=False, sort=False)[["step_ms", "memory_bytes"]].median()
-    return timed.to_dict("records")

@@ -15,20 +15,14 @@ TABLES = ("cells", "replicas", "documents")
 
 
 def context(evidence: Evidence, verdicts) -> dict | None:
-    if evidence.cells.empty:
-        return None
-    return {
-        "cells": evidence.losses.cells.to_dict("records"),
-        "config": evidence.config,
-        "may_be_best": may_be_best(evidence),
-    }
+    return None if evidence.cells.empty else {"may_be_best": may_be_best(evidence)}
 
 
 def figures(evidence: Evidence, verdicts) -> dict[str, Drawn]:
     runs, paired = evidence.losses.runs, pairs(evidence)
     bounds, varied, made = plots.limits(runs), plots.varied(runs), {}
     of_losses = [
-        f"{run.counted:.4f}" + (f" (diverged at step {run.diverged_at})" if run.status == "diverged" else "")
+        f"{run.counted:.4f}" + f" (diverged at step {run.diverged_at})" * (run.status == "diverged")
         for run in runs.itertuples()
     ]
     tips, pair_tips = _tips(runs, of_losses), _tips(paired, paired.difference.map("{:+.4f}".format))

@@ -7,7 +7,4 @@ TITLE = "How many attention heads?"
 
 
 def context(evidence: Evidence, verdicts) -> dict | None:
-    if evidence.corpus is None:
-        return None
-    states, cells = outcome.states(evidence), evidence.cells
-    return {"states": states, "cells": cells, "config": evidence.config, "corpus": evidence.corpus}
+    return {"states": outcome.states(evidence)} if evidence.corpus else None

@@ -1,7 +1,6 @@
 """Tune loss at every learning rate tried, and what a wrong rate costs."""
 
 import numpy as np
-import pandas as pd
 
 from eval.judge.evidence import Evidence
 from eval.report import figures as plots
@@ -11,27 +10,21 @@ from eval.report.style import Drawn
 def context(evidence: Evidence, verdicts) -> dict | None:
     if evidence.cells.empty:
         return None
-    unigram = evidence.losses.unigram
-    return {"rate_notes": rate_notes(evidence), "rate_costs": rate_costs(evidence), "unigram": unigram}
+    return {"rate_notes": rate_notes(evidence), "rate_costs": rate_costs(evidence)}
 
 
 def figures(evidence: Evidence, verdicts) -> dict[str, Drawn]:
+    keys, tune = ["cell", *plots.SHAPE, "learning_rate"], evidence.losses.choosing
+    tune = tune.assign(diverged=tune.status == "diverged")
+    means = tune.groupby(keys, as_index=False).agg(loss=("counted", "mean"), diverged=("diverged", "sum"))
+    chosen = means.learning_rate == means.cell.map(evidence.cells.set_index("cell").learning_rate)
     return {
         f"rates_d{d_model:03d}": Drawn(
             plots.sensitivity(rates),
             f"Mean tune loss against the learning rate, one line for each cell of d_model {d_model}.",
         )
-        for d_model, rates in _means(evidence).groupby("d_model")
+        for d_model, rates in means.assign(chosen=chosen).groupby("d_model")
     }
-
-
-def _means(evidence: Evidence) -> pd.DataFrame:
-    """Mean tune loss by cell and learning rate, a diverged run counted as the unigram entropy."""
-    keys, tune = ["cell", *plots.SHAPE, "learning_rate"], evidence.losses.choosing
-    tune = tune.assign(diverged=tune.status == "diverged")
-    means = tune.groupby(keys, as_index=False).agg(loss=("counted", "mean"), diverged=("diverged", "sum"))
-    chosen = means.cell.map(evidence.cells.set_index("cell").learning_rate)
-    return means.assign(chosen=means.learning_rate == chosen)
 
 
 def rate_costs(evidence: Evidence) -> list[dict]:

@@ -10,10 +10,7 @@ CURVES = {"tokens": "training tokens", "seconds": "measured time (s)", "flops": 
 
 
 def context(evidence: Evidence, verdicts) -> dict | None:
-    if evidence.cells.empty:
-        return None
-    logged = curves(evidence)
-    return {"d_models": logged.d_model.unique()} if len(logged) else None
+    return {} if len(evidence.cells) and len(curves(evidence)) else None
 
 
 def figures(evidence: Evidence, verdicts) -> dict[str, Drawn]:

@@ -6,18 +6,13 @@ from eval.judge.evidence import Evidence
 
 
 def context(evidence: Evidence, verdicts) -> dict:
-    record = evidence.record
-    return {"corpus": evidence.corpus, "record": record, "settings": settings(evidence), "command": command(record)}
-
-
-def settings(evidence: Evidence) -> list[tuple[str, str]]:
-    """What else shaped the bits, by name; where cells differ, every value that occurs."""
-    found = {}
+    found = {}  # what else shaped the bits; where cells differ, every value that occurs
     for cell in evidence.planned:
         for pack in evidence.workdir.cell(cell.name).packs():
             for name, value in [*pack["environment"].items(), ("replica_map", pack["replica_map"])]:
                 found.setdefault(name, set()).add(str(value) if value != "" else "none")
-    return [(name.replace("_", " "), ", ".join(sorted(values))) for name, values in found.items()]
+    settings = [(name.replace("_", " "), ", ".join(sorted(values))) for name, values in found.items()]
+    return {"settings": settings, "command": command(evidence.record)}
 
 
 def command(record: dict) -> str:

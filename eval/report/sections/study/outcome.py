@@ -19,9 +19,12 @@ WORDS = {
 
 
 def context(evidence: Evidence, verdicts) -> dict | None:
+    """Every cell, those that are not done, and the runs that diverged."""
     if evidence.corpus is None:
         return None
-    return {"states": states(evidence), "diverged": diverged(evidence)}
+    of_cells = states(evidence)
+    unfinished = [each for each in of_cells if each["state"] not in ("done", "passed_over")]
+    return {"states": of_cells, "unfinished": unfinished, "diverged": diverged(evidence)}
 
 
 def states(evidence: Evidence) -> list[dict]:

@@ -8,17 +8,8 @@ from train.workdir import read_json
 
 
 def context(evidence: Evidence, verdicts: list[Verdict]) -> dict | None:
-    if evidence.corpus is None:
-        return None
-    return {
-        "verdicts": verdicts,
-        "reading": reading(evidence, verdicts),
-        "prospect": decision.prospect(evidence.config),
-        "cells": evidence.cells.to_dict("records"),
-        "bigram": evidence.bigram if len(evidence.cells) else None,
-        "states": outcome.states(evidence),
-        "diverged": outcome.diverged(evidence),
-    }
+    said = {"reading": reading(evidence, verdicts), "prospect": decision.prospect(evidence.config)}
+    return {**said, **outcome.context(evidence, verdicts)} if evidence.corpus else None
 
 
 def reading(evidence: Evidence, verdicts: list[Verdict]) -> str:

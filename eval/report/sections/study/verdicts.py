@@ -5,7 +5,7 @@ from eval.report.style import Drawn
 
 
 def context(evidence, verdicts) -> dict | None:
-    return {"verdicts": verdicts} if verdicts else None
+    return {} if verdicts else None
 
 
 def figures(evidence, verdicts) -> dict[str, Drawn]:
