@@ -16,6 +16,7 @@ TABLE and TITLE, where it has them, name its files and what it is otherwise.
 """
 
 import dataclasses
+import json
 import math
 import pathlib
 import types
@@ -32,7 +33,7 @@ from train.hosts.workers import Job
 from train.run import packs
 from train.run.checkpoint import CorruptCheckpoint
 from train.study import launch
-from train.workdir import CellFolder, Workdir, read_table
+from train.workdir import CellFolder, Workdir, disk_is_full, read_table
 
 SPLITS = ("tune", "test")
 RUN = ["learning_rate", "init_seed", "data_seed"]  # of a replica, beside its name
@@ -89,10 +90,18 @@ def run(study: launch.Study, job: Job) -> None:
     folder = study.workdir.cell(cell.name)
     with launch.faults_stay_in(study, cell.name):
         try:
-            taken = _Cell(study, folder)
+            taken, faults = _Cell(study, folder), {}
             for name in _lacking(study, cell, folder, job.words):
                 study.progress.begin(cell.name, f"measuring {name} of the restored checkpoint")
-                taken.measure(name)
+                if not faults.keys() & {*getattr(known()[name], "NEEDS", ())}:
+                    try:
+                        taken.measure(name)
+                    except Exception as error:  # which leaves the other measurements alone
+                        if isinstance(error, CorruptCheckpoint) or disk_is_full(error):
+                            raise
+                        faults[name] = error
+            for error in faults.values():
+                raise error
         except CorruptCheckpoint as error:
             raise CorruptCheckpoint(
                 f"{error} The command with --mode=study trains this cell again, from the checkpoint before if there is "
@@ -130,6 +139,11 @@ class _Cell:
         else:
             found = self._study.stop.wait_for(lambda: module.measure(*restored, split, settings))
         runs = [replica for record in mine for replica in packs.from_json(record).replicas]
+        if {*found.get("replica", [""])} - {run.name for run in runs}:
+            raise ValueError(
+                f"the measurement {name} must give a column `replica` of the replicas' names, such as {runs[0].name}; "
+                f"its columns are {', '.join(found)}."
+            )
         about = pd.DataFrame([{"replica": run.name, **dataclasses.asdict(run)} for run in runs])[["replica", *RUN]]
         return about.assign(split=split).merge(found, on="replica", validate="one_to_many")
 
@@ -168,7 +182,7 @@ def _unfinished(config: StudyConfig, folder: CellFolder, name: str) -> list[tupl
     for group in [records] if together else [[record] for record in records]:
         path = folder.measured(table, None if together else group[0]["index"])
         checkpoints = [record["trained"]["checkpoint"] for record in group]
-        key = {"checkpoints": checkpoints, "settings": module.settings(config)}
+        key = json.loads(json.dumps({"checkpoints": checkpoints, "settings": module.settings(config)}))
         try:
             there = read_table(path).attrs.get("key") == key
         except InputError:

@@ -71,6 +71,8 @@ def run(
       InputError: bad input, before anything is trained.
     """
     console, workdir = Console(), Workdir(path)
+    if measure and mode not in ("study", "eval"):
+        raise InputError(f"--measure={','.join(measure)} is for --mode=study and --mode=eval; drop it.")
     if mode == "data":
         with stop.at_once():
             preview.show(console, config)
@@ -86,6 +88,7 @@ def run(
             config = freeze(record["config"])
         except (InputError, AttributeError, TypeError) as error:
             raise InputError(f"{path / 'config.json'} is not of this version: {error}") from error
+    workdir.record()  # one that cannot be continued is refused before anything is said or written
     every_cell = grid.cells_of(config, sources.vocab_size(config.data))
     known = {name for cell in every_cell for name in (cell.name, cell.shape)}
     for name in cells:

@@ -1,4 +1,4 @@
-"""The modules of a package, found where they lie: a claim or a section of the page is a file and in no list."""
+"""The modules of a package, found where they lie: a measurement, a claim or a section is a file and in no list."""
 
 import importlib
 import pkgutil

@@ -40,8 +40,8 @@ class LayerEdits(NamedTuple):
         for name in ("query", "key", "value"):
             addition = getattr(self, name)
             if addition is not None:
-                stream = x_BTD if addition.x.ndim == 3 else x_BTD[:, :, None]
-                read[name] = addition._replace(x=norm(stream + addition.x.astype(x_BTD.dtype)))
+                x = jnp.asarray(addition.x, x_BTD.dtype)
+                read[name] = addition._replace(x=norm((x_BTD if x.ndim == 3 else x_BTD[:, :, None]) + x))
         return self._replace(**read)
 
     def gated(self, z_BTHK: jax.Array) -> jax.Array:
@@ -85,16 +85,16 @@ class Edits(NamedTuple):
     def of_layer(self, layer: int) -> LayerEdits:
         parts = (self.query, self.key, self.value)
         return LayerEdits(
-            None if self.gates is None else self.gates[layer],
+            None if self.gates is None else jnp.asarray(self.gates)[layer],
             None if self.fill is None else self.fill[layer],
             *(None if part is None else part.get(layer) for part in parts),
         )
 
     def check(self, *, layers: int, batch: int, length: int, heads: int, d_k: int, d_model: int) -> None:
         """Raises ValueError, with what was given and what the model takes, where they disagree."""
-        if self.gates is not None and self.gates.shape not in ((layers, heads), (layers, batch, heads)):
+        if self.gates is not None and jnp.shape(self.gates) not in ((layers, heads), (layers, batch, heads)):
             raise ValueError(
-                f"gates have shape {self.gates.shape}; this model takes (layers, heads) = {(layers, heads)}, or "
+                f"gates have shape {jnp.shape(self.gates)}; this model takes (layers, heads) = {(layers, heads)}, or "
                 f"(layers, batch, heads) = {(layers, batch, heads)}."
             )
         if self.fill is not None:
@@ -106,10 +106,10 @@ class Edits(NamedTuple):
                 raise ValueError(f"an addition is to the {name} of layer {layer}; layers are 0 ... {layers - 1}.")
             chosen = _chosen(addition, f"the {name} of layer {layer}", heads)
             shapes = (batch, length, d_model), (batch, length, chosen, d_model)
-            if addition.x.shape not in shapes:
+            if (shape := jnp.shape(addition.x)) not in shapes:
                 raise ValueError(
-                    f"the addition to the {name} of layer {layer} has shape {addition.x.shape}; for {chosen} heads it "
-                    f"must be (batch, length, d_model) = {shapes[0]}, or (batch, length, heads, d_model) = {shapes[1]}."
+                    f"the addition to the {name} of layer {layer} has shape {shape}; for {chosen} heads it must be "
+                    f"(batch, length, d_model) = {shapes[0]}, or (batch, length, heads, d_model) = {shapes[1]}."
                 )
 
     def _check_fill(self, layers: int, wanted: tuple[int, ...]) -> None:

@@ -192,9 +192,11 @@ class _Worker:
 
     def read(self, events: queue.SimpleQueue) -> None:
         """Puts each of its lines into `events`, and None at its end."""
-        with contextlib.suppress(ValueError):  # a torn line, since it was killed while it wrote
-            for line in self.process.stdout:
-                events.put((self, json.loads(line)))
+        for line in self.process.stdout:
+            # A torn line, since it was killed while it wrote, or what something else printed, is none of its.
+            with contextlib.suppress(ValueError):
+                said = json.loads(line)
+                events.put((self, said)) if isinstance(said, dict) else None
         events.put((self, None))
 
 

@@ -81,7 +81,7 @@ def train(
             step += count
             trace.after(step, metrics)
             if looks and step == next_look:
-                for row, values in zip(rows, rule.look(state.params, rows), strict=True):
+                for row, values in zip(rows, rule.look(state, rows), strict=True):
                     looks.write(pack.replicas[row].name, step, values)
                 looks.flush()
                 rows = _running(pack, rule, looks)

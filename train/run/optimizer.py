@@ -21,7 +21,8 @@ def transformation(config: TrainConfig) -> optax.GradientTransformation:
 def schedule(config: TrainConfig) -> optax.Schedule:
     """step -> multiple of the peak rate, 0 to 1: linear warm-up, then cosine to 0 at the last step, or constant."""
     if config.schedule == "constant":
-        return optax.warmup_constant_schedule(0.0, 1.0, config.warmup_steps)
+        linear = optax.warmup_constant_schedule(0.0, 1.0, config.warmup_steps)
+        return linear if config.warmup_steps else optax.constant_schedule(1.0)
     return optax.warmup_cosine_decay_schedule(0.0, 1.0, config.warmup_steps, config.steps)
 
 

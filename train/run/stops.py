@@ -9,11 +9,14 @@ import statistics
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from train import grid
 from train.config import StudyConfig
 from train.losses import answers
 from train.run import starts
 from train.run.packs import Pack
+from train.run.step import State
 
 NO_ATTENTION_STEPS = 1_000  # without attention there is little to learn: the query's own bits
 REACHED, CAPPED, HOPELESS, DIVERGED = "reached", "capped", "hopeless", "diverged"
@@ -58,11 +61,13 @@ class UntilLow:
     def look_every(self) -> int:
         return self.config.dose.look_every
 
-    def look(self, params: dict, rows: Sequence[int]) -> list[dict]:
-        """Of each of the pack's replicas `rows`, which are the first rows of `params`: its relational loss, together
-        and by relation, in nats a bit above the floor."""
-        seeds = [self.pack.replicas[row].data_seed for row in rows]
-        return answers.of_seeds(self.pack.model, params, self.config, self.pack.dose, self.split, seeds)
+    def look(self, state: State, rows: Sequence[int]) -> list[dict]:
+        """Of each of the pack's replicas `rows`, which are the first rows of `state`: its relational loss, together
+        and by relation, in nats a bit above the floor; none together of one that diverged, which keeps the weights that
+        it had before."""
+        seeds, diverged = [self.pack.replicas[row].data_seed for row in rows], np.asarray(state.diverged_at) >= 0
+        seen = answers.of_seeds(self.pack.model, state.params, self.config, self.pack.dose, self.split, seeds)
+        return [each | {"loss": math.nan} if lost else each for each, lost in zip(seen, diverged, strict=False)]
 
     def ended(self, looks: list[dict]) -> dict[str, Outcome]:
         """The runs that need no more steps, by name."""

@@ -154,6 +154,7 @@ def faults_stay_in(study: Study, name: str):
     folder = study.workdir.cell(name)
     try:
         yield
+        (folder.path / "error.txt").unlink(missing_ok=True)
     except Exception as error:
         if disk_is_full(error):
             raise

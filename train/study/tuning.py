@@ -129,15 +129,18 @@ def by_steps(config: StudyConfig) -> Score:
         curves, tried = collections.defaultdict(dict), collections.defaultdict(list)
         for line in metrics.read(folder.looks):
             curves[line["replica"]][line["step"]] = line["loss"]
-        runs = [(replica, trained["outcomes"][place]) for replica, trained, place in _choosing(folder, config)]
-        common = set.intersection(*(set(curves[replica.name]) for replica, _ in runs)) if runs else set()
-        for replica, ended in runs:
+        runs = [
+            (replica, trained["outcomes"][place], trained["diverged_at"][place] >= 0)
+            for replica, trained, place in _choosing(folder, config)
+        ]
+        common = set.intersection(*(set(curves[replica.name]) for replica, *_ in runs)) if runs else set()
+        for replica, ended, diverged in runs:
             loss = curves[replica.name][max(common)] if common else None
-            tried[replica.learning_rate].append((ended["steps"], np.inf if loss is None else loss))
+            tried[replica.learning_rate].append((ended["steps"], np.inf if loss is None else loss, diverged))
         columns = {rate: tuple(zip(*own, strict=True)) for rate, own in tried.items()}
         return {
-            rate: Tried(len(steps), (statistics.median(steps), float(np.mean(losses))), False)
-            for rate, (steps, losses) in columns.items()
+            rate: Tried(len(steps), (statistics.median(steps), float(np.mean(losses))), all(diverged))
+            for rate, (steps, losses, diverged) in columns.items()
         }
 
     return score
