@@ -411,3 +411,16 @@ def test_killed_ten_times_it_ends_with_the_same_bits(quiet, tmp_path):
         assert not of_study(workdir)
     assert kills == 10 and codes.count(-signal.SIGKILL) == 5
     assert left_behind(workdir) == left_behind(quiet)
+
+
+@pytest.mark.slow
+def test_a_rate_at_which_all_diverged_is_not_chosen(tmp_path):
+    """Though its frozen weights tell the answers better than those that the sound rate has learnt by then."""
+    flags = ("--config.grid.learning_rates=0.003,1e6", "--config.grid.tuning_seeds=100,101")
+    flags += ("--config.grid.extensions=0", "--config.grid.d_model=16", "--config.grid.init_seeds=0")
+    flags += ("--config.grid.num_heads=1", "--config.dose.relations=1")
+    workdir = tmp_path / "workdir"
+    assert run(workdir, *SMALLEST, *flags, "--launcher=here") == 0
+    found = table(workdir)
+    assert set(found[found.learning_rate == 1e6].outcome) == {"diverged"}
+    assert found[found.stage == "fresh"].learning_rate.tolist() == [0.003]

@@ -260,3 +260,43 @@ def test_a_fault_in_one_stays_in_its_cell(drop, done, quiet):
     assert set(of_results(done, "norms").cell) == {OTHER}
     assert done.run() == DONE and done.state(ONE) == "done", "the study does not ask for it"
     assert_same_results(done, quiet)
+
+
+@pytest.mark.usefixtures("plain_page")
+def test_a_fault_in_one_leaves_the_others(drop, done, quiet):
+    """Also those that come behind it by name; not those that need it."""
+    drop("a_broken", NORMS.replace("IN_STUDY = False", "IN_STUDY = True").replace("    rows = []\n", "    1 / 0\n"))
+    drop(
+        "b_needy", SPREAD.replace('("norms", "losses")', '("a_broken",)').replace("IN_STUDY = False", "IN_STUDY = True")
+    )
+    for name in CELLS:
+        for path in done.cell(name).glob("documents_*.parquet"):
+            path.unlink()
+    assert done.run("--mode=eval") == SOME_CELL_FAILED
+    assert {done.reason(name) for name in CELLS} == {"division by zero"}
+    pd.testing.assert_frame_equal(of_results(done, "documents"), of_results(quiet, "documents"))
+    assert not list(done.workdir.rglob("b_needy*"))
+
+
+@pytest.mark.usefixtures("plain_page")
+def test_settings_are_compared_as_they_are_stored(drop, done):
+    drop("norms", NORMS.replace('{"margin": config.claims.margin}', '{"seeds": config.grid.init_seeds}'))
+    for _ in range(2):
+        assert done.run("--mode=eval", "--measure=norms") == DONE
+        path = done.cell(ONE) / "norms_0.parquet"
+        moments = path.stat().st_mtime_ns
+    assert done.run("--mode=eval", "--measure=norms") == DONE and path.stat().st_mtime_ns == moments
+
+
+@pytest.mark.usefixtures("plain_page")
+@pytest.mark.parametrize("change", [('"replica"', '"run"'), ("replica.name", '"nobody"')])
+def test_rows_of_no_run_are_refused(drop, done, change):
+    drop("norms", NORMS.replace(*change))
+    assert done.run("--mode=eval", "--measure=norms") == SOME_CELL_FAILED
+    assert "the measurement norms must give a column `replica` of the replicas' names" in done.reason(ONE)
+
+
+@pytest.mark.parametrize("mode", ["status", "report", "train", "data"])
+def test_where_nothing_is_measured_none_is_asked_for(done, mode, capsys):
+    assert done.run(f"--mode={mode}", "--measure=losses") == BAD_INPUT
+    assert "--measure=losses is for --mode=study and --mode=eval; drop it." in capsys.readouterr().err

@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import pathlib
+import queue
 import signal
 import sys
 import time
@@ -279,3 +280,15 @@ def test_longest_first():
     jobs = [job(1, 2), job(64, 2), job(8, 2), job(1, 9)]
     order = sorted(jobs, key=workers._cost, reverse=True)
     assert [jobs.index(one) for one in order] == [3, 1, 2, 0]
+
+
+def test_what_else_a_worker_prints_is_no_end(tmp_path):
+    """A line that is none of its, or torn, is passed over."""
+    said = ["from a library", '{"call": "say", "args": ["a"]}', "17", '{"call": "sa']
+    command = [sys.executable, "-c", f"print({chr(10).join(said)!r})"]
+    events = queue.SimpleQueue()
+    with open(tmp_path / "lock", "w") as lock:
+        worker = workers._Worker(command, 0, lock)
+        worker.read(events)
+        worker.process.wait()
+    assert [events.get()[1] for _ in range(2)] == [{"call": "say", "args": ["a"]}, None] and events.empty()

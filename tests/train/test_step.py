@@ -13,7 +13,7 @@ from configs import default
 from mha.transformer import ModelConfig
 from train.config import freeze
 from train.losses import token_loss
-from train.run import step
+from train.run import optimizer, step
 
 BOS = 256
 MODEL = ModelConfig(257, 8, 8, 2, 4, (16,), attention="reference")
@@ -157,3 +157,9 @@ def test_a_program_that_accumulates_trains_alike_in_less_memory():
     assert largest_difference(found[1][1]["loss"], found[16][1]["loss"]) < 1e-5
     assert largest_difference(found[1][0].params, found[16][0].params) < 1e-4
     assert found[16][2] < found[1][2] / 2
+
+
+def test_a_constant_rate_needs_no_warm_up():
+    for warmup, first in ((0, 1.0), (4, 0.0)):
+        schedule = optimizer.schedule(dataclasses.replace(TRAIN, schedule="constant", warmup_steps=warmup))
+        assert float(schedule(0)) == first and float(schedule(4)) == 1.0
