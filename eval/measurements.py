@@ -135,32 +135,33 @@ class _Cell:
         if hasattr(module, "measure_cell"):
             needed = {other: rows_of(self._folder, other) for other in getattr(module, "NEEDS", ())}
             needed = {other: rows[rows.split == split] if len(rows) else rows for other, rows in needed.items()}
-            found = self._study.stop.wait_for(lambda: module.measure_cell(restored, split, settings, needed))
+            taken = self._study.stop.wait_for(lambda: module.measure_cell(restored, split, settings, needed))
         else:
-            found = self._study.stop.wait_for(lambda: module.measure(*restored, split, settings))
+            taken = self._study.stop.wait_for(lambda: module.measure(*restored, split, settings))
         runs = [replica for record in mine for replica in packs.from_json(record).replicas]
-        if {*found.get("replica", [""])} - {run.name for run in runs}:
+        if {*taken.get("replica", [""])} - {run.name for run in runs}:
             raise ValueError(
                 f"the measurement {name} must give a column `replica` of the replicas' names, such as {runs[0].name}; "
-                f"its columns are {', '.join(found)}."
+                f"its columns are {', '.join(taken)}."
             )
         about = pd.DataFrame([{"replica": run.name, **dataclasses.asdict(run)} for run in runs])[["replica", *RUN]]
-        return about.assign(split=split).merge(found, on="replica", validate="one_to_many")
+        return about.assign(split=split).merge(taken, on="replica", validate="one_to_many")
 
     def _restore(self, record: dict) -> Restored:
         """The pack of `record`; one whose last checkpoint is lost no longer counts as trained."""
         index, trained = record["index"], record["trained"]
         if index not in self._restored:
             try:
-                found = self._study.stop.wait_for(lambda: restore(self._folder.path, index, self._study.corpus))
-                if found.step != trained["step"]:
+                restored = self._study.stop.wait_for(lambda: restore(self._folder.path, index, self._study.corpus))
+                if restored.step != trained["step"]:
                     raise CorruptCheckpoint(
-                        f"{self._folder.path} was trained to step {trained['step']}, its checkpoint is of {found.step}."
+                        f"{self._folder.path} was trained to step {trained['step']}, its checkpoint is of "
+                        f"{restored.step}."
                     )
             except CorruptCheckpoint:
                 packs.mark_trained(self._folder, packs.from_json(record), None)
                 raise
-            self._restored[index] = dataclasses.replace(found, trained=trained)
+            self._restored[index] = dataclasses.replace(restored, trained=trained)
         return self._restored[index]
 
 
@@ -202,8 +203,8 @@ def rows_of(folder: CellFolder, name: str) -> pd.DataFrame:
     """Everything that a measurement found of a cell's trained packs; empty where there is nothing."""
     table = table_of(name)
     paths = [folder.measured(table, record["index"]) for record in _trained(folder)]
-    found = [read_table(path) for path in (*paths, folder.measured(table)) if path.exists()]
-    return pd.concat([rows for rows in found if len(rows)] or [pd.DataFrame()], ignore_index=True)
+    parts = [read_table(path) for path in (*paths, folder.measured(table)) if path.exists()]
+    return pd.concat([rows for rows in parts if len(rows)] or [pd.DataFrame()], ignore_index=True)
 
 
 def merge(workdir: Workdir, cells: Iterable[grid.Cell], name: str) -> pd.DataFrame:

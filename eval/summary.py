@@ -46,11 +46,11 @@ def show_cells(console: Console, workdir: Workdir, table: pd.DataFrame) -> None:
 
 def show_relations(console: Console, workdir: Workdir, table: pd.DataFrame) -> None:
     """Nothing where the text has no known floor; else a row a relation and a column a cell."""
-    found = excess(workdir, table)
-    shown = _table("Test loss above its floor, nats a bit (a token)", ["relation", *found.index])
-    for relation, values in found.items():
+    above_floor = excess(workdir, table)
+    shown = _table("Test loss above its floor, nats a bit (a token)", ["relation", *above_floor.index])
+    for relation, values in above_floor.items():
         shown.add_row(relation, *("" if pd.isna(value) else f"{value:.3f}" for value in values))
-    if len(found):
+    if len(above_floor):
         console.print(shown)
 
 

@@ -6,5 +6,5 @@ import pkgutil
 
 def modules(package) -> list:
     """Those of `package` and of the packages in it, by path."""
-    found = pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
-    return [importlib.import_module(each.name) for each in found if not each.ispkg]
+    files = pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
+    return [importlib.import_module(each.name) for each in files if not each.ispkg]

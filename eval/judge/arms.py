@@ -62,7 +62,7 @@ def load(paths: list[str], config: dict) -> list[Arm]:
       InputError: a folder without results, or a study that differs from this one in nothing that an arm may change, or
         in more; of doses also two of the same condition.
     """
-    of_doses, found = bool(config["dose"]["relations"]), []
+    of_doses, arms = bool(config["dose"]["relations"]), []
     for path in paths:
         workdir = Workdir(pathlib.Path(path))
         record, claims, runs = workdir.record(), workdir.results / "claims.json", workdir.results / "dose.csv"
@@ -74,9 +74,9 @@ def load(paths: list[str], config: dict) -> list[Arm]:
         changed = (_changed_of_doses if of_doses else _changed)(path, config, theirs)
         if of_doses:
             words = condition(theirs)
-            if words in [other.words for other in found]:
+            if words in [other.words for other in arms]:
                 raise InputError(f"--arms names two studies of {words}; give each condition once.")
-            found.append(Arm(path, theirs, words, doses=pd.read_csv(runs)))
+            arms.append(Arm(path, theirs, words, doses=pd.read_csv(runs)))
         else:
             fields = {line.split(":")[0] for line in changed}
             tokens = [c["train"]["steps"] * c["train"]["batch_size"] * c["data"]["seq_len"] for c in (config, theirs)]
@@ -84,8 +84,8 @@ def load(paths: list[str], config: dict) -> list[Arm]:
             kinds = {"tokens": {"train.steps"}, "scaling": {"grid.logit_scales"}, "d_k": shape, "other": fields}
             kind = next(kind for kind, may_change in kinds.items() if fields <= may_change)
             verdicts, ratio = {verdict["id"]: verdict for verdict in read_json(claims)}, tokens[1] / tokens[0]
-            found.append(Arm(path, theirs, "; ".join(changed), kind, ratio, verdicts, record["data_fingerprint"]))
-    return found
+            arms.append(Arm(path, theirs, "; ".join(changed), kind, ratio, verdicts, record["data_fingerprint"]))
+    return arms
 
 
 def _changed(path: str, config: dict, theirs: dict) -> list[str]:

@@ -52,13 +52,13 @@ class Evidence:
     @functools.cached_property
     def curves(self) -> dict[str, pd.Series]:
         """By cell, mean training loss of its judged runs by step, those aside that diverged; empty without a log."""
-        runs, found = self.losses.runs, {}
+        runs, by_cell = self.losses.runs, {}
         for cell in self.losses.cells.cell:
             mine = runs[(runs.cell == cell) & (runs.status == "done")][["learning_rate", "init_seed", "data_seed"]]
             logged = training_curve(self.workdir.cell(cell)).reindex(columns=["replica", "step", "loss"])
             logged = logged[logged.replica.isin([grid.Replica(*run).name for run in mine.itertuples(index=False)])]
-            found[cell] = logged.astype({"loss": float}).groupby("step").loss.mean()
-        return found
+            by_cell[cell] = logged.astype({"loss": float}).groupby("step").loss.mean()
+        return by_cell
 
     @functools.cached_property
     def record(self) -> dict:

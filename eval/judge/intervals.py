@@ -97,8 +97,8 @@ def _critical(parts: tuple, share: float) -> float:
 
 def within(interval_of, sums: np.ndarray, tokens: np.ndarray, margin: float, alpha: float = 0.05) -> bool:
     """Equivalence by two one-sided tests at alpha (Schuirmann 1987): the interval at 1 - 2 alpha is inside +-margin."""
-    found = interval_of(sums, tokens, 1 - 2 * alpha)
-    return bool(-margin < found.low and found.high < margin)
+    interval = interval_of(sums, tokens, 1 - 2 * alpha)
+    return bool(-margin < interval.low and interval.high < margin)
 
 
 def p_of_so_low(found: Interval) -> float:

@@ -119,8 +119,8 @@ def slopes(tables: list[pd.DataFrame], confidence: float) -> dict[str, intervals
     if len(fitted) < 2:
         return None
     relations, heads_layers = np.array(fitted).T
-    found = {"relations": relations, "heads_layers": heads_layers, "sum": relations + heads_layers}
-    return {name: intervals.over_seeds(values, confidence) for name, values in found.items()}
+    exponents = {"relations": relations, "heads_layers": heads_layers, "sum": relations + heads_layers}
+    return {name: intervals.over_seeds(values, confidence) for name, values in exponents.items()}
 
 
 def applies(evidence: Evidence) -> str:

@@ -93,12 +93,12 @@ def _of_seeds(restored: Restored, split: str, _: EvalConfig, needed: dict) -> pd
     """Of replicas that each speak their own seed's language, on the documents that looks are taken on."""
     config, pack, rows = restored.study, restored.pack, []
     seeds = [replica.data_seed for replica in pack.replicas]
-    found = answers.of_seeds(pack.model, restored.params, config, pack.dose, split, seeds)
+    seen = answers.of_seeds(pack.model, restored.params, config, pack.dose, split, seeds)
     if split == ("tune" if grid.chooses(pack.replicas[0], config) else "test"):  # that of the looks
         diverged = np.asarray(restored.diverged_at) >= 0  # which counts as chance
-        last = np.where(diverged, math.log(2), [each["loss"] for each in found])
+        last = np.where(diverged, math.log(2), [each["loss"] for each in seen])
         restored.check(last, "relational losses", lambda trained: [one["loss"] for one in trained["outcomes"]])
-    for replica, each in zip(pack.replicas, found, strict=True):
+    for replica, each in zip(pack.replicas, seen, strict=True):
         spoken = doses.spoken(config.data, pack.dose, replica.data_seed)
         questions = doses.looked_at(config, pack.dose, split, replica.data_seed).questions
         by_name = {rule.name: rule for rule in _rules(spoken, 0)}

@@ -67,8 +67,8 @@ def left(table: pd.DataFrame, config: StudyConfig, confidence: float):
     for runs, label, colour, marker, shift in _by_heads(table, 0.12):
         axes.scatter(runs.relations + shift, runs.loss, s=18, facecolor="none", edgecolor=colour, alpha=0.7)
         losses = runs.groupby("relations").loss
-        found = {dose: intervals.over_seeds(of_dose.to_numpy(), confidence) for dose, of_dose in losses}
-        _intervals(axes, found, shift, colour, marker, label)
+        means = {dose: intervals.over_seeds(of_dose.to_numpy(), confidence) for dose, of_dose in losses}
+        _intervals(axes, means, shift, colour, marker, label)
     axes.set(xticks=sorted(steps.fresh_runs(table).relations.unique()), ylim=(0, 1.15 * CHANCE))
     return _with_line(axes, config.dose.threshold)
 
@@ -97,19 +97,19 @@ def ratios(table: pd.DataFrame, confidence: float) -> dict[int, intervals.Interv
     """By dose, the interval of G = ln T(1, r) - ln T(8, r), where both have fresh runs."""
     fresh, sides = steps.fresh_runs(table), (steps.ONE_HEAD, steps.MANY_HEADS)
     both = {dose: [steps.of(fresh, heads, dose) for heads in sides] for dose in sorted(fresh.relations.unique())}
-    found = {dose: steps.gap(*runs) for dose, runs in both.items() if all(len(each.steps) for each in runs)}
-    return {dose: intervals.over_seeds(gaps, confidence) for dose, gaps in found.items()}
+    by_dose = {dose: steps.gap(*runs) for dose, runs in both.items() if all(len(each.steps) for each in runs)}
+    return {dose: intervals.over_seeds(gaps, confidence) for dose, gaps in by_dose.items()}
 
 
 def ratio(ratios: dict[int, intervals.Interval]):
     axes = style.axes(f"Steps of one head over those of {steps.MANY_HEADS}", DOSES, "times as many", SIZE)
-    found = {dose: intervals.Interval(*np.exp(one[:3])) for dose, one in ratios.items()}
-    _intervals(axes, found, 0.0, style.category(0), style.marker(0), "mean over seeds, capped runs as the cap")
+    factors = {dose: intervals.Interval(*np.exp(one[:3])) for dose, one in ratios.items()}
+    _intervals(axes, factors, 0.0, style.category(0), style.marker(0), "mean over seeds, capped runs as the cap")
     axes.axhline(1, color=style.INK, linewidth=1)
     for factor, words in ((math.exp(SLOWER), "matters"), (math.exp(steps.CONTROL), "control")):
         _named_line(axes, factor, f"{words}: {factor:g}", ":")
     axes.set(yscale="log", xticks=list(ratios))
-    low, high = (pick(end for one in found.values() for end in one[:3] if end == end) for pick in (min, max))
+    low, high = (pick(end for one in factors.values() for end in one[:3] if end == end) for pick in (min, max))
     ticks = [tick for tick in (0.2, 0.5, 1, 2, 5, 10, 20, 50) if 0.8 * min(low, 1) <= tick <= 1.25 * max(high, 2)]
     style.ticks(axes.yaxis, ticks)
     axes.legend()

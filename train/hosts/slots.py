@@ -63,8 +63,8 @@ def leave_gpus_to_workers() -> None:
 
 def oom_kills() -> int:
     """Processes of this control group that the kernel killed for want of memory so far; 0 where nothing counts them."""
-    found = re.search(r"^oom_kill (\d+)$", _read("memory", "memory.oom_control", "memory.events"), re.MULTILINE)
-    return int(found[1]) if found else 0
+    line = re.search(r"^oom_kill (\d+)$", _read("memory", "memory.oom_control", "memory.events"), re.MULTILINE)
+    return int(line[1]) if line else 0
 
 
 def memory_limit() -> float:

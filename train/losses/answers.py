@@ -23,11 +23,11 @@ def of_seeds(
     """Of each seed, whose weights are the first rows of `params`, on the documents of its own language that looks of
     `split` are taken on: `loss` and, by name, `relations`, in nats a bit above the floor."""
     texts = [doses.looked_at(config, dose, split, seed) for seed in seeds]
-    bits, found = doses.answer_bits(config.data, dose, seeds[0], model.vocab_size), []
+    bits, looks = doses.answer_bits(config.data, dose, seeds[0], model.vocab_size), []
     for seed, loss, apart in zip(seeds, *excess_of(model, params, bits, texts), strict=True):
         names = doses.spoken(config.data, dose, seed).relations
-        found.append({"loss": float(loss), "relations": dict(zip(names, apart.tolist(), strict=True))})
-    return found
+        looks.append({"loss": float(loss), "relations": dict(zip(names, apart.tolist(), strict=True))})
+    return looks
 
 
 def excess_of(
@@ -54,8 +54,8 @@ def excess_of(
         )
     )
     length = np.full(tokens.shape[:3], texts[0].tokens.shape[1] - 1, np.int32)
-    found = _own_answers(model, np.int32(count), params, bits_VJ, tokens, length, places, masks)
-    nats, together, apart = np.asarray(found, np.float64)[:, 0], [], []
+    told = _own_answers(model, np.int32(count), params, bits_VJ, tokens, length, places, masks)
+    nats, together, apart = np.asarray(told, np.float64)[:, 0], [], []
     for documents, (_, masks, slot), losses in list(zip(texts, tables, nats, strict=True))[:count]:
         questions = documents.questions
         of_answers = losses[..., -2][np.arange(len(masks))[:, None], np.arange(masks.shape[1])][masks > 0].sum()

@@ -59,8 +59,8 @@ def value_and_grad(loss_of, count_of, parts: int, params, *batch):
 
     def add(sums, weighted):
         weight, part = weighted
-        found = jax.value_and_grad(loss_of)(params, *part)
-        return jax.tree.map(lambda all_, new: all_ + weight.astype(new.dtype) * new, sums, found), None
+        of_part = jax.value_and_grad(loss_of)(params, *part)
+        return jax.tree.map(lambda all_, new: all_ + weight.astype(new.dtype) * new, sums, of_part), None
 
     shapes = jax.eval_shape(jax.value_and_grad(loss_of), params, *(rows[0] for rows in cut))
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
@@ -131,8 +131,8 @@ def run(
                 (state.params, state.opt_state),
             )
             diverged_at = jnp.where(running & ~finite, step, state.diverged_at)
-            found = {"loss": loss, "grad_norm": norm, "learning_rate": rate}
-            metrics = {name: metrics[name].at[index].set(value.astype(jnp.float32)) for name, value in found.items()}
+            values = {"loss": loss, "grad_norm": norm, "learning_rate": rate}
+            metrics = {name: metrics[name].at[index].set(value.astype(jnp.float32)) for name, value in values.items()}
             return State(*kept, diverged_at), metrics
 
         empty = {name: jnp.zeros(steps_in_dispatch, jnp.float32) for name in ("loss", "grad_norm", "learning_rate")}

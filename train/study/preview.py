@@ -111,22 +111,22 @@ def _text_words(corpus: corpora.Corpus, tokens: np.ndarray) -> tuple[list[str], 
         text, ends = bpe.decode(tokens).encode(), bpe.ends(tokens)
     else:
         text, ends = bytes(tokens.astype(np.uint8)), np.arange(1, len(tokens) + 1)
-    found = list(re.finditer(rb"\S+", text))
-    word_of = np.searchsorted([match.end() for match in found], ends - 1, side="right")
-    return [match[0].decode(errors="replace") for match in found], np.concatenate([[len(found)], word_of])
+    words = list(re.finditer(rb"\S+", text))
+    word_of = np.searchsorted([match.end() for match in words], ends - 1, side="right")
+    return [match[0].decode(errors="replace") for match in words], np.concatenate([[len(words)], word_of])
 
 
 def _relations(console: Console, spoken: Language, seed: int) -> None:
-    found = shortcuts.table(spoken, seed)
+    rules = shortcuts.table(spoken, seed)
     console.print(
         f"Floor, and rules that need no relation, in nats a bit with the share they get right, over "
         f"{shortcuts.TOKENS:,} tokens (* the relation itself; the best shortcut stands out):",
         highlight=False,
     )
     shown = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for name in ("", "share", "floor", *(rule.rule for rule in found[0].shortcuts)):
+    for name in ("", "share", "floor", *(rule.rule for rule in rules[0].shortcuts)):
         shown.add_column(name, justify="right")
-    for relation in found:
+    for relation in rules:
         cells = []
         for rule in relation.shortcuts:
             text = f"{_short(rule.loss)}*" if rule.is_relation else f"{_short(rule.loss)} {rule.right:.0%}"

@@ -52,10 +52,10 @@ def shown(verdict: Verdict) -> showing.Shown:
 
 def _aside(evidence: Evidence) -> tuple[dict, list[str]]:
     """Beside the best number of heads the one that no data chose, None where a group has no such cell; and depth."""
-    found = evidence.losses
-    sides = [(left, right[right.num_heads == FIXED_HEADS]) for left, right in HEADS.sides(found.cells).values()]
+    judged = evidence.losses
+    sides = [(left, right[right.num_heads == FIXED_HEADS]) for left, right in HEADS.sides(judged.cells).values()]
     whole = not any(left.empty or fixed.empty for left, fixed in sides)
-    both = [losses.difference(found, best(left), best(fixed)) for left, fixed in sides if whole]
+    both = [losses.difference(judged, best(left), best(fixed)) for left, fixed in sides if whole]
     pooled = losses.averaged(both) if both else ()
     fixed = asides.on_its_own(evidence, pooled) if len(pooled) else None
     lacks = f"Not every group has a cell of {FIXED_HEADS} heads, the number that no data chose, so that comparison is "

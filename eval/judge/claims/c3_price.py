@@ -136,8 +136,8 @@ def _ratio(timed: pd.DataFrame, pairs: dict, quantity: str) -> intervals.Interva
     """exp of the t interval over launches of the mean log ratio of the pairs: h* to h = 1, paired within a launch."""
     table = timed.pivot_table(index="launch", columns="cell", values=quantity)
     logs = sum((table[right] / table[left]).map(math.log) for left, right in pairs.values()) / len(pairs)
-    found = intervals.over_seeds(logs.dropna().to_numpy())
-    return intervals.Interval(math.exp(found.mean), math.exp(found.low), math.exp(found.high))
+    interval = intervals.over_seeds(logs.dropna().to_numpy())
+    return intervals.Interval(math.exp(interval.mean), math.exp(interval.low), math.exp(interval.high))
 
 
 def decide(ratios: list[intervals.Interval], bounds: tuple[float, float], equal: bool) -> str:

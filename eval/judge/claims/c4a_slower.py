@@ -28,13 +28,13 @@ def slower(
     below SLOWER; `undecided: not testable here` where the controls fail. The interval is G(6)'s, the growth that of
     G(6) - G(1)."""
     first, last = steps.gap(one_head_1, many_heads_1), steps.gap(one_head_6, many_heads_6)
-    found, growth = intervals.over_seeds(last, confidence), intervals.over_seeds(last - first, confidence)
+    at_many, growth = intervals.over_seeds(last, confidence), intervals.over_seeds(last - first, confidence)
     if not steps.controls_hold(one_head_1, many_heads_1, many_heads_6, confidence):
-        return Decision(rules.UNDECIDED, steps.NOT_TESTABLE, found, growth)
-    if found.high < SLOWER:
-        return Decision(rules.REFUTED, "", found, growth)
-    supported = found.low > SLOWER and growth.low > 0
-    return Decision(rules.SUPPORTED if supported else rules.UNDECIDED, "", found, growth)
+        return Decision(rules.UNDECIDED, steps.NOT_TESTABLE, at_many, growth)
+    if at_many.high < SLOWER:
+        return Decision(rules.REFUTED, "", at_many, growth)
+    supported = at_many.low > SLOWER and growth.low > 0
+    return Decision(rules.SUPPORTED if supported else rules.UNDECIDED, "", at_many, growth)
 
 
 class Corrected(NamedTuple):

@@ -45,18 +45,18 @@ def cannot(
       hand_built: (runs,) the largest loss over all looks of each run from hand-built weights, None before they
         have run.
     """
-    found = intervals.over_seeds(losses, confidence)
+    interval = intervals.over_seeds(losses, confidence)
     if not controls:
-        return Decision(rules.UNDECIDED, steps.NOT_TESTABLE, found)
+        return Decision(rules.UNDECIDED, steps.NOT_TESTABLE, interval)
     if cap < FAR * many_heads_6.median:
-        return Decision(rules.UNDECIDED, CAP_TOO_NEAR, found)
+        return Decision(rules.UNDECIDED, CAP_TOO_NEAR, interval)
     holds = hand_built is not None and np.mean(np.asarray(hand_built) <= threshold) >= HOLDS
-    if found.high <= threshold or holds:
-        return Decision(rules.REFUTED, "", found)
-    if not found.low > threshold:
-        return Decision(rules.UNDECIDED, "", found)
-    lacking = Decision(rules.UNDECIDED, NEEDS_HAND_BUILT, found)
-    return lacking if hand_built is None else Decision(rules.SUPPORTED, "", found)
+    if interval.high <= threshold or holds:
+        return Decision(rules.REFUTED, "", interval)
+    if not interval.low > threshold:
+        return Decision(rules.UNDECIDED, "", interval)
+    lacking = Decision(rules.UNDECIDED, NEEDS_HAND_BUILT, interval)
+    return lacking if hand_built is None else Decision(rules.SUPPORTED, "", interval)
 
 
 def asks_for_hand_built(dose: int, losses: list[float], config: StudyConfig) -> bool:

@@ -82,17 +82,17 @@ def on_its_own(evidence: Evidence, sums: pd.DataFrame) -> dict:
 def _shared_rate(evidence: Evidence, comparison: Comparison) -> dict | None:
     """What one rate for all cells would have said: the rate of the lowest mean tune loss, judged on the choosing seeds
     and tune documents, as published comparisons do. Never a verdict of ours."""
-    found = evidence.losses
-    every = found.choosing.pivot_table(index="learning_rate", columns="cell", values="counted")
-    tried = every[found.cells.cell].dropna().mean(axis=1)
+    judged = evidence.losses
+    every = judged.choosing.pivot_table(index="learning_rate", columns="cell", values="counted")
+    tried = every[judged.cells.cell].dropna().mean(axis=1)
     if tried.empty:
         return None
     rate = tried.idxmin()
-    at_rate = found.choosing[found.choosing.learning_rate == rate]
+    at_rate = judged.choosing[judged.choosing.learning_rate == rate]
     at_rate = at_rate.pivot_table(index=SEED, columns="cell", values="counted")
     differences = [
         np.subtract(*(at_rate[min(side.cell, key=every.loc[rate].get)] for side in sides))
-        for sides in comparison.sides(found.cells).values()
+        for sides in comparison.sides(judged.cells).values()
         if all(map(len, sides))
     ]
     interval = intervals.over_seeds(np.mean(differences, axis=0), evidence.confidence)

@@ -104,7 +104,7 @@ def shown(verdict: Verdict, more: list[str], title: str, own: dict[str, dict] | 
     other = "these_documents" if about == "new documents" else "new_documents"
     (low, high), shared = details["bootstrap"], details["shared_rate"] or {"rate": 0.0}
     label = lambda name: f"{name},{' ' if len(name) < 18 else chr(10)}{about}"  # noqa: E731
-    found = {
+    named_rows = {
         f"{about}, decides": {**vars(verdict), "seeds": list(details["values"].values())},
         **{label(name): part for name, part in parts.items() if len(parts) > 1},
         other.replace("_", " "): details[other],
@@ -115,7 +115,7 @@ def shown(verdict: Verdict, more: list[str], title: str, own: dict[str, dict] | 
     }
     rows = [
         {"label": name, **{key: each[key] for key in ("effect", "low", "high", "seeds") if key in each}}
-        for name, each in found.items()
+        for name, each in named_rows.items()
         if each.get("low") is not None
     ]
     of_parts = [f"{name}, {about}: {ends(part)}, {part['verdict']}." for name, part in parts.items()]
@@ -126,10 +126,10 @@ def shown(verdict: Verdict, more: list[str], title: str, own: dict[str, dict] | 
 def of_intervals(verdict: Verdict) -> list[str]:
     """Both intervals, and that of the bootstrap."""
     named = {"On these documents": "these_documents", "For new documents too": "new_documents"}
-    found = {words: verdict.details[key] for words, key in named.items()}
+    beside = {words: verdict.details[key] for words, key in named.items()}
     between = " to ".join(map(signed, verdict.details["bootstrap"]))
     return [
-        *(f"{words}: {ends(one)}." for words, one in found.items() if one["low"] is not None),
+        *(f"{words}: {ends(one)}." for words, one in beside.items() if one["low"] is not None),
         f"A second opinion that decides nothing, the bootstrap of seeds and files: {between}.",
     ]
 

@@ -32,14 +32,14 @@ def rate_costs(evidence: Evidence) -> list[dict]:
     loss at a quarter and at four times the chosen rate, less that at the chosen one; None where it was not tried, and
     empty if no cell tried either."""
     means = evidence.losses.choosing.groupby(["cell", "learning_rate"]).counted.mean()
-    found = []
+    rows = []
     for cell, chosen in zip(evidence.losses.cells.cell, evidence.losses.cells.learning_rate, strict=True):
         mine, costs = means[cell], {}
         for name, factor in (("lower", 0.25), ("higher", 4.0)):
             near = mine[np.isclose(mine.index, factor * chosen, rtol=0.02, atol=0)]
             costs[name] = float(near.iloc[0] - mine[chosen]) if len(near) else None
-        found.append({"cell": cell, "rate": chosen, **costs})
-    return found if any(row[name] is not None for row in found for name in ("lower", "higher")) else []
+        rows.append({"cell": cell, "rate": chosen, **costs})
+    return rows if any(row[name] is not None for row in rows for name in ("lower", "higher")) else []
 
 
 def rate_notes(evidence: Evidence) -> list[str]:

@@ -31,8 +31,8 @@ def curves(evidence: Evidence) -> pd.DataFrame:
     a_step, cells = evidence.config.train.batch_size * evidence.config.data.seq_len, evidence.losses.cells
     logged = pd.concat({name: mean.reset_index() for name, mean in evidence.curves.items()}, names=["cell"])
     columns = ["cell", *plots.SHAPE, "flops_per_token", "step_ms"]
-    found = logged.reset_index("cell").astype({"step": int}).merge(cells[columns], on="cell")
-    step = found.step + 1
-    flops = 3.0 * found.flops_per_token * a_step  # forward, and twice as much backward
-    seconds = step * pd.to_numeric(found.step_ms) / 1e3
-    return found.assign(step=step, tokens=step * a_step, seconds=seconds, flops=step * flops)
+    by_step = logged.reset_index("cell").astype({"step": int}).merge(cells[columns], on="cell")
+    step = by_step.step + 1
+    flops = 3.0 * by_step.flops_per_token * a_step  # forward, and twice as much backward
+    seconds = step * pd.to_numeric(by_step.step_ms) / 1e3
+    return by_step.assign(step=step, tokens=step * a_step, seconds=seconds, flops=step * flops)

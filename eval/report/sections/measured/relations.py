@@ -7,5 +7,5 @@ TABLES = ("relations",)
 
 
 def context(evidence: Evidence, verdicts) -> dict | None:
-    found = tables.excess(evidence.workdir, evidence.cells)
-    return None if found.empty else {"relations": found.T}
+    losses = tables.excess(evidence.workdir, evidence.cells)
+    return None if losses.empty else {"relations": losses.T}

@@ -6,12 +6,12 @@ from eval.judge.evidence import Evidence
 
 
 def context(evidence: Evidence, verdicts) -> dict:
-    found = {}  # what else shaped the bits; where cells differ, every value that occurs
+    occurring = {}  # what else shaped the bits; where cells differ, every value that occurs
     for cell in evidence.planned:
         for pack in evidence.workdir.cell(cell.name).packs():
             for name, value in [*pack["environment"].items(), ("replica_map", pack["replica_map"])]:
-                found.setdefault(name, set()).add(str(value) if value != "" else "none")
-    settings = [(name.replace("_", " "), ", ".join(sorted(values))) for name, values in found.items()]
+                occurring.setdefault(name, set()).add(str(value) if value != "" else "none")
+    settings = [(name.replace("_", " "), ", ".join(sorted(values))) for name, values in occurring.items()]
     return {"settings": settings, "command": command(evidence.record)}
 
 

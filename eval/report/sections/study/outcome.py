@@ -30,15 +30,15 @@ def context(evidence: Evidence, verdicts) -> dict | None:
 def states(evidence: Evidence) -> list[dict]:
     """Each cell of the config: name, state, words for it, reason; the worst first."""
     evaluated = {} if evidence.cells.empty else evidence.cells.set_index("cell").replicas.to_dict()
-    order, found = list(WORDS), []
+    order, rows = list(WORDS), []
     for cell in evidence.planned:
         folder, there = evidence.workdir.cell(cell.name), evaluated.get(cell.name, 0)
         state, reason = (folder.status()[name] for name in ("state", "reason"))
         runs = max(sum(len(pack["replicas"]) for pack in folder.packs()), len(cell.replicas))
         if state == "done" and there < runs:
             state, reason = "partial", f"{there} of {runs} runs are in the tables"
-        found.append({"cell": cell.name, "state": state, "words": WORDS.get(state, state), "reason": reason})
-    return sorted(found, key=lambda each: order.index(each["state"]) if each["state"] in order else -1)
+        rows.append({"cell": cell.name, "state": state, "words": WORDS.get(state, state), "reason": reason})
+    return sorted(rows, key=lambda each: order.index(each["state"]) if each["state"] in order else -1)
 
 
 def diverged(evidence: Evidence) -> list[dict]:
