@@ -108,7 +108,7 @@ class Study:
 def test_the_whole_path_is_not_optimistic(parts, error, tmp_path, monkeypatch):
     """... and would be, were the tuning seeds judged, or the tune documents."""
     monkeypatch.setattr(os, "fsync", lambda _: None)  # only time is saved: none of the three enters an effect
-    monkeypatch.setattr(intervals, "bootstrap", lambda *_: None)
+    monkeypatch.setattr(intervals, "bootstrap", lambda *_: (0.0, 0.0))
     monkeypatch.setattr(stats, "seeds_to_decide", lambda *_: None)
     (tmp_path / "text.txt").write_text(TEXT)
     config = default.get_config()

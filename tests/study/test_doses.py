@@ -313,7 +313,7 @@ def test_a_claim_asks_for_runs_by_hand(tmp_path):
     assert table(workdir).stage.value_counts().to_dict() == {"fresh": 2, "hand_built": 2}
     assert table(workdir).groupby("stage").worst.max()["hand_built"] < 0.05
     place = folder(workdir, "d064_h001_r6")
-    assert place.status()["state"] == "done" and not read_table(place.measured_of_all("relations")).empty
+    assert place.status()["state"] == "done" and not read_table(place.measured("relations")).empty
     before = moments(workdir)
     assert run(workdir, *SMALLEST, *flags, "--launcher=here") == 0 and moments(workdir) == before
 
