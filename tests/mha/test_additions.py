@@ -83,6 +83,7 @@ def mixed(heads, batch=B):
     return Edits(gates, fill, query={1: one}, key={0: many, 2: one}, value={2: many})
 
 
+@pytest.mark.slow
 def test_recomputed_and_looped_layers_take_the_same_edits():
     """Gradients in gates, fills and additions too; edits of one form ride along the loop, others unroll it."""
     config, params = of(logit_scale="qk_norm")

@@ -171,6 +171,7 @@ def test_an_added_cell_trains_alone(done, quiet, monkeypatch):
     assert_same_results(done, quiet)
 
 
+@pytest.mark.slow
 def test_a_grid_of_all_powers_grows_too(done, quiet, monkeypatch):
     """What counts is that no cell is lost, however the grid names them."""
     calls = training_calls(monkeypatch)

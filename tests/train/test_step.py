@@ -67,6 +67,7 @@ def test_it_is_adamw_with_clipping_and_a_schedule():
     assert largest_difference(params, jax.tree.map(lambda leaf: leaf[0], state.params)) < 2e-5
 
 
+@pytest.mark.slow
 def test_what_is_recomputed_changes_neither_the_start_nor_the_course():
     recomputing = dataclasses.replace(MODEL, remat="block")
     state, losses = trained()
@@ -78,6 +79,7 @@ def test_what_is_recomputed_changes_neither_the_start_nor_the_course():
     assert largest_difference(ended.params, state.params) < 2e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("replica_map", ["scan", "vmap"])
 def test_scanned_layers_train_alike(replica_map):
     """With a fast attention path inside, whose vmap is folded into the batch."""
