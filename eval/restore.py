@@ -19,7 +19,7 @@ class NotReproduced(Exception):
     """A restored cell does not give the loss that was measured at the end of its training."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Restored:
     """What a checkpoint holds.
 

@@ -113,6 +113,15 @@ class ClaimsConfig:
     tolerance: float
     looks: int
     launches: int = limits(zero=True)
+    heads: int
+    content: float
+    position: float
+
+
+@dataclasses.dataclass(frozen=True)
+class HeadsConfig:
+    texts: int
+    untrained: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,6 +147,7 @@ class StudyConfig:
     train: TrainConfig
     eval: EvalConfig
     claims: ClaimsConfig
+    heads: HeadsConfig
     dose: DoseConfig
     mesh: MeshConfig
 
