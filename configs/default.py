@@ -74,7 +74,8 @@ def get_config() -> ConfigDict:
             weight_decay=0.1,
             clip_norm=1.0,  # of the whole gradient
             log_every=10,  # steps
-            checkpoint_every=250,  # steps
+            checkpoint_every=250,  # steps; the newest two stay
+            keep_checkpoints=(),  # steps whose checkpoints stay for good, of every run
             replica_map="auto",  # replicas of a cell: vmap (at once) | scan (in turn) | auto (scan on CPU)
             accumulate=1,  # parts of a batch, one after another, whose gradients add up; more need less memory
             profile_steps=(),  # first and last step that jax.profiler traces in every cell; () = none
