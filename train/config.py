@@ -95,6 +95,7 @@ class TrainConfig:
     clip_norm: float
     log_every: int
     checkpoint_every: int
+    keep_checkpoints: tuple[int, ...] = limits(empty=True)
     replica_map: str = limits(choices=("auto", "vmap", "scan"))
     memory_limit_gb: float = limits(zero=True)
     profile_steps: tuple[int, ...] = limits(zero=True, empty=True)
