@@ -5,6 +5,7 @@ import functools
 import numpy as np
 import pytest
 
+from tests.eval import tricky_attention
 from tests.eval.planted import CIRCUITS, PLANTS, planted
 
 PERFECT = [head for head in PLANTS if head not in ("broad", "dead")]
@@ -120,3 +121,30 @@ def test_what_is_too_small_is_refused():
         planted("nothing")
     with pytest.raises(ValueError, match="1 offsets need d_k of at least 3"):
         planted("previous", d_k=1)
+
+
+@pytest.mark.parametrize(
+    "make, mass",
+    [
+        (tricky_attention.saturates, 1),
+        (tricky_attention.splits_with_itself, 0.5),
+        (tricky_attention.falls_back, 1),
+        (tricky_attention.offset_on_repeats, 1),
+    ],
+)
+def test_attention_that_fools(make, mass):
+    weights, documents = make(seed=0)
+    seen = np.arange(32) < documents.lengths[:, None]
+    np.testing.assert_allclose(weights.sum(-1)[:, 0][seen], 1)
+    assert not weights[:, 0][~seen].any() and not np.triu(weights, 1).any()
+    found = np.zeros(documents.tokens.shape)
+    document, query, key = documents.links.T
+    np.add.at(found, (document, query), weights[document, 0, query, key])
+    np.testing.assert_allclose(found[documents.linked], mass)
+
+
+def test_a_look_at_spaces_finds_some_duplicates():
+    weights, documents = tricky_attention.looks_at_spaces(seed=0)
+    document, query, key = documents.links.T
+    found = weights[document, 0, query, key].sum() / documents.linked.sum()
+    assert 0.2 < found < 0.6 and documents.links.shape[0] > 1000
