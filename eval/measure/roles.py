@@ -48,17 +48,17 @@ def measure(restored: Restored, split: str, chosen: dict) -> pd.DataFrame:
     layer is -1 too, in all heads of the model. `gain` is by how much less the targets of queries with a link cost than
     others.
 
-    Runs that only choose a rate are left out.
+    Runs that only choose a rate, and those whose weights were not drawn, are left out.
     """
-    judged = [not grid.chooses(replica, restored.study) for replica in restored.pack.replicas]
-    if not any(judged):
+    runs, of_interest = restored.pack.replicas, judged(restored)
+    if not any(of_interest):
         return pd.DataFrame({"replica": pd.Series(dtype=str)})
     most, models = chosen["texts"], chosen["untrained"] * restored.pack.model.num_layers
     all_seen = {which: watched.texts_of(restored, which, most) for which in {"tune", split}}
     passed = {which: watched.passes(restored, which, most) for which in {"tune", split}}
     tables, untrained = [], {}
-    for place, replica in enumerate(restored.pack.replicas):
-        if passed[split][place] is None or not judged[place]:
+    for place, replica in enumerate(runs):
+        if passed[split][place] is None or not of_interest[place]:
             continue
         seen = all_seen[split][place]
         roles = watched.roles_of(all_seen["tune"][place], restored.pack.model.causal)
@@ -79,6 +79,12 @@ def measure(restored: Restored, split: str, chosen: dict) -> pd.DataFrame:
                 rows = _with_rises(restored, place, role, seen, passed["tune"][place], on_tune, rows)
             tables.append(rows.assign(replica=replica.name))
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame({"replica": pd.Series(dtype=str)})
+
+
+def judged(restored: Restored) -> list[bool]:
+    """Of each replica whether it is more than a run that chooses a rate, and its weights were drawn."""
+    config = restored.study
+    return [not grid.chooses(run, config) and run.start == grid.DRAWN for run in restored.pack.replicas]
 
 
 def _offset(role: Role, seen: dict[str, Texts]) -> int:

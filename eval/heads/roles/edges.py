@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from eval.heads.roles import sums
+from eval.heads.roles.blocks import Block, block_size, blocks
 from eval.heads.roles.effects import effects
 from eval.heads.roles.texts import Texts, num_queries
 from mha.attention import logit_factor
@@ -52,11 +52,11 @@ def without(
       width: as for `sums.of_model`.
     """
     model = dataclasses.replace(model, attention="reference")  # which shares the weights of the edges
-    files, size = texts.num_files, sums.block_size(model, texts)
+    files, size = texts.num_files, block_size(model, texts)
     one_role = Texts(texts.tokens, texts.length, texts.file, links._replace(relation=0 * links.relation), ("",))
     rise = np.zeros((len(chosen_SLH), files))
     queries, bases, place = np.zeros(files), np.zeros(4), 0
-    for block, mine in sums.blocks(one_role, size, width):
+    for block, mine in blocks(one_role, size, width):
         targets = texts.tokens[place : place + size, 1:]
         targets = np.pad(targets, ((0, size - len(targets)), (0, 0))).astype(np.int32)
         there = np.arange(block.query_N.size) < len(mine)
@@ -73,7 +73,7 @@ def without(
 
 
 @functools.partial(jax.jit, static_argnames="model")
-def _of_block(model: ModelConfig, params, targets_BT, there_N, chosen_LH, block: sums.Block) -> dict[str, jax.Array]:
+def _of_block(model: ModelConfig, params, targets_BT, there_N, chosen_LH, block: Block) -> dict[str, jax.Array]:
     """By text (B,): `rise` of the loss of queries with a link, `queries` how many, their loss `linked` before, and that
     of the `others`, `unlinked` many; the first token is no query."""
     length = block.tokens_BT.shape[1]

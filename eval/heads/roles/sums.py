@@ -10,35 +10,21 @@ O offset.
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from eval.heads.roles import profile as profile_of
+from eval.heads.roles.blocks import Block, block_size, blocks
 from eval.heads.roles.texts import Texts
 from mha.attention import logit_factor
 from mha.kernels import reference
 from mha.transformer import ModelConfig, Transformer
 
 NEAR = (1, 2, 3)  # offsets of the previous token and of the local window
-BUDGET_BYTES = 64 << 20  # what the weights of a block and what is made of them may take
-SMOOTHING = 1e-4  # of the entropy: A = (1 - s) A + s / n
-COPIES_OF_WEIGHTS = 4  # that a block holds at once
-FEWEST_RELATIONS = 2  # room for so many, so that texts with few or none share a program
-
-
-class Block(NamedTuple):
-    """Some texts as `of_block` takes them; links are padded with link (0, 0, 0)."""
-
-    tokens_BT: np.ndarray
-    length_B: np.ndarray
-    document_N: np.ndarray
-    query_N: np.ndarray
-    key_N: np.ndarray
-    relation_N: np.ndarray
-    unlinked_BRT: np.ndarray
 
 
 class Sums(NamedTuple):
@@ -57,7 +43,8 @@ class Sums(NamedTuple):
       own_LHF: attention at the offset that each head was given.
       uniform_F: what a row that is uniform over what is visible has on the offsets NEAR.
       offsets_LHO: mean attention at each offset, from T - 1 back to -(T - 1), over the queries whose key is there.
-      profile: sums by file of what `PROFILE` lists, (L, H, F) each, with `<name>_F` the counts; empty if not asked for.
+      profile: what `profile.MEASURES` lists, (L, H, F) each, summed over the queries of `tokens_F`; empty if not asked
+        for.
     """
 
     queries_RF: np.ndarray
@@ -74,13 +61,12 @@ class Sums(NamedTuple):
     profile: dict[str, np.ndarray]
 
 
-PROFILE = ("entropy", "confidence", "first", "delimiter", "rare", "self", "output")
 FEWEST_OTHERS = 20  # documents as long, for a mean pattern at the same positions
 
 
 class Profile(NamedTuple):
     """What is wanted beside roles: `own` at `offset_LH`, the offset (query less key) of each head, 0 where None; and
-    what `PROFILE` lists, with the tokens that are `delimiters`."""
+    what `profile.MEASURES` lists, with the tokens that are `delimiters`."""
 
     offset_LH: np.ndarray | None = None
     delimiters: tuple[int, ...] = ()
@@ -98,7 +84,7 @@ def of_model(model: ModelConfig, params: dict, texts: Texts, profile: Profile | 
     if profile is not None:
         offset_LH = offset_LH if profile.offset_LH is None else np.asarray(profile.offset_LH, np.int32)
         parts_V[list(profile.delimiters)] = 1
-    counts_V = np.zeros(model.vocab_size, np.int32)
+    counts_V = np.zeros(model.vocab_size, np.float32)
     if texts.counts is not None:
         counts_V[: len(texts.counts)] = texts.counts[: model.vocab_size]
     model = dataclasses.replace(model, attention="reference")  # which shares the weights that are looked at
@@ -125,33 +111,6 @@ def of_attention(weights_NLHTS: np.ndarray, texts: Texts, causal: bool, offset_L
     return _added(run, texts, causal, texts_per_block, 0)
 
 
-def block_size(model: ModelConfig, texts: Texts) -> int:
-    """Texts at once, within BUDGET_BYTES."""
-    one = COPIES_OF_WEIGHTS * model.num_heads * texts.tokens.shape[1] ** 2 * 4
-    return max(1, min(32, BUDGET_BYTES // one))
-
-
-def blocks(texts: Texts, size: int, width: int = 0) -> Iterator[tuple[Block, np.ndarray]]:
-    """Blocks of `size` texts, the last padded with empty ones, all of one shape; and the numbers of each block's links
-    in `texts.links`."""
-    count, length = len(texts.tokens), texts.tokens.shape[1] - 1
-    per_text = np.bincount(texts.links.document, minlength=count)
-    width = size * max(width, int(per_text.max(initial=0)), 1)
-    order = np.argsort(texts.links.document, kind="stable")
-    ends = np.concatenate([[0], np.cumsum(per_text)])
-    for first in range(0, count, size):
-        last = min(first + size, count)
-        mine = order[ends[first] : ends[last]]
-        document, query, key, relation = (np.resize(column[mine], len(mine)) for column in texts.links)
-        unlinked = np.ones((size, max(len(texts.relations), FEWEST_RELATIONS), length), np.float32)
-        unlinked[document - first, relation, query] = 0
-        padded = [np.pad(column, (0, width - len(mine))) for column in (document - first, query, key, relation)]
-        tokens = np.pad(texts.tokens[first:last, :-1], ((0, size - last + first), (0, 0)))
-        lengths = np.pad(texts.length[first:last], (0, size - last + first))
-        unlinked *= (np.arange(length) < lengths[:, None])[:, None]
-        yield Block(tokens.astype(np.int32), lengths.astype(np.int32), *padded, unlinked), mine
-
-
 @functools.partial(jax.jit, static_argnames=("model", "profile"))
 def _of_block(model: ModelConfig, profile: bool, params, offset_LH, counts_V, delimiter_V, block: Block):
     length = block.tokens_BT.shape[1]
@@ -162,8 +121,10 @@ def _of_block(model: ModelConfig, profile: bool, params, offset_LH, counts_V, de
         weights = reference.weights(q_BTHK, k_BSHK, scale=scale, causal=model.causal, segments_BT=segments_BT)
         found = _of_layer(weights, offset_LH[layer], block, model.causal)
         if profile:
-            output = _output(seen["heads"][layer], params[f"block_{layer}"]["attention"]["w_o"], segments_BT)
-            found |= output | _profile(weights, block, counts_V, delimiter_V, model.causal)
+            output = profile_of.of_output(
+                seen["heads"][layer], params[f"block_{layer}"]["attention"]["w_o"], segments_BT
+            )
+            found |= output | profile_of.of_weights(weights, block, counts_V, delimiter_V, model.causal)
         layers.append(found)
     return jax.tree.map(lambda *each: jnp.stack(each), *layers)
 
@@ -189,46 +150,6 @@ def _of_layer(weights_BHTS, offset_H, block: Block, causal: bool) -> dict[str, j
 
 
 _of_weights = functools.partial(jax.jit, static_argnames="causal")(_of_layer)
-
-
-def _profile(weights_BHTS, block: Block, counts_V, delimiter_V, causal: bool) -> dict[str, jax.Array]:
-    """What `PROFILE` lists but the output, each (H, B): sums over the queries but the first."""
-    length_B, tokens_BT = block.length_B, block.tokens_BT
-    length = tokens_BT.shape[1]
-    index_T = jnp.arange(length)
-    inside_BT = index_T[None] < length_B[:, None]
-    counted_BT = inside_BT & (index_T > 0)[None]
-    visible_BT = jnp.where(inside_BT, index_T[None] + 1 if causal else length_B[:, None], 1)
-    over_queries = lambda values_BHT: jnp.where(counted_BT[:, None], values_BHT, 0).sum(2).T  # noqa: E731
-    smooth = (1 - SMOOTHING) * weights_BHTS + SMOOTHING / visible_BT[:, None, :, None]
-    seen_BTS = inside_BT[:, None] & (jnp.tril(jnp.ones((length, length), bool)) if causal else True)[None]
-    entropy_BHT = -jnp.where(seen_BTS[:, None], smooth * jnp.log(smooth), 0).sum(3)
-    entropy_BHT /= jnp.log(jnp.maximum(visible_BT, 2))[:, None]
-    rarity_BS = jnp.where(inside_BT, counts_V[tokens_BT], jnp.iinfo(jnp.int32).max)
-    rarest_BT = jax.lax.cummin(rarity_BS, axis=1) if causal else jnp.min(rarity_BS, 1, keepdims=True) + 0 * rarity_BS
-    top_BHT = jnp.argmax(weights_BHTS, axis=3)
-    hit_BHT = jnp.take_along_axis(rarity_BS[:, None], top_BHT, axis=2) == rarest_BT[:, None]
-    among_BTS = (rarity_BS[:, None] == rarest_BT[:, :, None]) & seen_BTS
-    chance_BT = among_BTS.sum(2) / visible_BT
-    return {
-        "entropy": over_queries(entropy_BHT),
-        "confidence": over_queries(weights_BHTS.max(axis=3)),
-        "first": over_queries(weights_BHTS[..., 0]),
-        "delimiter": over_queries(jnp.einsum("BHTS,BS->BHT", weights_BHTS, delimiter_V[tokens_BT])),
-        "rare": over_queries(hit_BHT - chance_BT[:, None]),
-        "self": over_queries(jnp.diagonal(weights_BHTS, 0, 2, 3)),
-    }
-
-
-def _output(heads_BTHK, w_o_HKD, segments_BT) -> dict[str, jax.Array]:
-    """Summed norm of what each head adds to the residual stream, over the norm of what all heads of its layer add,
-    (H, B): sums over the queries but the first."""
-    gram_HKJ = jnp.einsum("HKD,HJD->HKJ", w_o_HKD, w_o_HKD)
-    square_BTH = jnp.einsum("BTHK,HKJ,BTHJ->BTH", heads_BTHK, gram_HKJ, heads_BTHK)
-    whole_BT = jnp.linalg.norm(jnp.einsum("BTHK,HKD->BTD", heads_BTHK, w_o_HKD), axis=2)
-    counted_BT = (segments_BT > 0) & (jnp.arange(segments_BT.shape[1]) > 0)[None]
-    share_BTH = jnp.sqrt(jnp.maximum(square_BTH, 0)) / jnp.maximum(whole_BT, 1e-12)[..., None]
-    return {"output": jnp.where(counted_BT[..., None], share_BTH, 0).sum(1).T}
 
 
 def _added(run: Callable[[Block], dict], texts: Texts, causal: bool, size: int, width: int) -> Sums:

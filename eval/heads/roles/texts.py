@@ -24,7 +24,7 @@ class Texts:
       file: int (N,), the source file of each, from 0; what texts of one file say is not independent.
       links: (document, query, key, relation), `document` a row of `tokens`, `relation` an index into `relations`.
       relations: their names.
-      counts: int (V,), how often each token of the vocabulary occurs in the text that was trained on; None: unknown.
+      counts: (V,), how often each token of the vocabulary occurs in the text that was trained on; None: unknown.
     """
 
     tokens: np.ndarray
