@@ -77,8 +77,8 @@ def permuted_mass(attention, lengths, links) -> np.ndarray:
     """Reference (b): the mass that a query's links would get from other documents' attention.
 
     The mean over the other documents that reach the query's position, of their attention there from the same query to
-    the same keys, 0 for a key that one of them does not reach. Where fewer than FEWEST reach it, a key gets what keys at its offset from the query get in the mean
-    over all documents and queries.
+    the same keys, 0 for a key that one of them does not reach. Where fewer than FEWEST reach it, a key gets what keys
+    at its offset from the query get in the mean over all documents and queries.
     """
     num_heads = attention.shape[1]
     sums, queries, at_offset = np.zeros(num_heads), 0, {}
