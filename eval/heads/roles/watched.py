@@ -189,7 +189,7 @@ def _of_corpus(corpus: Corpus, split: str, seq_len: int, causal: bool) -> Texts:
 
 def _with_counts(seen: Texts, corpus: Corpus) -> Texts:
     counts = np.bincount(corpus.tokens_of("train"), minlength=corpus.vocab_size)
-    counts[corpus.bos] = 0
+    counts[corpus.bos] = len(corpus.tokens_of("train"))  # at the begin of every text, so not rare
     return Texts(seen.tokens, seen.length, seen.file, seen.links, seen.relations, counts)
 
 
