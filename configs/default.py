@@ -44,13 +44,14 @@ def get_config() -> ConfigDict:
         ),
         data=dict(
             source="docs",  # docs | file:PATH-or-glob | tfds:NAME | conllu:PATH-or-glob | relations | walk
+            labelled="",  # conllu:PATH-or-glob, text with gold links: nobody trains on it, heads are measured on it
             tokenizer="bytes",  # bytes | bpe, trained on the train split
             seq_len=64,  # tokens
             max_bytes=3_000_000,  # of text, all splits together; 0 = all there is
             tune_fraction=0.05,  # of the documents
             test_fraction=0.05,
             vocab_size=0,  # tokens of the model; 0 = 257 for bytes, 1,024 for bpe, as many as a language has
-            piece="last",  # of source=conllu: the token of a word that bears its labels, first | last | all
+            piece="last",  # of conllu: the token of a word that bears its labels, first | last | all
             # Of source=relations alone, but for language_seed, document_tokens and noise, which source=walk has too;
             # train/data/relations/ describes the languages.
             relations="6",  # 1 ... 6: that many, family P; letters such as A,C,G: family K; both: each document of one

@@ -64,6 +64,7 @@ class ShapeConfig:
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
     source: str
+    labelled: str
     tokenizer: str = limits(choices=("bytes", "bpe"))
     seq_len: int
     max_bytes: int = limits(zero=True, most=2**63 - 1)
