@@ -43,7 +43,7 @@ def get_config() -> ConfigDict:
             attention="auto",  # path of mha/kernels; auto = its dispatcher decides
         ),
         data=dict(
-            source="docs",  # docs | file:PATH-or-glob | tfds:NAME | conllu:PATH-or-glob | relations
+            source="docs",  # docs | file:PATH-or-glob | tfds:NAME | conllu:PATH-or-glob | relations | walk
             tokenizer="bytes",  # bytes | bpe, trained on the train split
             seq_len=64,  # tokens
             max_bytes=3_000_000,  # of text, all splits together; 0 = all there is
@@ -51,7 +51,8 @@ def get_config() -> ConfigDict:
             test_fraction=0.05,
             vocab_size=0,  # tokens of the model; 0 = 257 for bytes, 1,024 for bpe, as many as a language has
             piece="last",  # of source=conllu: the token of a word that bears its labels, first | last | all
-            # Of source=relations alone; train/data/relations/ describes the two families of languages.
+            # Of source=relations alone, but for language_seed, document_tokens and noise, which source=walk has too;
+            # train/data/relations/ describes the languages.
             relations="6",  # 1 ... 6: that many, family P; letters such as A,C,G: family K; both: each document of one
             demand="joint",  # P: one answer carries all bits | switch: the query names one relation
             sources="exchangeable",  # P: every slot draws from all alphabets | tagged: a source slot has its own
@@ -61,7 +62,7 @@ def get_config() -> ConfigDict:
             most_fillers=3,  # before each frame
             document_tokens=64,
             distractors=1.0,  # P: share of the slots at no offset that hold a content token
-            noise=0.0,  # probability that a bit of an answer is wrong; below .5
+            noise=0.0,  # probability that a bit of an answer is wrong, below .5; of a walk, that it strays
         ),
         train=dict(
             objective="causal",  # causal: predict the next token | masked: hidden ones, from both sides

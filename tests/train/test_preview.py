@@ -69,6 +69,20 @@ def test_documents_links_floors_splits_and_fingerprint(language, monkeypatch):
     assert "162" in text and "word of the language" in text
 
 
+def test_walks_show_their_links_on_the_words_that_fit(tmp_path):
+    config = data_config(source="walk", noise=0.1, max_bytes=64 * 200)
+    text, corpus = printed(config), corpora.write_corpus(config, tmp_path)
+    assert "of 17;" in text and "word of the language" in text and corpus.fingerprint in text
+    links, first = corpus.gold.links, corpus.splits["tune"][0]
+    shown = links.document < first + preview.DOCUMENTS
+    shown &= (links.query < preview.WORDS) & (links.query != links.key)
+    queries = set(
+        zip(*(column[shown].tolist() for column in (links.document, links.query, links.relation)), strict=True)
+    )
+    arcs = [line.split()[-1] for line in text.splitlines() if "┘" in line]
+    assert sorted(arcs) == sorted(corpus.gold.relations[relation] for *_, relation in queries)
+
+
 @pytest.mark.parametrize("family", ["P", "K"])
 def test_a_study_of_doses_shows_the_languages_that_its_runs_read(family):
     """Those of each dose at the first judged seed, on the documents that its looks are taken on, and no splits."""

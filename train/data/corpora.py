@@ -1,7 +1,7 @@
 """The tokens of a study: written once into the workdir, opened by every run, cut into training and evaluation windows.
 
 A document is BOS and then its tokens: the bytes of its UTF-8 text (BOS is token 256), BPE pieces, or the words of a
-relations language. The documents of the train split come first, then those of tune, then those of test, so that each
+language. The documents of the train split come first, then those of tune, then those of test, so that each
 split is one run of tokens. What models of one and two tokens score on it is what a loss is read beside.
 """
 
@@ -66,7 +66,7 @@ class Corpus:
     @property
     def token(self) -> str:
         """What a token is, in words."""
-        return "word of the language" if self.has_floor else "byte" if self.tokenizer is None else "BPE piece"
+        return "BPE piece" if self.tokenizer else "byte" if self.bos == BOS else "word of the language"
 
     def offsets_of(self, split: str) -> np.ndarray:
         """Offsets into `tokens` of the split's documents, and the end of the last: int64 (documents of it + 1,)."""

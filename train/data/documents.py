@@ -14,7 +14,7 @@ from train.config import DataConfig, InputError, in_a_line, refuse
 from train.data import docs, tfds_text
 
 SPLITS = ("train", "tune", "test")
-SOURCES = "docs, file:PATH-or-glob, tfds:NAME, conllu:PATH-or-glob, relations"
+SOURCES = "docs, file:PATH-or-glob, tfds:NAME, conllu:PATH-or-glob, relations, walk"
 # With fewer records than this a split would have one or two of them: they are cut into blocks, and flagged.
 FEW_RECORDS = 30
 BLOCK_BYTES = 4_096

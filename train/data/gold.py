@@ -17,7 +17,7 @@ class Gold:
     Attributes:
       relations: names, indexed by the columns `relation`.
       questions: bits of answers that a relation decides (relations languages; else none).
-      answer_bits: int8 (V, B) of the vocabulary, (0, 0) without questions.
+      answer_bits: int8 (V, B) of the vocabulary, empty without questions.
       log_p: float64, of every token from offsets[first] on, log p(token | the tokens before it) by the language itself;
         empty where no language wrote the text.
     """

@@ -1,4 +1,4 @@
-"""From data.source to tokens: text as bytes or BPE pieces, or the words of a relations language."""
+"""From data.source to tokens: text as bytes or BPE pieces, or the words of a language."""
 
 import numpy as np
 
@@ -19,7 +19,7 @@ def vocab_size(config: DataConfig) -> int:
     Raises:
       InputError: data.vocab_size is too small for the source.
     """
-    if config.source == "relations":
+    if config.source in parse.SOURCES:
         return config.vocab_size or len(parse.language(config).vocabulary)
     refuse(
         0 < config.vocab_size < VOCAB_SIZE
@@ -37,7 +37,7 @@ def read(config: DataConfig) -> Corpus:
     Raises:
       InputError: the source is unknown, unreadable, too short, or has more tokens than an int32 can count.
     """
-    return _language(config) if config.source == "relations" else _text(config)
+    return _language(config) if config.source in parse.SOURCES else _text(config)
 
 
 def _text(config: DataConfig) -> Corpus:
@@ -129,8 +129,8 @@ def _counts(config: DataConfig, length: int) -> dict[str, int]:
     enough = max(-(-FEWEST // shares) + 1, fewest / (1 - config.tune_fraction - config.test_fraction) + 2)
     refuse(
         (not config.max_bytes or min(tune, test) < FEWEST or counts["train"] < fewest)
-        and f"data.max_bytes={config.max_bytes:,} (for data.source=relations: tokens of all splits together) makes "
-        f"{counts['train']} documents of {length} tokens to train on, {tune} for tune and {test} for test; a "
+        and f"data.max_bytes={config.max_bytes:,} (for data.source={config.source}: tokens of all splits together) "
+        f"makes {counts['train']} documents of {length} tokens to train on, {tune} for tune and {test} for test; a "
         f"language has no end, so say how much, at least --config.data.max_bytes={int(enough * length)}."
     )
     return counts

@@ -22,7 +22,7 @@ from train.study import stages
 
 DOCUMENTS = 3
 DOCUMENTS_OF_A_DOSE = 2
-WORDS = 40  # of a text that are shown
+WORDS = 40  # of a text without rows that are shown
 COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "red", "bright_cyan", "bright_magenta", "bright_green")
 LABEL = 14  # columns kept free for the names of links
 
@@ -53,12 +53,13 @@ def _documents(console: Console, config: DataConfig, corpus: corpora.Corpus) -> 
     for document in range(first, min(first + DOCUMENTS, last)):
         console.print(Text(f"Document {corpus.names[document]}, {corpus.num_tokens[document]:,} tokens", "bold"))
         tokens = np.asarray(corpus.tokens[corpus.offsets[document] : corpus.offsets[document + 1]])
-        if config.source == "relations":
+        if config.source in parse.SOURCES:
             words, ends = _language_words(parse.language(config), tokens)
             word_of = np.arange(len(tokens))
         else:
             words, word_of = _text_words(corpus, tokens[1:])
-            words, ends = words[:WORDS], frozenset()
+            ends = frozenset()
+        words = words if ends else words[:WORDS]
         links = _links(corpus.gold.links, document) if corpus.gold else ()
         rows = {(int(word_of[query]), int(word_of[key]), relation) for query, key, relation in links}
         shown = [row for row in rows if row[0] != row[1] and max(row[:2]) < len(words)]
@@ -98,8 +99,8 @@ def _show_doses(console: Console, config: StudyConfig) -> None:
 
 
 def _language_words(spoken: Language, tokens: np.ndarray) -> tuple[list[str], set[int]]:
-    """The words, and those that end a row (answers)."""
-    ends = set(np.flatnonzero(spoken.vocabulary.answer_bits[tokens, 0] >= 0).tolist())
+    """The words, and those that end a row (answers, if it has any)."""
+    ends = set(np.flatnonzero((spoken.vocabulary.answer_bits[tokens] >= 0).any(axis=1)).tolist())
     return [spoken.vocabulary.words[token] for token in tokens], ends
 
 

@@ -1,7 +1,8 @@
-"""What every relations language has: a vocabulary, documents sampled with their exact probabilities, and gold links.
+"""What every language has: a vocabulary, documents, gold links; a relations language the exact probabilities too.
 
-A document begins with BOS. Every choice is drawn with a probability that the visible prefix determines, and its
-logarithm is recorded beside the token; so the mean of what was recorded is the loss of the best possible model.
+A document begins with BOS. In a relations language every choice is drawn with a probability that the visible prefix
+determines, and its logarithm is recorded beside the token; so the mean of what was recorded is the loss of the best
+possible model.
 """
 
 import dataclasses
@@ -75,13 +76,14 @@ class Documents(NamedTuple):
     """N documents of T tokens."""
 
     tokens: np.ndarray  # uint16 (N, T)
-    log_p: np.ndarray  # float64 (N, T): log p(token | the tokens before it), 0 for BOS
+    log_p: np.ndarray  # float64 (N, T): log p(token | the tokens before it), 0 for BOS; (N, 0) where it is not known
     links: Links
     questions: Questions
 
 
 class Language(Protocol):
-    """A family with all its dials set; the families are dose.Dose, kinds.Kinds and parse.Mixed."""
+    """A family with all its dials set; the families are dose.Dose, kinds.Kinds and parse.Mixed,
+    and walk.Walk, which asks no questions."""
 
     vocabulary: Vocabulary
     relations: tuple[str, ...]  # names of those that are switched on

@@ -10,7 +10,9 @@ from train.config import DataConfig, refuse
 from train.data.relations import kinds
 from train.data.relations.dose import Dose, active
 from train.data.relations.language import MOST_WORDS, Documents, Language, Vocabulary, joined, renumbered
+from train.data.relations.walk import SYMBOLS, Walk
 
+SOURCES = ("relations", "walk")
 MOST_BITS = 10  # of an answer, which has 2 ** bits words
 KNOWN = ", ".join(f"{letter} ({name})" for letter, name in kinds.NAMES.items())
 
@@ -70,12 +72,38 @@ def _in_order(table):
 
 
 def language(config: DataConfig) -> Language:
-    """The language of `config`: family P for a number in data.relations, K for letters, mixed for both.
+    """The language of `config`: walks, or family P for a number in data.relations, K for letters, mixed for both.
 
     Raises:
       InputError: relations that are not known, none, or more than there are bits; an offset used twice; a length too
         short for a distance; noise or distractors out of range; a vocabulary too small.
     """
+    asked = _walk(config) if config.source == "walk" else _of_relations(config)
+    needed = len(asked.vocabulary)
+    most = max(needed, config.vocab_size)
+    of = "" if config.source == "walk" else f" of data.relations={config.relations}"
+    refuse(
+        0 < config.vocab_size < needed
+        and f"data.vocab_size={config.vocab_size} is too small: the language{of} has {needed} words; give at least "
+        "that, or 0 for as many as it has.",
+        most > MOST_WORDS and f"The language has {most:,} words and {MOST_WORDS:,} is the most.",
+    )
+    return asked
+
+
+def _walk(config: DataConfig) -> Walk:
+    least = len(SYMBOLS) + 2
+    refuse(
+        not config.noise < 1
+        and f"data.noise={config.noise} must be at least 0 and below 1, where nothing follows from anything.",
+        config.document_tokens < least
+        and f"data.document_tokens={config.document_tokens} is too short for a walk over {len(SYMBOLS)} symbols; give "
+        f"at least {least}, so that one of them comes again.",
+    )
+    return Walk(config.noise, config.document_tokens)
+
+
+def _of_relations(config: DataConfig) -> Language:
     dose, letters = _relations(config)
     refuse(
         not 0 <= config.noise < 0.5
@@ -89,16 +117,7 @@ def language(config: DataConfig) -> Language:
     if letters:
         _check_lengths(config, kinds.DISTANCE, "the carrier of relation B", 3)
         families.append(kinds.Kinds(tuple(letter for letter in kinds.KINDS if letter in letters), **lengths))
-    asked = Mixed(*families) if len(families) > 1 else families[0]
-    needed = len(asked.vocabulary)
-    most = max(needed, config.vocab_size)
-    refuse(
-        0 < config.vocab_size < needed
-        and f"data.vocab_size={config.vocab_size} is too small: the language of data.relations={config.relations} has "
-        f"{needed} words; give at least that, or 0 for as many as it has.",
-        most > MOST_WORDS and f"The language has {most:,} words and {MOST_WORDS:,} is the most.",
-    )
-    return asked
+    return Mixed(*families) if len(families) > 1 else families[0]
 
 
 @functools.cache
