@@ -5,8 +5,8 @@ they give, but for the sources, which give what they give for the partner docume
 that changes of the residual stream is added to what chosen heads of the layer read, before its RMSNorm. The direct path
 leaves the MLPs as they were: it adds what the sources write for the partner less what they write.
 
-Dimension key: B window, T position, V vocabulary, D d_model, L layer, H head, C condition, N target head, I input (query,
-key, value).
+Dimension key: B window, T position, V vocabulary, D d_model, L layer, H head, C condition, N target head, I input
+(query, key, value).
 """
 
 import functools
