@@ -75,7 +75,8 @@ def get_config() -> ConfigDict:
             weight_decay=0.1,
             clip_norm=1.0,  # of the whole gradient
             log_every=10,  # steps
-            checkpoint_every=250,  # steps
+            checkpoint_every=250,  # steps; the newest two stay
+            keep_checkpoints=(),  # steps whose checkpoints stay for good, of every run
             replica_map="auto",  # replicas of a cell: vmap (at once) | scan (in turn) | auto (scan on CPU)
             windows="all",  # of the train split | halves: even data seeds read its first half, odd ones the other
             accumulate=1,  # parts of a batch, one after another, whose gradients add up; more need less memory
@@ -91,6 +92,13 @@ def get_config() -> ConfigDict:
             tolerance=0.1,  # share by which a step's time or memory may differ and still be 'the same price'
             looks=1,  # times that verdicts may be read while seeds are added; intervals are at 1 - 0.05 / looks
             launches=10,  # processes that time steps for the price; 0 = the price is not judged
+            heads=8,  # num_heads of the cell that answers about single models, or the nearest there is, at the widest
+            content=0.1,  # effect from which a head is called by a role of content
+            position=0.5,  # and by one of position
+        ),
+        heads=dict(  # what restored heads are watched on
+            texts=512,  # windows of a split, evenly spread over it
+            untrained=20,  # models of the same shape whose heads must be outdone, for each layer
         ),
         dose=dict(  # of source=relations, family P; configs/relations.py uses it
             relations=(),  # how many relations, each a dose: a study of the steps that each needs; () = of losses

@@ -24,5 +24,6 @@ def get_config():
     config.data.update(source="walk", noise=0.1, document_tokens=64, max_bytes=64 * 50_000)
     config.data.update(tune_fraction=0.02, test_fraction=0.02)
     config.train.update(steps=2_000, batch_size=32, weight_decay=0.01)
+    config.train.update(keep_checkpoints=(100, 200, 400, 600, 800, 1_000, 1_500))
     config.claims.update(launches=0)
     return config

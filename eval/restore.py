@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mha.transformer import Transformer
-from train.config import InputError, StudyConfig, freeze
+from train.config import InputError, StudyConfig, freeze, refuse
 from train.data import corpora
 from train.run import checkpoint, feed, packs
 
@@ -19,7 +19,7 @@ class NotReproduced(Exception):
     """A restored cell does not give the loss that was measured at the end of its training."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Restored:
     """What a checkpoint holds.
 
@@ -69,22 +69,31 @@ class Restored:
             )
 
 
-def restore(cell: pathlib.Path, pack: int = 0, corpus: corpora.Corpus | None = None) -> Restored:
-    """The newest checkpoint of one pack of the cell at `cell` (a folder `WORKDIR/cells/NAME`).
+def restore(
+    cell: pathlib.Path, pack: int = 0, corpus: corpora.Corpus | None = None, step: int | None = None
+) -> Restored:
+    """A checkpoint of one pack of the cell at `cell` (a folder `WORKDIR/cells/NAME`).
 
     Args:
       corpus: the workdir's corpus if it is open already; read from WORKDIR/data otherwise.
+      step: training steps done, one of train.keep_checkpoints; None for the newest.
 
     Raises:
-      InputError: the corpus, or a language, is not the one trained on.
-      checkpoint.CorruptCheckpoint: there is no checkpoint, or the newest does not read back as it was written.
+      InputError: the corpus, or a language, is not the one trained on, or there is no checkpoint of `step`.
+      checkpoint.CorruptCheckpoint: there is no checkpoint, or it does not read back as it was written.
     """
     cell = pathlib.Path(cell)
     folder = cell / "checkpoints" / f"pack_{pack}"
     steps = checkpoint.steps_in(folder)
     if not steps:
         raise checkpoint.CorruptCheckpoint(f"{folder} holds no checkpoint.")
-    description = checkpoint.describe(folder, steps[0])
+    refuse(
+        step not in (None, *steps)
+        and f"{folder} holds no checkpoint of step {step}, but of {', '.join(map(str, sorted(steps)))}; a study keeps "
+        "those of train.keep_checkpoints."
+    )
+    step = steps[0] if step is None else step
+    description = checkpoint.describe(folder, step)
     trained, config = packs.from_json(description["pack"]), description["config"]
     if not trained.dose:
         corpus = corpus or corpora.open_corpus(cell.parent.parent / "data")
@@ -98,6 +107,6 @@ def restore(cell: pathlib.Path, pack: int = 0, corpus: corpora.Corpus | None = N
     one = jax.eval_shape(Transformer(trained.model).init, jax.random.key(0), jnp.zeros((1, 1), jnp.int32))["params"]
     whole = {"params": one, "replicas": {"diverged_at": jax.ShapeDtypeStruct((), jnp.int32)}}
     add = lambda leaf: jax.ShapeDtypeStruct((count, *leaf.shape), leaf.dtype, sharding=place)  # noqa: E731
-    items = checkpoint.restore(folder, steps[0], jax.tree.map(add, whole))
+    items = checkpoint.restore(folder, step, jax.tree.map(add, whole))
     diverged_at = items["replicas"]["diverged_at"]
-    return Restored(cell.name, trained, items["params"], diverged_at, steps[0], config, corpus)
+    return Restored(cell.name, trained, items["params"], diverged_at, step, config, corpus)

@@ -55,11 +55,11 @@ class MultiHeadAttention(nn.Module):
           segments_BT: int (B, T); a token sees its own segment only, and segment 0 is padding. None: one segment.
           edits: gates and fills of the heads' outputs; the `x` of an addition is here what its heads read in place of
             `x_BTD`. None: as trained.
-          want_queries: also return queries and keys, which with `logit_factor` give the attention weights.
+          want_queries: also return queries, keys and values, which with `logit_factor` give the attention weights.
 
         Returns:
           The block's output (B, T, D), and a dict with `heads` (B, T, H, K), each head's output before its gate, and
-          `query` and `key` (B, T, H, K) if asked for, as the attention path takes them.
+          `query`, `key` and `value` (B, T, H, K) if asked for, as the attention path takes them.
         """
         d_model = x_BTD.shape[-1]
         heads = (self.num_heads, self.d_k)
@@ -88,7 +88,7 @@ class MultiHeadAttention(nn.Module):
         out_BTHK = dispatch.attend(q_BTHK, k_BSHK, v_BSHK, **mask, path=self.attention)
         seen = {"heads": out_BTHK}
         if want_queries:
-            seen |= {"query": q_BTHK, "key": k_BSHK}
+            seen |= {"query": q_BTHK, "key": k_BSHK, "value": v_BSHK}
         if edits is not None:
             out_BTHK = edits.gated(out_BTHK)
         return jnp.einsum("BTHK,HKD->BTD", out_BTHK, w_o_HKD.astype(self.dtype)), seen

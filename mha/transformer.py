@@ -98,12 +98,12 @@ class Transformer(nn.Module):
           segments_BT: int (B, T), non-decreasing document numbers from 1 in a packed window, 0 for padding. Documents
             neither see each other nor shift each other's positions. None: one document a row.
           edits: interventions on heads. None: as trained.
-          want_queries: also return queries and keys, from which `weights_in_blocks` computes attention weights.
+          want_queries: also return queries, keys and values; `weights_in_blocks` computes attention weights from them.
 
         Returns:
           Logits (B, T, V) in promote_types(dtype, float32), and a dict of intermediates with one entry a layer:
           `residual` (B, T, D) entering each block and leaving the last (L + 1 entries), `heads` (B, T, H, K) before
-          their gates, and `query` and `key` (B, T, H, K) if asked for.
+          their gates, and `query`, `key` and `value` (B, T, H, K) if asked for.
 
         Raises:
           ValueError: T exceeds the learned positions, or the edits are not of this model's shape.

@@ -16,6 +16,10 @@ MAY_NOT_IMPORT = {  # by folder, the deepest that holds a file decides
     "train/run": ("eval", "main", "configs", "train.study"),
     "train/hosts": ("eval", "main", "configs", "train.study"),
     "eval": ("main", "configs"),
+    "eval/heads": (
+        *("main", "configs", "eval.judge.claims", "eval.judge.evidence", "eval.judge.verdicts", "eval.measure"),
+        *("eval.report", "eval.study", "train.study", "train.hosts"),
+    ),
     "eval/measure": ("main", "configs", "eval.judge", "eval.report", "eval.study", "train.study", "train.hosts"),
     "eval/judge": ("main", "configs", "eval.report", "eval.study", "train.hosts"),
     "eval/report": ("main", "configs", "eval.study", "train.hosts"),
@@ -92,6 +96,7 @@ def test_the_rules_catch_what_they_forbid():
         "train/w.py": "import eval",
         "train/v.py": "from .. import eval",
         "eval/x.py": "import main",
+        "eval/heads/x.py": "from eval.judge.claims import c1_several_heads",
         "eval/measure/x.py": "from eval.judge import rules",
         "eval/judge/x.py": "from eval.report import page",
         "eval/y.py": "from orbax.checkpoint import v1",

@@ -96,6 +96,7 @@ class TrainConfig:
     clip_norm: float
     log_every: int
     checkpoint_every: int
+    keep_checkpoints: tuple[int, ...] = limits(empty=True)
     replica_map: str = limits(choices=("auto", "vmap", "scan"))
     memory_limit_gb: float = limits(zero=True)
     profile_steps: tuple[int, ...] = limits(zero=True, empty=True)
@@ -115,6 +116,15 @@ class ClaimsConfig:
     tolerance: float
     looks: int
     launches: int = limits(zero=True)
+    heads: int
+    content: float
+    position: float
+
+
+@dataclasses.dataclass(frozen=True)
+class HeadsConfig:
+    texts: int
+    untrained: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,6 +150,7 @@ class StudyConfig:
     train: TrainConfig
     eval: EvalConfig
     claims: ClaimsConfig
+    heads: HeadsConfig
     dose: DoseConfig
     mesh: MeshConfig
 

@@ -52,6 +52,11 @@ def broken(config) -> Iterator[str]:
         and "train.objective=masked with data.seq_len=1 shows a model nothing; give at least 2.",
         train.warmup_steps >= train.steps
         and f"train.warmup_steps={train.warmup_steps} must be below train.steps={train.steps}.",
+        max(train.keep_checkpoints, default=0) > train.steps
+        and f"train.keep_checkpoints={train.keep_checkpoints} names step {max(train.keep_checkpoints)} and a run ends "
+        f"at train.steps={train.steps}; name steps up to that.",
+        len(set(train.keep_checkpoints)) < len(train.keep_checkpoints)
+        and f"train.keep_checkpoints={train.keep_checkpoints} names a step twice; name each once.",
         train.profile_steps
         and not (len(train.profile_steps) == 2 and max(train.profile_steps) < train.steps)
         and f"train.profile_steps={train.profile_steps} must be the first and the last step to trace, both below "

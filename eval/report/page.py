@@ -26,6 +26,7 @@ ORDER = [
     "study.verdicts",
     "study.standing",
     "grid.losses",
+    "heads.roles",
     "measured.relations",
     "grid.rates",
     "grid.training",

@@ -124,6 +124,10 @@ def followers(words: list[int]) -> list[int]:
     return [at + 1 for at in copies(words)]
 
 
+def other_copies_of_the_one_before(words: list[int]) -> list[int]:
+    return [at for at, word in enumerate(words) if len(words) > 1 and word == words[-2] and at != len(words) - 2]
+
+
 def permuted(rng: np.random.Generator, vocab: int) -> np.ndarray:
     """(V,) a cycle through all words; token 0 and 1 stay."""
     order = FIRST + rng.permutation(vocab - FIRST)
@@ -137,3 +141,19 @@ def paired(sources: np.ndarray, answers: np.ndarray, vocab: int) -> np.ndarray:
     after = np.full(vocab, -1)
     after[sources] = answers[: len(sources)]
     return after
+
+
+def halves(vocab: int) -> tuple[np.ndarray, np.ndarray]:
+    """Words that tell, and at least as many that they can tell."""
+    words = np.arange(FIRST, vocab)
+    return words[: len(words) // 2], words[len(words) // 2 :]
+
+
+def latest(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> Callable[[list[int]], list[int]]:
+    """From a word in the first class of one of `pairs`, the latest in its second."""
+
+    def keys(words: list[int]) -> list[int]:
+        found = [max(np.flatnonzero(np.isin(words, to)).tolist(), default=-1) for own, to in pairs if words[-1] in own]
+        return [at for at in found if at >= 0]
+
+    return keys

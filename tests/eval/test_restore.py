@@ -67,6 +67,23 @@ def test_all_comes_from_the_folder(moved, saved, config):
         assert np.asarray(ours).tobytes() == np.asarray(theirs).tobytes()
 
 
+def test_a_checkpoint_of_a_chosen_step(moved, saved, config):
+    """The newest is that of the last step whatever else is kept."""
+    _, pack, state = saved
+    corpus, earlier = corpora.open_corpus(moved.parent.parent / "data"), jax.tree.map(lambda leaf: leaf + 1, state)
+    with checkpoint.Saver(moved / "checkpoints" / "pack_0", kept=(20, 30)) as saver:
+        for step in (30, 40, 50, 60):
+            values = loop.items_of(earlier if step == 30 else state)
+            saver.save(step, values, loop.describe(pack, config, corpus.fingerprint))
+    assert restore.restore(moved).step == 60
+    chosen = restore.restore(moved, step=30)
+    assert chosen.step == 30 and restore.restore(moved, step=20).step == 20
+    for ours, theirs in zip(jax.tree.leaves(chosen.params), jax.tree.leaves(earlier.params), strict=True):
+        assert np.asarray(ours).tobytes() == np.asarray(theirs).tobytes()
+    with pytest.raises(InputError, match="holds no checkpoint of step 40, but of 20, 30, 50, 60; .*keep_checkpoints"):
+        restore.restore(moved, step=40)
+
+
 def test_the_restored_loss_is_the_trained_one(moved, saved, config):
     workdir, pack, state = saved
     corpus = corpora.open_corpus(workdir.data)

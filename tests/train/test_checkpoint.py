@@ -50,6 +50,19 @@ def test_the_newest_two_are_kept_as_they_were(saved):
     assert step == 3 and equal(restored, items(3))
 
 
+def test_chosen_steps_are_kept_beside_the_newest_two(tmp_path):
+    """Whoever saves later: another saver that is asked for them goes on with them."""
+    for steps in ((2, 3, 5, 7), (8, 9, 11)):
+        with checkpoint.Saver(tmp_path / "pack_0", kept=(2, 5, 9)) as saver:
+            for step in steps:
+                saver.save(step, items(step), DESCRIPTION)
+    assert checkpoint.steps_in(tmp_path / "pack_0") == [11, 9, 5, 2]
+    for step in (2, 5):
+        assert equal(checkpoint.restore(tmp_path / "pack_0", step, abstract(items(0))), items(step))
+    step, restored = checkpoint.restore_newest(tmp_path / "pack_0", abstract(items(0)), say=pytest.fail)
+    assert step == 11 and equal(restored, items(11))
+
+
 def test_part_of_a_checkpoint(saved):
     wanted = {"params": abstract(items(0))["params"]}
     assert equal(checkpoint.restore(saved, 3, wanted), {"params": items(3)["params"]})

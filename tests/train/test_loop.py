@@ -191,6 +191,37 @@ def test_stopped_and_continued(asked_at, trained, program, config, tmp_path, mon
     assert lines(tmp_path) == lines(trained[1])
 
 
+def keeping(config, *steps):
+    return dataclasses.replace(config, train=dataclasses.replace(config.train, keep_checkpoints=steps))
+
+
+def test_chosen_steps_stay_and_shape_no_bits(trained, program, config, tmp_path):
+    """Every 4 steps one is saved, and the newest two of all are kept."""
+    store = CellFolder(tmp_path).checkpoints(0)
+    assert bits(train(program, keeping(config, 7, 1, 3), tmp_path)) == bits(trained[0])
+    assert lines(tmp_path) == lines(trained[1])
+    assert loop.checkpoint.steps_in(store) == [12, 8, 7, 3, 1]
+    assert loop.checkpoint.steps_in(CellFolder(trained[1]).checkpoints(0)) == [12, 8]
+    for step in (1, 3, 7):
+        restored = loop.checkpoint.restore(store, step, loop.items_of(program.abstract_state))
+        then, _ = program.run(program.init(), 0, step)
+        assert bits(loop.state_of(restored)) == bits(program.replicas_of(then))
+
+
+@pytest.mark.parametrize("asked_at", [2, 4])
+def test_chosen_steps_of_a_run_that_was_stopped(asked_at, trained, program, config, tmp_path, monkeypatch):
+    stop, calls, read_back = Notice(), [], loop.read_back
+    monkeypatch.setattr(
+        loop,
+        "read_back",
+        lambda found: calls.append(0) or len(calls) == asked_at and stop._received() or read_back(found),
+    )
+    with pytest.raises(Preempted):
+        train(program, keeping(config, 1, 3, 9), tmp_path, stop)
+    assert bits(train(program, keeping(config, 1, 3, 9), tmp_path)) == bits(trained[0])
+    assert {1, 3, 9, 12} <= {*loop.checkpoint.steps_in(CellFolder(tmp_path).checkpoints(0))}
+
+
 def test_a_stop_at_any_moment_leaves_a_checkpoint_of_the_last_step(program, config, tmp_path, monkeypatch):
     """Also one that comes just after the loop has looked for it."""
 

@@ -1,4 +1,5 @@
-"""Checkpoints of one pack of replicas, by Orbax: asynchronous, the newest two kept, every array's digest verified.
+"""Checkpoints of one pack of replicas, by Orbax: asynchronous, the newest two and those of chosen steps kept, every
+array's digest verified.
 
 The only file that imports orbax.
 """
@@ -25,15 +26,20 @@ class CorruptCheckpoint(Exception):
 
 
 class Saver(contextlib.AbstractContextManager):
-    """Writes the checkpoints of one folder, in a thread of its own; as a context manager it finishes a pending save."""
+    """Writes the checkpoints of one folder, in a thread of its own; as a context manager it finishes a pending save.
 
-    def __init__(self, folder: pathlib.Path):
+    Args:
+      kept: steps whose checkpoints are never removed; of the others the newest KEPT stay.
+    """
+
+    def __init__(self, folder: pathlib.Path, kept: tuple[int, ...] = ()):
+        policies = ocp.training.preservation_policies
         self._thread, self._pending = concurrent.futures.ThreadPoolExecutor(max_workers=1), None
         opened = self._thread.submit(  # all calls come from this one thread
             ocp.training.Checkpointer,
             folder.absolute(),
             save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
-            preservation_policy=ocp.training.preservation_policies.LatestN(KEPT),
+            preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(KEPT), policies.CustomSteps(kept)]),
             cleanup_tmp_directories=True,
         )
         self._checkpointer = opened.result()

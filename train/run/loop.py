@@ -64,13 +64,15 @@ def train(
         progress.say(f"continues at step {step} of {cap}.")
     state, order = _in_order(state, rows, range(len(state.diverged_at)))
     description, dispatch, unread = describe(pack, config, fingerprint), 1, None
-    with checkpoint.Saver(store) as saver, Trace(config.train.profile_steps, folder.profile(pack.index)) as trace:
+    trace = Trace(config.train.profile_steps, folder.profile(pack.index))
+    with checkpoint.Saver(store, config.train.keep_checkpoints) as saver, trace:
         while step < cap and rows:
             # The first multiples behind this step, the cap at most.
             next_save, next_look = (
                 min(cap, (step // every + 1) * every)
                 for every in (config.train.checkpoint_every, rule.look_every or cap)
             )
+            next_save = min([next_save, *(kept for kept in config.train.keep_checkpoints if kept > step)])
             count = trace.shortened(step, min(dispatch, next_save - step, next_look - step))
             trace.before(step)
             began = time.perf_counter()

@@ -11,31 +11,16 @@ import pytest
 from eval.heads.composition import patching, scores
 from eval.heads.composition.patching import Condition, Windows
 from mha.transformer import ModelConfig, Transformer
-from tests.eval import linked_documents as text
-from tests.eval import planted
+from tests.eval.planted import Plant, planted
 
-SHAPE = dict(num_layers=2, num_heads=4, d_k=24, d_model=None, vocab=24, length=32, others=0.05, causal=True)
+PLANTS = {"q": "query composition", "k": "induction", "v": "value composition"}
 
 
 @functools.cache
-def circuit(kind: str):
+def circuit(kind: str) -> Plant:
     """A model whose only way to tell the next word is that a head of layer 1 reads, for its `kind`, the word that a
     head of layer 0 copied from the position before."""
-    if kind == "k":
-        return planted.planted("induction", d_k=24)
-    rng = np.random.default_rng(ord(kind))
-    stream = planted._Stream(rng, **SHAPE)
-    first, where = planted._copies_the_previous(stream), stream.free(1)
-    after = text.permuted(rng, stream.vocab)
-    if kind == "v":  # what the word before the previous one pairs with
-        stream.plant(where, stream.targets(1, {-1}), value="copied")
-        relation = text.Relation(text.uniform(rng, stream.vocab), text.offsets(-1), after, says=-1)
-    else:  # what copies of the previous word pair with
-        stream.plant(where, *stream.match(1, stream.d_k - 1, query="copied"))
-        keys = lambda words: [at for at, word in enumerate(words) if len(words) > 1 and word == words[-2]]  # noqa: E731
-        relation = text.Relation(text.uniform(rng, stream.vocab), keys, after)
-    stream.readout(after)
-    return stream.done(where, text.write(rng, relation, 24, stream.length, False), [first])
+    return planted(PLANTS[kind])
 
 
 def windows(documents) -> Windows:
