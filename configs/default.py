@@ -27,6 +27,7 @@ def get_config() -> ConfigDict:
             init_seeds=(0, 1, 2),  # fresh seeds, judged at the chosen rate alone
             data_seeds=(),  # data order; () = equal to init_seeds
             seeds="paired",  # paired: seed i sets init and data order; crossed: init_seeds x data_seeds
+            repeats=0,  # runs of a crossed grid that are run again, their first weights moved by a millionth: chaos
             match="params",  # what every cell has alike, by d_ff: params (non-embedding) | flops | none
             flops_per_exp=0.0,  # FLOPs that one exp of the softmax counts as, under match = flops
             num_layers=(),  # () = model.num_layers, which sets the budget; else every one of these, at that budget
@@ -78,6 +79,7 @@ def get_config() -> ConfigDict:
             checkpoint_every=250,  # steps; the newest two stay
             keep_checkpoints=(),  # steps whose checkpoints stay for good, of every run
             replica_map="auto",  # replicas of a cell: vmap (at once) | scan (in turn) | auto (scan on CPU)
+            windows="all",  # of the train split | halves: even data seeds read its first half, odd ones the other
             accumulate=1,  # parts of a batch, one after another, whose gradients add up; more need less memory
             profile_steps=(),  # first and last step that jax.profiler traces in every cell; () = none
             memory_limit_gb=0.0,  # GiB a cell's program may take; 0 = what the device has

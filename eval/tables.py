@@ -72,7 +72,8 @@ def _replica_rows(
     timing, model = read_measured(folder.timing, TIMING), pack.model
     params, shape = budget.parameters(model), ("d_model", "num_heads", "d_k", "num_layers", "logit_scale")
     rows, stages = [], {True: "tuning", False: "fresh"}
-    for replica, diverged_at in zip(pack.replicas, trained["diverged_at"], strict=True):
+    drawn = [pair for pair in zip(pack.replicas, trained["diverged_at"], strict=True) if pair[0].start == grid.DRAWN]
+    for replica, diverged_at in drawn:
         sums = documents[documents.replica == replica.name].groupby("split")[["loss_sum", "tokens", "bytes"]].sum()
         for split in [split for split in measurements.SPLITS if split in sums.index]:
             summed = sums.loc[split]

@@ -45,6 +45,7 @@ class GridConfig:
     tuning_seeds: tuple[int, ...] = limits(zero=True, most=LARGEST_SEED, empty=True)
     extensions: int = limits(zero=True)
     seeds: str = limits(choices=("paired", "crossed"))
+    repeats: int = limits(zero=True)
     match: str = limits(choices=("params", "flops", "none"))
     flops_per_exp: float = limits(zero=True)
     num_layers: tuple[int, ...] = limits(empty=True)
@@ -100,6 +101,7 @@ class TrainConfig:
     replica_map: str = limits(choices=("auto", "vmap", "scan"))
     memory_limit_gb: float = limits(zero=True)
     profile_steps: tuple[int, ...] = limits(zero=True, empty=True)
+    windows: str = limits(choices=("all", "halves"))
     accumulate: int
 
 

@@ -23,6 +23,14 @@ def broken(config) -> Iterator[str]:
         grid.seeds == "crossed"
         and not grid.data_seeds
         and "grid.seeds=crossed needs grid.data_seeds, such as --config.grid.data_seeds=0,1.",
+        grid.repeats > (len(grid.init_seeds) * len(grid.data_seeds) if grid.seeds == "crossed" else 0)
+        and f"grid.repeats={grid.repeats} runs so many runs of a crossed grid again, and there are "
+        f"{len(grid.init_seeds) * len(grid.data_seeds)} of them under grid.seeds={grid.seeds}; set "
+        "grid.seeds=crossed, or fewer repeats.",
+        train.windows == "halves"
+        and len({seed % 2 for seed in (grid.data_seeds or grid.init_seeds)}) < 2
+        and f"train.windows=halves gives even data seeds one half and odd ones the other, and grid.data_seeds="
+        f"{grid.data_seeds or grid.init_seeds} are all alike; give both kinds.",
         grid.flops_per_exp
         and grid.match != "flops"
         and f"grid.flops_per_exp={grid.flops_per_exp:g} counts under grid.match=flops alone, and grid.match="
@@ -82,6 +90,7 @@ def _of_doses(dose, data, train, grid, mesh) -> Iterator[str]:
     wanted = {
         "data.source=relations": data.source == "relations",
         "train.objective=causal": train.objective == "causal",
+        "train.windows=all": train.windows == "all",
         "grid.seeds=paired": grid.seeds == "paired",
         "mesh.data=1": mesh.data == 1,
         f"data.seq_len={data.document_tokens}, a document": data.seq_len == data.document_tokens,

@@ -8,7 +8,7 @@ from mha import budget
 from mha.transformer import ModelConfig
 from train.config import StudyConfig, refuse
 
-DRAWN = "drawn"  # weights before step 0; train.run.starts has the others
+DRAWN, PERTURBED = "drawn", "perturbed"  # weights before step 0; train.run.starts has the others
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +77,16 @@ def most_replicas(config: StudyConfig) -> int:
     return max(len(config.grid.learning_rates) * len(choosing_seeds(config)), len(judged_seeds(config)))
 
 
+def repeated(config: StudyConfig, rates: Iterable[float]) -> tuple[Replica, ...]:
+    """The judged runs that are run again from perturbed weights, spread over all seeds of a crossed grid: diagonals of
+    the table of init seeds by data seeds."""
+    grid = config.grid
+    places = itertools.product(range(len(grid.init_seeds)), range(len(grid.data_seeds)))
+    diagonals = sorted(places, key=lambda place: ((place[1] - place[0]) % len(grid.data_seeds), place[0]))
+    seeds = [(grid.init_seeds[row], grid.data_seeds[column]) for row, column in diagonals[: grid.repeats]]
+    return replicas(rates, seeds, PERTURBED)
+
+
 def replicas(rates: Iterable[float], seeds: Iterable[tuple[int, int]], start: str = DRAWN) -> tuple[Replica, ...]:
     """Every rate with every pair of seeds."""
     return tuple(Replica(rate, *pair, start) for rate, pair in itertools.product(rates, seeds))
@@ -107,6 +117,7 @@ def cells_of(config: StudyConfig, vocab_size: int) -> tuple[Cell, ...]:
     if grid.match == "params":
         target = {"params": budget.parameters(reference).non_embedding}
     cells, unmet, runs = [], [], replicas(grid.learning_rates, choosing_seeds(config))
+    runs += () if grid.tuning_seeds else repeated(config, grid.learning_rates)
     for shape, layers, scale in itertools.product(shapes, depths, grid.logit_scales):
         model = _model(config, vocab_size, *shape, layers, scale)
         try:

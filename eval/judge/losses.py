@@ -5,6 +5,7 @@ import functools
 
 import pandas as pd
 
+from train import grid
 from train.data.corpora import Corpus, unigram_entropy
 from train.workdir import Workdir
 
@@ -71,7 +72,10 @@ def load(workdir: Workdir, table: pd.DataFrame, corpus: Corpus) -> Losses:
     runs = every[every.split == "test"].merge(cells[["cell", "learning_rate"]])
     runs = runs.sort_values([*order, *SEED], ignore_index=True)
     documents = pd.read_parquet(workdir.results / "documents.parquet")
-    documents = documents[documents.split == "test"].merge(runs[["cell", "learning_rate", *SEED, "status"]])
+    judged = {grid.Replica(*run).name for run in runs[["learning_rate", *SEED]].itertuples(index=False)}
+    documents = documents[(documents.split == "test") & documents.replica.isin(judged)].merge(
+        runs[["cell", "learning_rate", *SEED, "status"]]
+    )
     files, trained_on = documents.document, pd.Series(corpus.names[slice(*corpus.splits["train"])])
     if corpus.unit != "document":
         files, trained_on = (names.str.rpartition("@")[0] for names in (files, trained_on))

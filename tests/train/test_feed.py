@@ -93,6 +93,24 @@ def test_each_replica_reads_windows_in_the_order_of_its_own_seed(tmp_path):
     assert feed.fingerprint(config, corpus) == corpus.fingerprint
 
 
+def test_halves_share_no_window(tmp_path):
+    (tmp_path / "text.txt").write_text("".join(f"line {i} of {i * i % 977} lines\n" for i in range(4000)))
+    values = smoke.get_config()
+    values.data.source, values.train.windows = f"file:{tmp_path}/text.txt", "halves"
+    config = freeze(values.to_dict())
+    corpus = corpora.write_corpus(config.data, tmp_path / "data")
+    source, replicas = feed.of(config, corpus, 0), [Replica(0.01, 0, seed) for seed in (0, 1, 2)]
+    half = corpus.num_windows("train", config.data.seq_len) // 2
+    steps = -(-half // config.train.batch_size)
+    read = [set() for _ in replicas]
+    for first in range(0, steps, feed.STEPS_PER_DISPATCH):
+        _, starts = source.dispatch(replicas, 3, first, min(feed.STEPS_PER_DISPATCH, steps - first), PLACE)
+        for row, seen in enumerate(read):
+            seen |= set(starts[row, : steps - first].ravel().tolist())
+    places = [set((np.arange(half) + which * half) * config.data.seq_len) for which in (0, 1)]
+    assert read == [places[0], places[1], places[0]]
+
+
 def test_every_seed_has_its_own_row():
     config = frozen()
     names = [doses.spoken(config.data, 2, seed).relations for seed in range(6)]

@@ -1,5 +1,6 @@
 """Config -> cells -> replicas: shapes, budgets, names, refusals."""
 
+import collections
 import dataclasses
 
 import pytest
@@ -116,6 +117,18 @@ def test_a_cell_begins_with_the_runs_that_choose_its_rate():
     assert first.replicas == grid.replicas((0.1, 0.2), ((7, 7),))
 
 
+def test_repeats_are_spread_over_all_seeds():
+    seeds = {"grid__init_seeds": (0, 1, 2, 3), "grid__data_seeds": (5, 6, 7, 8), "grid__seeds": "crossed"}
+    crossed = config(**seeds, grid__repeats=8, grid__tuning_seeds=(), grid__extensions=0, grid__learning_rates=(0.1,))
+    runs = grid.cells_of(crossed, 257)[0].replicas
+    again = [run for run in runs if run.start == grid.PERTURBED]
+    assert len(runs) == 24 and len({run.name for run in runs}) == 24
+    for name in ("init_seed", "data_seed"):
+        counts = collections.Counter(getattr(run, name) for run in again)
+        assert len(counts) == 4 and set(counts.values()) == {2}
+    assert grid.repeated(config(), (0.1,)) == ()
+
+
 @pytest.mark.parametrize(
     "changes, sentence",
     [
@@ -133,6 +146,9 @@ def test_a_cell_begins_with_the_runs_that_choose_its_rate():
             {"grid__tuning_seeds": (7,), "grid__data_seeds": (7,), "grid__seeds": "crossed"},
             "give grid.tuning_seeds other numbers",
         ),
+        ({"grid__repeats": 1}, "set grid.seeds=crossed, or fewer repeats"),
+        ({"grid__seeds": "crossed", "grid__data_seeds": (1, 2), "grid__repeats": 7}, "and there are 6 of them"),
+        ({"train__windows": "halves", "grid__init_seeds": (0, 2, 4)}, "are all alike; give both kinds"),
         ({"grid__tuning_seeds": ()}, "grid.extensions=1 extends the rates of the tuning stage"),
         ({"claims__margin": 0.0}, "config.claims.margin=0.0 must be above 0"),
         ({"claims__tolerance": -0.1}, "config.claims.tolerance=-0.1 must be above 0"),

@@ -173,3 +173,16 @@ def test_starts_that_cannot_be(program):
         frozen(dose__starts=("by_hand",))
     with pytest.raises(InputError, match="names a start twice"):
         frozen(dose__starts=("mlp_first", "mlp_first"))
+
+
+def test_perturbed_weights_lie_a_millionth_off():
+    drawn = {
+        "kernel": np.random.default_rng(0).normal(size=(200, 30)).astype(np.float32),
+        "scale": np.ones(9, np.float32),
+    }
+    moved = starts.params(grid.PERTURBED, None, None, drawn)
+    for name, leaf in drawn.items():
+        off = moved[name] / leaf - 1
+        assert moved[name].dtype == leaf.dtype and 0.7e-6 < off.std() < 1.4e-6 and np.abs(off).max() < 1e-5
+    again = starts.params(grid.PERTURBED, None, None, drawn)
+    assert all(np.array_equal(moved[name], again[name]) for name in drawn)

@@ -23,7 +23,7 @@ class CorpusFeed:
 
     def __init__(self, corpus: Corpus, config: StudyConfig):
         self.corpus, self.bos, self._batch_size = corpus, corpus.bos, config.train.batch_size
-        self._seq_len = config.data.seq_len
+        self._seq_len, self._parts = config.data.seq_len, 2 if config.train.windows == "halves" else 1
 
     def languages(self, replicas: Sequence[grid.Replica]) -> list[None]:
         """Of each replica the language that it reads: none."""
@@ -37,9 +37,11 @@ class CorpusFeed:
         """tokens_N, on the devices of `place`, and starts_RKB, int32, the first token of each window of `num_steps`
         steps for the replicas in the first rows."""
         starts = np.zeros((rows, STEPS_PER_DISPATCH, self._batch_size), np.int32)
-        windows, seeds = self.corpus.num_windows("train", self._seq_len), [replica.data_seed for replica in replicas]
+        seeds = [replica.data_seed for replica in replicas]
+        windows = self.corpus.num_windows("train", self._seq_len) // self._parts  # that one data seed reads
         batches = {seed: Batches(windows, self._batch_size, self._seq_len, seed) for seed in seeds}
-        drawn = {seed: of_seed.starts(first_step, num_steps) for seed, of_seed in batches.items()}
+        first = {seed: np.int32(seed % self._parts * windows * self._seq_len) for seed in seeds}
+        drawn = {seed: first[seed] + of_seed.starts(first_step, num_steps) for seed, of_seed in batches.items()}
         for row, seed in enumerate(seeds):
             starts[row, :num_steps] = drawn[seed]
         return _on_device(self.corpus, place), starts

@@ -1,4 +1,4 @@
-"""What the runs of a study of doses start from: weights as drawn, by hand, or drawn with attention that stays off."""
+"""What runs start from: weights as drawn, drawn and moved a little, by hand, or drawn with attention that stays off."""
 
 import jax
 import numpy as np
@@ -7,8 +7,10 @@ from mha.transformer import ModelConfig
 from train.config import refuse
 from train.data.relations import by_hand
 from train.data.relations.language import Language
+from train.grid import PERTURBED
 
 KNOWN = HAND_BUILT, NO_ATTENTION, MLP_FIRST = "hand_built", "no_attention", "mlp_first"
+MOVED = 1e-6  # of each weight, the standard deviation that a perturbed one is moved by
 TO_THE_CAP = (HAND_BUILT, NO_ATTENTION)  # asks what a run keeps, or never learns, and not when it gets there
 
 
@@ -29,12 +31,20 @@ def learning_rate(start: str, chosen: float, tried: tuple[float, ...]) -> float:
     return min(tried) / 10 if start == HAND_BUILT else chosen
 
 
-def params(start: str, model: ModelConfig, spoken: Language, drawn: dict) -> dict:
+def params(start: str, model: ModelConfig, spoken: Language | None, drawn: dict) -> dict:
     """The parameters of one replica before step 0, from those `drawn` for it.
 
     Attention is off where w_v and w_o are both 0: what a head adds is then 0, and so is the gradient in either, so
     training leaves it off for good, as gates of 0 would.
+
+    Args:
+      spoken: the language that it reads, which weights by hand are made for.
     """
+    if start == PERTURBED:
+        random = np.random.default_rng(0)
+        return jax.tree.map(
+            lambda leaf: (leaf * (1 + MOVED * random.normal(size=leaf.shape))).astype(leaf.dtype), drawn
+        )
     if start == HAND_BUILT:
         return by_hand.weights(model, spoken, drawn)
     off, silent = {NO_ATTENTION: range(model.num_layers), MLP_FIRST: range(1)}.get(start, ()), {}

@@ -69,7 +69,8 @@ def _next(study: launch.Study, cell: grid.Cell) -> tuple[grid.Cell, str] | None:
 def _final(config: StudyConfig, cell: grid.Cell, rate: float) -> tuple[grid.Replica, ...]:
     """The runs of fresh seeds at the rate that `cell` keeps, from drawn weights and from the config's other starts."""
     others = [start for start in config.dose.starts if start != starts.HAND_BUILT or not refuses_by_hand(config, cell)]
-    return sum((started(config, start, rate) for start in others), grid.replicas((rate,), grid.judged_seeds(config)))
+    drawn = grid.replicas((rate,), grid.judged_seeds(config)) + grid.repeated(config, (rate,))
+    return sum((started(config, start, rate) for start in others), drawn)
 
 
 def refuses_by_hand(config: StudyConfig, cell: grid.Cell) -> bool:

@@ -1,0 +1,224 @@
+"""C7: do early heads detect what later ones compose? Asked of induction, which takes two layers."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from eval.heads.composition.circuits import DIRECT, RANDOM, TOP
+from eval.heads.composition.scores import LATER
+from eval.judge import intervals, rule_m, rules
+from eval.judge.evidence import Evidence
+from eval.judge.intervals import Interval
+from eval.judge.losses import SEED
+from eval.judge.verdict import Shown, Verdict
+
+ID, ROLE = "C7", "induction"
+STATEMENT = "Early heads detect what later heads compose"
+MARGIN = 0.1  # nats/token by which top sources must outdo random ones
+EDGE_MARGIN = 0.01  # from which a single edge is confirmed
+ALPHA = 0.05  # of composition
+HEADS = 4  # of the cell that answers, or the nearest above one that there is, at the largest d_model
+RULE = (
+    f"for each seed in which a head above the first layer bears {ROLE}: the loss with the top sources of its heads' "
+    f"composition patched by the total path, less that with as many random sources alike in output norm, on test, t "
+    f"over files; yes: above {MARGIN:g} nats/token; no: below; {rule_m.RULE}; not testable either if the one-sided "
+    f"lower limit, over seeds, of the share of impossible pairs (same layer, reverse order) that pass at {ALPHA:g} "
+    f"exceeds it, or with fewer than {intervals.ENOUGH_DOCUMENTS} effective files; the cell that answers is that of "
+    f"{HEADS} heads, or the nearest number above one, at the largest d_model"
+)
+
+
+class Seed(NamedTuple):
+    """One seed in which the role is borne above the first layer.
+
+    Attributes:
+      top, random: (m,) rise of the loss on each file under either patch, in nats.
+      tokens: (m,) tokens of each file.
+      impossible: share of impossible pairs that pass.
+    """
+
+    top: np.ndarray
+    random: np.ndarray
+    tokens: np.ndarray
+    impossible: float
+
+
+class Decision(NamedTuple):
+    """Attributes:
+    shares: of the seeds' answers, None where the null does not hold or files are too few.
+    each: every seed's difference, with its interval over files.
+    why: it is not testable; '' where it is.
+    """
+
+    shares: rule_m.Shares | None
+    each: tuple[Interval, ...]
+    why: str = ""
+
+
+def decide(seeds: Sequence[Seed], margin: float = MARGIN) -> Decision:
+    """The answers of the seeds by RULE."""
+    each = tuple(intervals.over_documents(seed.top - seed.random, seed.tokens) for seed in seeds)
+    if len(seeds) < rule_m.FEWEST_SEEDS:
+        return Decision(None, each, f"{rule_m.FEWEST_SEEDS} seeds that bear {ROLE} are the least, and {len(seeds)} do.")
+    low = _lower_limit([seed.impossible for seed in seeds])
+    if low > ALPHA:
+        said = f"Of pairs that cannot compose more than {ALPHA:g} pass (lower limit {low:.3f}): the null does not hold."
+        return Decision(None, each, said)
+    files = min(intervals.effective_documents(seed.tokens) for seed in seeds)
+    if files < intervals.ENOUGH_DOCUMENTS:
+        least = f"{intervals.ENOUGH_DOCUMENTS} effective files are the least"
+        return Decision(None, each, f"{least}, and a seed was patched on {files:.0f}.")
+    answers = [rule_m.answer(found.low, found.high, margin) for found in each]
+    return Decision(rule_m.decide(answers), each)
+
+
+def _lower_limit(shares: list[float]) -> float:
+    """One-sided, at rule_m.CONFIDENCE, of the mean over seeds."""
+    return intervals.over_seeds(np.array(shares), 2 * rule_m.CONFIDENCE - 1).low
+
+
+def applies(evidence: Evidence) -> str:
+    if evidence.config.dose.relations:
+        return "A study of doses has no corpus on which heads were patched."
+    if evidence.cells.empty:
+        return "No judged run is evaluated yet."
+    if not (evidence.workdir.results / "patching.parquet").exists():
+        return "Heads were not patched: --mode=eval --measure=patching does it."
+    return ""
+
+
+def judge(evidence: Evidence) -> Verdict:
+    """The verdict of the cell that answers; the others are its parts."""
+    base = Verdict(ID, STATEMENT, rules.UNDECIDED, "", RULE, MARGIN, rule_m.CONFIDENCE)
+    tables = _tables(evidence)
+    cells = evidence.losses.cells
+    cells = cells[cells.num_layers > 1]
+    parts = tuple(_part(evidence, cell, *tables) for cell in cells.itertuples())
+    answering = _answering(cells)
+    if evidence.config.grid.seeds == "crossed":
+        said = "A crossed grid runs each init several times, so its runs are no independent seeds."
+        return dataclasses.replace(base, sentence=said, missing=(said,), parts=parts)
+    if answering is None:
+        said = "It takes a cell of two layers or more and several heads: with one head there is no random source."
+        return dataclasses.replace(base, sentence=said, missing=(said,), parts=parts)
+    part = next(part for part in parts if part["name"] == answering)
+    lacks = (part["why"],) if part["why"] else ()
+    return dataclasses.replace(
+        base,
+        verdict=part["verdict"],
+        sentence=_sentence(evidence, part),
+        **{name: part[name] for name in ("effect", "low", "high", "n", "files")},
+        missing=lacks,
+        parts=parts,
+        details={"role": ROLE, "cell": answering},
+        shown=_shown(part, parts),
+    )
+
+
+def _tables(evidence: Evidence) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The judged runs' rows of patching and of composition."""
+    runs = evidence.losses.runs[["cell", "learning_rate", *SEED]]
+    read = lambda name: pd.read_parquet(evidence.workdir.results / f"{name}.parquet")  # noqa: E731
+    path = evidence.workdir.results / "composition.parquet"
+    composed = read("composition") if path.exists() else pd.DataFrame(columns=[*runs, "place", "p"])
+    return read("patching").merge(runs), composed.merge(runs)
+
+
+def _answering(cells: pd.DataFrame) -> str | None:
+    several = cells[(cells.num_heads > 1) & (cells.d_model == cells.d_model.max())]
+    if several.empty:
+        return None
+    distance = [abs(math.log(heads / HEADS)) for heads in several.num_heads]
+    return str(several.cell.iloc[int(np.argmin(distance))])
+
+
+def seeds_of(patched: pd.DataFrame, composed: pd.DataFrame) -> dict[tuple, Seed]:
+    """By (init seed, data seed) the seeds of one cell that bear ROLE above the first layer and have random sources."""
+    found = {}
+    rows = patched[(patched.role == ROLE) & patched.decides.astype(bool)]
+    for key, mine in rows.groupby(SEED):
+        sums = mine.pivot_table(index="document", columns="what", values="rise", aggfunc="sum")
+        if {TOP, RANDOM} <= {*sums}:
+            tokens = mine[mine.what == TOP].set_index("document").tokens.loc[sums.index]
+            own = composed[(composed[SEED] == list(key)).all(axis=1) & (composed.place != LATER)].p.dropna()
+            columns = (sums[name].to_numpy(float) for name in (TOP, RANDOM))
+            found[key] = Seed(*columns, tokens.to_numpy(float), float((own < ALPHA).mean()) if len(own) else 0.0)
+    return found
+
+
+def _part(evidence: Evidence, cell, patched: pd.DataFrame, composed: pd.DataFrame) -> dict:
+    """What one cell says, in numbers."""
+    patched, composed = patched[patched.cell == cell.cell], composed[composed.cell == cell.cell]
+    seeds = seeds_of(patched, composed)
+    decision = decide(list(seeds.values()))
+    means = np.array([each.mean for each in decision.each])
+    over = intervals.over_seeds(means) if len(means) else Interval(math.nan, math.nan, math.nan)
+    shares = decision.shares
+    of_role = patched[patched.role == ROLE]
+    mean = lambda rows: rows.rise.sum() / rows.tokens.sum() if len(rows) else math.nan  # noqa: E731
+    later = composed[composed.place == LATER].p.dropna()
+    return {
+        "name": cell.cell,
+        "num_heads": int(cell.num_heads),
+        "runs": evidence.losses.count(cell.cell),
+        "learnt": int(of_role.groupby(SEED).ngroups) if len(of_role) else 0,
+        "n": len(seeds),
+        "files": min((intervals.effective_documents(seed.tokens) for seed in seeds.values()), default=None),
+        "verdict": (shares and shares.verdict) or rules.UNDECIDED,
+        "why": decision.why,
+        "answers": None if shares is None else [shares.yes, shares.no, shares.open],
+        "effect": _number(over.mean),
+        "low": _number(over.low),
+        "high": _number(over.high),
+        "seeds": [float(value) for value in means],
+        "top": _number(mean(of_role[of_role.decides.astype(bool) & (of_role.what == TOP)])),
+        "random": _number(mean(of_role[of_role.decides.astype(bool) & (of_role.what == RANDOM)])),
+        "direct": _number(mean(of_role[of_role.what == DIRECT])),
+        "inputs": sorted(set(of_role[of_role.decides.astype(bool)].kind)),
+        "pass": _number((later < ALPHA).mean() if len(later) else math.nan),
+        "impossible": _number(np.mean([seed.impossible for seed in seeds.values()]) if seeds else math.nan),
+    }
+
+
+def _number(value: float) -> float | None:
+    return None if value is None or math.isnan(value) else float(value)
+
+
+def _sentence(evidence: Evidence, part: dict) -> str:
+    source, of = evidence.corpus.source, f"{part['learnt']} of {part['runs']} runs of {part['name']}"
+    if part["why"]:
+        return f"On {source}: not testable. A head above the first layer bears {ROLE} in {of}. {part['why']}"
+    yes, no, left = part["answers"]
+    return (
+        f"On {source}, a head above the first layer bears {ROLE} in {of}; of these, {yes} lose at least {MARGIN:g} "
+        f"nats/token more without what its top sources write than without that of random ones alike, {no} lose less, "
+        f"{left} are open. In the mean {part['top']:.3f} against {part['random']:.3f} nats/token; by the direct path "
+        f"alone {part['direct']:.3f}."
+    )
+
+
+def _shown(part: dict, parts: tuple[dict, ...]) -> Shown:
+    tested = [part, *(each for each in parts if each["name"] != part["name"])]
+    rows = tuple(
+        {"label": each["name"], **{name: each[name] for name in ("effect", "low", "high")}}
+        | ({"seeds": each["seeds"]} if each is part else {})
+        for each in tested
+        if each["low"] is not None
+    )
+    more = tuple(
+        f"{each['name']}: {each['learnt']} of {each['runs']} runs bear {ROLE} above the first layer"
+        + (f", read by {', '.join(each['inputs'])}" if each["inputs"] else "")
+        + (f"; of possible edges {each['pass']:.1%} pass at {ALPHA:g}" if each["pass"] is not None else "")
+        + (f", of impossible ones {each['impossible']:.1%}" if each["impossible"] is not None else "")
+        + "."
+        for each in parts
+    )
+    title = "loss with top sources patched, less that with random ones"
+    if part["low"] is None:
+        return Shown(more=more)
+    number = f"{part['effect']:.3f} ({part['low']:.3f} to {part['high']:.3f})"
+    return Shown(number, f"nats/token, over {part['n']} seeds", more, rows, title)

@@ -1,0 +1,18 @@
+"""Restored packs without a workdir, of models with given weights."""
+
+import jax
+import numpy as np
+
+from eval.restore import Restored
+from train.grid import Replica
+from train.run.packs import Pack
+
+
+def of(model, params, diverged_at=None, seeds=None, corpus=None, starts=None) -> Restored:
+    """The pack of models whose weights are the list `params`; replica i has the (init seed, data seed) `seeds[i]`, or
+    (i, i), and the start `starts[i]`."""
+    seeds, starts = seeds or [(i, i) for i in range(len(params))], starts or ["drawn"] * len(params)
+    replicas = tuple(Replica(0.01, *pair, start) for pair, start in zip(seeds, starts, strict=True))
+    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *params)
+    lost = np.array(diverged_at or [-1] * len(params))
+    return Restored("cell", Pack(0, model, replicas, "scan", {}), stacked, lost, 10, {}, corpus)
