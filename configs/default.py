@@ -49,6 +49,7 @@ def get_config() -> ConfigDict:
             max_bytes=3_000_000,  # of text, all splits together; 0 = all there is
             tune_fraction=0.05,  # of the documents
             test_fraction=0.05,
+            split_seed=0,  # which documents are tune and test: another number, another hash order
             vocab_size=0,  # tokens of the model; 0 = 257 for bytes, 1,024 for bpe, as many as a language has
             piece="last",  # of source=conllu: the token of a word that bears its labels, first | last | all
             # Of source=relations alone; train/data/relations/ describes the two families of languages.
@@ -95,6 +96,11 @@ def get_config() -> ConfigDict:
             look_every=50,  # steps; train.steps is the cap
             documents=256,  # that a look is taken on
             starts=(),  # trained beside drawn weights: hand_built (of one head) | no_attention | mlp_first
+        ),
+        ablation=dict(  # of every head alone, in the judged runs
+            kinds=("zero", "mean"),  # zero | mean | resample (another document's) | optimal (constant); () = none
+            windows=256,  # of train, that mean outputs are taken of; of tune, that optimal constants are fitted to
+            optimal_steps=60,  # of that fit
         ),
         mesh=dict(
             data=1,  # devices that share a batch

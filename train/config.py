@@ -69,6 +69,7 @@ class DataConfig:
     max_bytes: int = limits(zero=True, most=2**63 - 1)
     tune_fraction: float
     test_fraction: float
+    split_seed: int = limits(zero=True, most=LARGEST_SEED)
     vocab_size: int = limits(zero=True)
     piece: str = limits(choices=("first", "last", "all"))
     relations: str
@@ -125,6 +126,13 @@ class DoseConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class AblationConfig:
+    kinds: tuple[str, ...] = limits(choices=("zero", "mean", "resample", "optimal"), empty=True)
+    windows: int
+    optimal_steps: int
+
+
+@dataclasses.dataclass(frozen=True)
 class MeshConfig:
     data: int
     replicas: int = limits(zero=True)
@@ -139,6 +147,7 @@ class StudyConfig:
     eval: EvalConfig
     claims: ClaimsConfig
     dose: DoseConfig
+    ablation: AblationConfig
     mesh: MeshConfig
 
 

@@ -141,7 +141,12 @@ def group_of(model: ModelConfig, windows: int, budget_bytes: int | None = None) 
     return max(group for group in range(1, most + 1) if model.num_heads % group == 0)
 
 
-def batches(windows, seq_len: int, size: int, order: np.ndarray | None = None) -> list[tuple]:
+def windows_of(model: ModelConfig) -> int:
+    """Windows of a batch: few on a CPU, whose caches then hold what a group of heads computes."""
+    return max(1, (512 if jax.default_backend() == "cpu" else 32_768) // model.seq_len)
+
+
+def batches(windows, size: int, order: np.ndarray | None = None) -> list[tuple]:
     """The columns of `Windows`, `size` windows at a time, with the numbers of the windows in front; the last batch is
     filled up with windows that count nothing, numbered -1.
 

@@ -118,7 +118,7 @@ def test_batches_hold_every_window_once():
         tokens, length, first, last = columns
         document = np.arange(5)
 
-    found = engine.batches(Few, 9, 2)
+    found = engine.batches(Few, 2)
     assert np.concatenate([numbers for numbers, _ in found]).tolist() == [0, 1, 2, 3, 4, -1]
     sums = np.concatenate([engine.losses(model, params, batch) for _, batch in found])
     np.testing.assert_allclose(sums[:5], engine.losses(model, params, columns), rtol=1e-5)
