@@ -88,6 +88,7 @@ def get_config() -> ConfigDict:
             margin=0.01,  # nats/token: a smaller difference does not matter
             tolerance=0.1,  # share by which a step's time or memory may differ and still be 'the same price'
             looks=1,  # times that verdicts may be read while seeds are added; intervals are at 1 - 0.05 / looks
+            cell="",  # that claims on single models are judged in; "" = of the largest d_model the best h > 1 on tune
             launches=10,  # processes that time steps for the price; 0 = the price is not judged
         ),
         dose=dict(  # of source=relations, family P; configs/relations.py uses it

@@ -113,6 +113,7 @@ class ClaimsConfig:
     margin: float
     tolerance: float
     looks: int
+    cell: str
     launches: int = limits(zero=True)
 
 
