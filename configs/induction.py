@@ -25,5 +25,5 @@ def get_config():
     config.data.update(tune_fraction=0.02, test_fraction=0.02)
     config.train.update(steps=2_000, batch_size=32, weight_decay=0.01)
     config.train.update(keep_checkpoints=(100, 200, 400, 600, 800, 1_000, 1_500))
-    config.claims.update(launches=0)
+    config.claims.update(launches=0, cell="d064_h004")
     return config

@@ -77,7 +77,7 @@ def beside(
         "does not train on, and tune and test need one each; give it more text."
     )
     share = config.test_fraction / (config.tune_fraction + config.test_fraction)
-    last = sum(_share(document) < share for document in ranked)
+    last = sum(_share(_hash(document, config.split_seed)) < share for document in ranked)
     last = min(max(1, last), len(ranked) - 1)
     return {"tune": ranked[last:], "test": ranked[:last]}
 
@@ -86,18 +86,22 @@ def split(documents: list[Document], config: DataConfig) -> dict[str, list[Docum
     """Documents by split, each in hash order; tune and test get one document at least while there are any.
 
     A document's place follows from its own text alone, so it stays where it is when others come or go, when the order
-    of the source changes and when files are moved or renamed.
+    of the source changes and when files are moved or renamed. Another config.split_seed hashes anew.
     """
-    ranked = sorted(documents, key=lambda document: document.digest)
-    shares = list(map(_share, ranked))
+    ranked = sorted((_hash(document, config.split_seed), document) for document in documents)
+    shares, ranked = [_share(digest) for digest, _ in ranked], [document for _, document in ranked]
     last_test = max(1, sum(share < config.test_fraction for share in shares))
     last_tune = max(last_test + 1, sum(share < config.test_fraction + config.tune_fraction for share in shares))
     return {"train": ranked[last_tune:], "tune": ranked[last_test:last_tune], "test": ranked[:last_test]}
 
 
-def _share(document: Document) -> float:
-    """Uniform in 0 ... 1, a function of the text."""
-    return int.from_bytes(document.digest[:8]) / 2**64
+def _hash(document: Document, seed: int) -> bytes:
+    return hashlib.sha256(seed.to_bytes(8) + document.digest).digest() if seed else document.digest
+
+
+def _share(digest: bytes) -> float:
+    """Uniform in 0 ... 1."""
+    return int.from_bytes(digest[:8]) / 2**64
 
 
 def _records(source: str) -> tuple[float, Iterable[tuple[str, bytes]]]:
