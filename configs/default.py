@@ -99,7 +99,7 @@ def get_config() -> ConfigDict:
             position=0.5,  # and by one of position
         ),
         heads=dict(  # what restored heads are watched on
-            texts=512,  # windows of a split, evenly spread over it
+            texts=512,  # windows of a split, evenly spread over it; 0 = no roles and no profiles
             untrained=20,  # models of the same shape whose heads must be outdone, for each layer
         ),
         dose=dict(  # of source=relations, family P; configs/relations.py uses it

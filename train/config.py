@@ -125,7 +125,7 @@ class ClaimsConfig:
 
 @dataclasses.dataclass(frozen=True)
 class HeadsConfig:
-    texts: int
+    texts: int = limits(zero=True)
     untrained: int
 
 
