@@ -17,10 +17,10 @@ def get_config():
         learning_rates=(0.003,),
         tuning_seeds=(),
         extensions=0,
-        init_seeds=(0, 1, 2, 3, 4),
+        init_seeds=(20, 21, 22, 23, 24),
     )
     config.model.update(num_layers=2)
-    config.data.update(source="relations", relations="A,B,C,D,E,F", max_bytes=64 * 300_000)
+    config.data.update(source="relations", language_seed=20, relations="A,B,C,D,E,F", max_bytes=64 * 300_000)
     config.data.update(tune_fraction=0.004, test_fraction=0.004)
     config.train.update(steps=9_000, batch_size=32, weight_decay=0.01)
     config.claims.update(launches=0)
