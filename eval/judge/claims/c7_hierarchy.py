@@ -10,7 +10,7 @@ import pandas as pd
 
 from eval.heads.composition.circuits import DIRECT, RANDOM, TOP
 from eval.heads.composition.scores import LATER
-from eval.judge import intervals, rule_m, rules
+from eval.judge import heads, intervals, rule_m, rules
 from eval.judge.evidence import Evidence
 from eval.judge.intervals import Interval
 from eval.judge.losses import SEED
@@ -21,14 +21,13 @@ STATEMENT = "Early heads detect what later heads compose"
 MARGIN = 0.1  # nats/token by which top sources must outdo random ones
 EDGE_MARGIN = 0.01  # from which a single edge is confirmed
 ALPHA = 0.05  # of composition
-HEADS = 4  # of the cell that answers, or the nearest above one that there is, at the largest d_model
 RULE = (
     f"for each seed in which a head above the first layer bears {ROLE}: the loss with the top sources of its heads' "
     f"composition patched by the total path, less that with as many random sources alike in output norm, on test, t "
     f"over files; yes: above {MARGIN:g} nats/token; no: below; {rule_m.RULE}; not testable either if the one-sided "
     f"lower limit, over seeds, of the share of impossible pairs (same layer, reverse order) that pass at {ALPHA:g} "
     f"exceeds it, or with fewer than {intervals.ENOUGH_DOCUMENTS} effective files; the cell that answers is that of "
-    f"{HEADS} heads, or the nearest number above one, at the largest d_model"
+    "{heads} heads, or the nearest number above one, at the largest d_model"
 )
 
 
@@ -86,25 +85,26 @@ def applies(evidence: Evidence) -> str:
         return "A study of doses has no corpus on which heads were patched."
     if evidence.cells.empty:
         return "No judged run is evaluated yet."
-    if not (evidence.workdir.results / "patching.parquet").exists():
+    if heads.rows(evidence, "patching").empty:
         return "Heads were not patched: --mode=eval --measure=patching does it."
     return ""
 
 
 def judge(evidence: Evidence) -> Verdict:
     """The verdict of the cell that answers; the others are its parts."""
-    base = Verdict(ID, STATEMENT, rules.UNDECIDED, "", RULE, MARGIN, rule_m.CONFIDENCE)
-    tables = _tables(evidence)
-    cells = evidence.losses.cells
+    wanted, cells = evidence.config.claims.heads, evidence.losses.cells
+    base = Verdict(ID, STATEMENT, rules.UNDECIDED, "", RULE.format(heads=wanted), MARGIN, rule_m.CONFIDENCE)
+    patched, composed = heads.rows(evidence, "patching"), heads.rows(evidence, "composition")
     cells = cells[cells.num_layers > 1]
-    parts = tuple(_part(evidence, cell, *tables) for cell in cells.itertuples())
-    answering = _answering(cells)
+    parts = tuple(_part(evidence, cell, patched, composed) for cell in cells.itertuples())
+    several = cells[cells.num_heads > 1]
     if evidence.config.grid.seeds == "crossed":
         said = "A crossed grid runs each init several times, so its runs are no independent seeds."
         return dataclasses.replace(base, sentence=said, missing=(said,), parts=parts)
-    if answering is None:
+    if several.empty:
         said = "It takes a cell of two layers or more and several heads: with one head there is no random source."
         return dataclasses.replace(base, sentence=said, missing=(said,), parts=parts)
+    answering = heads.answering(several, wanted)
     part = next(part for part in parts if part["name"] == answering)
     lacks = (part["why"],) if part["why"] else ()
     return dataclasses.replace(
@@ -117,23 +117,6 @@ def judge(evidence: Evidence) -> Verdict:
         details={"role": ROLE, "cell": answering},
         shown=_shown(part, parts),
     )
-
-
-def _tables(evidence: Evidence) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The judged runs' rows of patching and of composition."""
-    runs = evidence.losses.runs[["cell", "learning_rate", *SEED]]
-    read = lambda name: pd.read_parquet(evidence.workdir.results / f"{name}.parquet")  # noqa: E731
-    path = evidence.workdir.results / "composition.parquet"
-    composed = read("composition") if path.exists() else pd.DataFrame(columns=[*runs, "place", "p"])
-    return read("patching").merge(runs), composed.merge(runs)
-
-
-def _answering(cells: pd.DataFrame) -> str | None:
-    several = cells[(cells.num_heads > 1) & (cells.d_model == cells.d_model.max())]
-    if several.empty:
-        return None
-    distance = [abs(math.log(heads / HEADS)) for heads in several.num_heads]
-    return str(several.cell.iloc[int(np.argmin(distance))])
 
 
 def seeds_of(patched: pd.DataFrame, composed: pd.DataFrame) -> dict[tuple, Seed]:
@@ -152,7 +135,7 @@ def seeds_of(patched: pd.DataFrame, composed: pd.DataFrame) -> dict[tuple, Seed]
 
 def _part(evidence: Evidence, cell, patched: pd.DataFrame, composed: pd.DataFrame) -> dict:
     """What one cell says, in numbers."""
-    patched, composed = patched[patched.cell == cell.cell], composed[composed.cell == cell.cell]
+    patched, composed = (rows[rows.cell == cell.cell] for rows in (patched, composed))
     seeds = seeds_of(patched, composed)
     decision = decide(list(seeds.values()))
     means = np.array([each.mean for each in decision.each])
