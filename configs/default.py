@@ -45,13 +45,15 @@ def get_config() -> ConfigDict:
         ),
         data=dict(
             source="docs",  # docs | file:PATH-or-glob | tfds:NAME | conllu:PATH-or-glob | relations | walk
+            labelled="",  # conllu:PATH-or-glob, text with gold links: nobody trains on it, heads are measured on it
             tokenizer="bytes",  # bytes | bpe, trained on the train split
             seq_len=64,  # tokens
             max_bytes=3_000_000,  # of text, all splits together; 0 = all there is
             tune_fraction=0.05,  # of the documents
             test_fraction=0.05,
+            split_seed=0,  # which documents are tune and test: another number, another hash order
             vocab_size=0,  # tokens of the model; 0 = 257 for bytes, 1,024 for bpe, as many as a language has
-            piece="last",  # of source=conllu: the token of a word that bears its labels, first | last | all
+            piece="last",  # of conllu: the token of a word that bears its labels, first | last | all
             # Of source=relations alone, but for language_seed, document_tokens and noise, which source=walk has too;
             # train/data/relations/ describes the languages.
             relations="6",  # 1 ... 6: that many, family P; letters such as A,C,G: family K; both: each document of one
@@ -91,8 +93,8 @@ def get_config() -> ConfigDict:
             margin=0.01,  # nats/token: a smaller difference does not matter
             tolerance=0.1,  # share by which a step's time or memory may differ and still be 'the same price'
             looks=1,  # times that verdicts may be read while seeds are added; intervals are at 1 - 0.05 / looks
+            cell="",  # that claims on single models are judged in; "" = of the largest d_model the best h > 1 on tune
             launches=10,  # processes that time steps for the price; 0 = the price is not judged
-            heads=8,  # num_heads of the cell that answers about single models, or the nearest there is, at the widest
             content=0.1,  # effect from which a head is called by a role of content
             position=0.5,  # and by one of position
         ),
@@ -106,6 +108,11 @@ def get_config() -> ConfigDict:
             look_every=50,  # steps; train.steps is the cap
             documents=256,  # that a look is taken on
             starts=(),  # trained beside drawn weights: hand_built (of one head) | no_attention | mlp_first
+        ),
+        ablation=dict(  # of every head alone, in the judged runs
+            kinds=("zero", "mean"),  # zero | mean | resample (another document's) | optimal (constant); () = none
+            windows=256,  # of train, that mean outputs are taken of; of tune, that optimal constants are fitted to
+            optimal_steps=60,  # of that fit
         ),
         mesh=dict(
             data=1,  # devices that share a batch

@@ -18,12 +18,12 @@ def get_config():
         learning_rates=(0.003,),
         tuning_seeds=(),
         extensions=0,
-        init_seeds=(0, 1, 2, 3, 4),
+        init_seeds=(20, 21, 22, 23, 24),
     )
     config.model.update(num_layers=2)
-    config.data.update(source="walk", noise=0.1, document_tokens=64, max_bytes=64 * 50_000)
+    config.data.update(source="walk", noise=0.1, document_tokens=64, max_bytes=64 * 50_000, language_seed=20)
     config.data.update(tune_fraction=0.02, test_fraction=0.02)
-    config.train.update(steps=2_000, batch_size=32, weight_decay=0.01)
-    config.train.update(keep_checkpoints=(100, 200, 400, 600, 800, 1_000, 1_500))
-    config.claims.update(launches=0)
+    config.train.update(steps=2_500, batch_size=32, weight_decay=0.01)
+    config.train.update(keep_checkpoints=(100, 200, 400, 600, 800, 1_000, 1_500, 2_000))
+    config.claims.update(launches=0, cell="d064_h004")
     return config

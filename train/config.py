@@ -65,11 +65,13 @@ class ShapeConfig:
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
     source: str
+    labelled: str
     tokenizer: str = limits(choices=("bytes", "bpe"))
     seq_len: int
     max_bytes: int = limits(zero=True, most=2**63 - 1)
     tune_fraction: float
     test_fraction: float
+    split_seed: int = limits(zero=True, most=LARGEST_SEED)
     vocab_size: int = limits(zero=True)
     piece: str = limits(choices=("first", "last", "all"))
     relations: str
@@ -115,8 +117,8 @@ class ClaimsConfig:
     margin: float
     tolerance: float
     looks: int
+    cell: str
     launches: int = limits(zero=True)
-    heads: int
     content: float
     position: float
 
@@ -137,6 +139,13 @@ class DoseConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class AblationConfig:
+    kinds: tuple[str, ...] = limits(choices=("zero", "mean", "resample", "optimal"), empty=True)
+    windows: int
+    optimal_steps: int
+
+
+@dataclasses.dataclass(frozen=True)
 class MeshConfig:
     data: int
     replicas: int = limits(zero=True)
@@ -152,6 +161,7 @@ class StudyConfig:
     claims: ClaimsConfig
     heads: HeadsConfig
     dose: DoseConfig
+    ablation: AblationConfig
     mesh: MeshConfig
 
 

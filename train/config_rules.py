@@ -45,6 +45,13 @@ def broken(config) -> Iterator[str]:
         data.tune_fraction + data.test_fraction >= 1
         and f"data.tune_fraction={data.tune_fraction} and data.test_fraction={data.test_fraction} leave nothing to "
         "train on; their sum must be below 1.",
+        data.labelled
+        and data.labelled == data.source
+        and f"data.labelled={data.labelled} is data.source, whose links are read anyway; drop it.",
+        data.labelled
+        and data.source in ("relations", "walk")
+        and f"data.labelled={data.labelled} is text, and data.source={data.source} has no words for it; give it a "
+        "source of text.",
         train.mask_fraction > 0.5
         and f"train.mask_fraction={train.mask_fraction} hides more than it shows; give a number from above 0 to .5.",
         train.objective == "masked"

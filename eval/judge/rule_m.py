@@ -25,7 +25,7 @@ class Shares(NamedTuple):
       verdict: by RULE; None where there are fewer than FEWEST_SEEDS.
       yes, no, open: numbers of seeds; diverged ones are among the open.
       seeds: their sum.
-      yes_low, no_low: one-sided Clopper-Pearson lower limits of the shares of yes and of no.
+      yes_low, no_low: one-sided Clopper-Pearson lower limits of the shares of yes and of no, at CONFIDENCE as a rule.
     """
 
     verdict: str | None
@@ -37,13 +37,16 @@ class Shares(NamedTuple):
     no_low: float
 
 
-def lower_limit(count: int, seeds: int) -> float:
-    """The one-sided lower limit of a share at CONFIDENCE (Clopper and Pearson 1934); 0 without seeds."""
-    return float(binomtest(count, seeds, alternative="greater").proportion_ci(CONFIDENCE).low) if seeds else 0.0
+def lower_limit(count: int, seeds: int, confidence: float = CONFIDENCE) -> float:
+    """The one-sided lower limit of a share (Clopper and Pearson 1934); 0 without seeds."""
+    return float(binomtest(count, seeds, alternative="greater").proportion_ci(confidence).low) if seeds else 0.0
 
 
-def decide(answers: Sequence[str]) -> Shares:
+def decide(answers: Sequence[str], confidence: float = CONFIDENCE) -> Shares:
     """The verdict on the answers YES, NO or OPEN of all seeds, one each; a seed that diverged answers OPEN.
+
+    Args:
+      confidence: of each limit; higher where several readings share .05.
 
     Raises:
       ValueError: an answer is none of the three.
@@ -51,7 +54,7 @@ def decide(answers: Sequence[str]) -> Shares:
     if strange := sorted({*answers} - {YES, NO, OPEN}):
         raise ValueError(f"a seed answers {YES}, {NO} or {OPEN}, and not {', '.join(strange)}.")
     counts, seeds = [list(answers).count(each) for each in (YES, NO, OPEN)], len(answers)
-    yes_low, no_low = (lower_limit(count, seeds) for count in counts[:2])
+    yes_low, no_low = (lower_limit(count, seeds, confidence) for count in counts[:2])
     verdict = rules.SUPPORTED if yes_low > 0.5 else rules.REFUTED if no_low > 0.5 else rules.UNDECIDED
     return Shares(verdict if seeds >= FEWEST_SEEDS else None, *counts, seeds, yes_low, no_low)
 

@@ -101,7 +101,7 @@ def permuted_mass(attention, lengths, links) -> np.ndarray:
 def _mean_at_offset(attention, lengths, head: int, offset: int) -> float:
     seen = []
     for document, length in enumerate(lengths):
-        for query in range(length):
+        for query in range(1, length):  # the first token is no query
             if 0 <= query - offset < length:
                 seen.append(float(attention[document, head, query, query - offset]))
     return sum(seen) / len(seen)

@@ -1,11 +1,14 @@
 """Measures of heads against slow ones, and against heads whose role is known."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from eval.heads.roles import edges, effects, sums, texts
 from eval.heads.roles.texts import Texts
-from tests.eval import planted
+from mha.transformer import Transformer, weights_in_blocks
+from tests.eval import naive_roles, planted, tricky_attention
 from train.data.relations.language import Links
 
 
@@ -135,3 +138,135 @@ def test_a_broad_head_has_the_largest_entropy():
     found = measured(plant, relation=False)[1]
     entropy = found.profile["entropy"].sum(axis=2) / found.tokens_F.sum()
     assert entropy[plant.head] > 0.99
+
+
+def attention_of(rng: np.random.Generator, seen: Texts, heads: int, causal: bool) -> np.ndarray:
+    """(texts, 2 layers, heads, T, T), rows of zeros beyond a text's end."""
+    count, length = len(seen.tokens), seen.tokens.shape[1] - 1
+    inside = np.arange(length) < seen.length[:, None]
+    visible = inside[:, :, None] & inside[:, None] & (np.tril(np.ones((length, length), bool)) if causal else True)
+    logits = 3 * rng.normal(size=(count, 2, heads, length, length))
+    weights = np.where(visible[:, None, None], np.exp(logits), 0)
+    return weights / np.maximum(weights.sum(axis=4, keepdims=True), 1e-30)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("count", [12, 60])
+def test_sums_are_those_of_slow_definitions(count, causal):
+    rng = np.random.default_rng(count)
+    seen = random_texts(rng, count, 12, 9, relations=2)
+    attention, files = attention_of(rng, seen, 3, causal), seen.file.tolist()
+    own = rng.integers(-3 if not causal else 2, 5, (2, 3))
+    found = sums.of_attention(attention, seen, causal, own)
+    for layer in range(2):
+        of_layer = attention[:, layer]
+        for relation in range(2):
+            links = np.stack(seen.linked(relation)[:3], axis=1)
+            mass, counts = naive_roles.mass_of_files(of_layer, links, files)
+            assert found.queries_RF[relation] == pytest.approx(counts)
+            assert found.mass_RLHF[relation, layer] == pytest.approx(mass.T, abs=1e-5)
+            total = counts.sum()
+            permuted = naive_roles.permuted_mass(of_layer, seen.length, links)
+            assert found.permuted_RLHF[relation, layer].sum(axis=1) / total == pytest.approx(permuted, abs=1e-6)
+            elsewhere = naive_roles.mass_without_link(of_layer, seen.length, links, causal)
+            assert found.elsewhere_RLHF[relation, layer].sum(axis=1) / total == pytest.approx(elsewhere, abs=1e-6)
+            top = naive_roles.argmax_share(of_layer, seen.length, links)
+            assert found.top_RLHF[relation, layer].sum(axis=1) / total == pytest.approx(top, abs=1e-6)
+            at_offset = (links[:, 1] - links[:, 2] == 2).sum() / total
+            assert at_offset == pytest.approx(naive_roles.share_at_offset(links, 2))
+        queries = found.tokens_F.sum()
+        previous = naive_roles.previous_token_mass(of_layer, seen.length)
+        assert effects.positional(found, effects.PREVIOUS, 0.5).effect[layer] == pytest.approx(previous, abs=1e-6)
+        if causal:
+            local = naive_roles.local_mass(of_layer, seen.length) * seen.length.sum() / queries
+            assert effects.positional(found, effects.LOCAL, 0.5).effect[layer] == pytest.approx(local, abs=1e-6)
+        else:
+            ahead = naive_roles.offset_mass(of_layer, seen.length, -1)
+            followed = (seen.length - 1).sum()
+            first = np.sum([of_layer[text, :, 0, 1] for text in range(count)], axis=0)
+            assert found.next_LHF[layer].sum(axis=1) + first == pytest.approx(ahead * followed, rel=1e-5)
+        for head in range(3):
+            offset = int(own[layer, head])
+            wanted = sum(
+                of_layer[text, head, query, query - offset]
+                for text in range(count)
+                for query in range(1, seen.length[text])
+                if 0 <= query - offset < seen.length[text]
+            )
+            assert found.own_LHF[layer, head].sum() == pytest.approx(wanted, rel=1e-5, abs=1e-6)
+
+
+def test_sums_of_a_model_are_those_of_its_attention():
+    plant = planted.planted("duplicate", num_documents=40, ragged=True)
+    seen = of_plant(plant)
+    attention = np.moveaxis(plant.attention(), 0, 1)
+    ours, theirs = sums.of_model(plant.config, plant.params, seen), sums.of_attention(attention, seen, True)
+    for name in ("queries_RF", "mass_RLHF", "permuted_RLHF", "elsewhere_RLHF", "near_OLHF", "offsets_LHO", "uniform_F"):
+        assert getattr(ours, name) == pytest.approx(getattr(theirs, name), abs=1e-4, nan_ok=True), name
+
+
+def test_the_profile_is_that_of_slow_definitions():
+    plant = planted.planted("previous", num_documents=30, ragged=True)
+    seen = of_plant(plant)
+    rng = np.random.default_rng(0)
+    distinct = np.stack([rng.permutation(np.arange(plant.config.vocab_size))[:20] for _ in range(30)])
+    seen = Texts(np.pad(distinct, ((0, 0), (0, 1))), seen.length.clip(max=20), seen.file, seen.links, seen.relations)
+    seen = dataclasses.replace(seen, links=texts.of_copies(seen.tokens[:, :-1], seen.length), relations=("d", "i"))
+    counts = rng.permutation(np.arange(1, plant.config.vocab_size + 1))
+    seen = dataclasses.replace(seen, counts=counts)
+    segments = (np.arange(20) < seen.length[:, None]).astype(int)
+    _, intermediates = Transformer(plant.config).apply(
+        {"params": plant.params}, seen.tokens[:, :-1], segments, None, True
+    )
+    found = sums.of_model(plant.config, plant.params, seen, sums.Profile())
+    queries, every = found.tokens_F.sum(), seen.length.sum()
+    for layer in range(plant.config.num_layers):
+        weights = [np.asarray(w) for _, _, w in weights_in_blocks(plant.config, intermediates, layer, segments)]
+        attention = np.concatenate(weights).astype(np.float64)
+        mean = {name: values[layer].sum(axis=1) / queries for name, values in found.profile.items()}
+        assert mean["entropy"] == pytest.approx(naive_roles.entropy(attention, seen.length), abs=1e-5)
+        for name, slow in (("confidence", naive_roles.confidence), ("first", naive_roles.first_token_mass)):
+            wanted = (slow(attention, seen.length) * every - len(seen.tokens)) / queries
+            assert mean[name] == pytest.approx(wanted, abs=1e-5)
+        rare = naive_roles.rare_token_share(attention, seen.length, seen.tokens[:, :-1], counts) * every / queries
+        assert mean["rare"] == pytest.approx(rare, abs=1e-5)
+
+
+def test_links_of_copies_are_those_of_slow_definitions():
+    rng = np.random.default_rng(1)
+    tokens, lengths = rng.integers(1, 5, (6, 15)), rng.integers(4, 16, 6)
+    tokens[:, 0] = 0
+    found = texts.of_copies(tokens, lengths)
+    slow = naive_roles.links_of_duplicates(tokens, lengths), naive_roles.links_of_induction(tokens, lengths)
+    for relation, wanted in enumerate(slow):
+        ours = np.stack([column[found.relation == relation] for column in found[:3]], axis=1)
+        assert {*map(tuple, ours.tolist())} == {*map(tuple, wanted.tolist())}
+
+
+def of_arrays(case: tricky_attention.Attention):
+    """Effects of attention (N, H, T, T) given with its documents and links."""
+    documents = case.documents
+    links = Links(*documents.links.astype(np.int32).T, np.zeros(len(documents.links), np.int32))
+    tokens = np.pad(documents.tokens, ((0, 0), (0, 1)))
+    seen = Texts(tokens, documents.lengths, np.arange(len(tokens)), links, ("role",))
+    found = sums.of_attention(case.weights[:, None], seen, True)
+    offset = texts.best_offset(links)[0]
+    at_offset = np.bincount(links.document[links.query - links.key == offset], minlength=len(tokens))
+    return effects.content(found, 0, at_offset, 0.1)
+
+
+@pytest.mark.parametrize("case", [tricky_attention.saturates, tricky_attention.falls_back])
+def test_attention_that_is_right_is_called_though_it_saturates_or_falls_back(case):
+    found = of_arrays(case(0))
+    assert found.effect.max() > 0.9 and found.least.max() > 0.1
+
+
+def test_attention_that_splits_with_itself_has_half_the_effect():
+    found = of_arrays(tricky_attention.splits_with_itself(0))
+    assert 0.3 < found.effect.max() < 0.7 and found.least.max() > 0.1
+
+
+@pytest.mark.parametrize("case", [tricky_attention.looks_at_spaces, tricky_attention.offset_on_repeats])
+def test_attention_that_only_looks_right_is_not_called(case):
+    found = of_arrays(case(0))
+    assert found.effect.max() < 0.1 and found.least.max() < 0.1 and found.above.min() > 0.05

@@ -147,3 +147,16 @@ def test_a_text_that_is_too_short(tmp_path):
 @pytest.mark.parametrize("source", ["dox", "http://x", ""])
 def test_unknown_sources(source):
     assert f"{source!r} is not known; the sources are docs, file:PATH-or-glob, tfds:NAME" in bad(source)
+
+
+def test_another_split_seed_is_another_split_of_the_same_documents():
+    made = [documents.Document(str(n), b"", hashlib.sha256(bytes([n])).digest()) for n in range(200)]
+    held = [
+        {
+            document.name
+            for document in documents.split(made, config("docs", test_fraction=0.2, split_seed=seed))["test"]
+        }
+        for seed in (0, 1, 2)
+    ]
+    assert all(20 < len(names) < 60 for names in held)
+    assert all(len(held[a] & held[b]) < 25 for a, b in ((0, 1), (0, 2), (1, 2)))

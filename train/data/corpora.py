@@ -28,21 +28,27 @@ BIGRAM_ALPHA = 0.1
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Corpus:
-    """All documents of a study. `first` and `last` are half-open everywhere."""
+    """All documents of a study. `first` and `last` are half-open everywhere.
+
+    Attributes:
+      labelled: documents with gold links that nobody trains on, as a corpus of the splits tune and test alone, with the
+        same tokenizer and words; where data.labelled names them.
+    """
 
     tokens: np.ndarray  # uint16 (tokens,), memory-mapped once written
     offsets: np.ndarray  # int64 (documents + 1,): document d is tokens[offsets[d]:offsets[d + 1]]
     names: tuple[str, ...]  # of documents
-    splits: dict[str, tuple[int, int]]  # train, tune, test -> (first, last) document
+    splits: dict[str, tuple[int, int]]  # train (but in labelled text), tune, test -> (first, last) document
     source: str
     unit: str  # 'document': a record of the source; 'block': part of one, because the source has few records
-    fingerprint: str = ""  # sha256 over tokens, offsets, names and splits, once written
+    fingerprint: str = ""  # sha256 over tokens, offsets, names, splits and labels, once written
     vocab_size: int = VOCAB_SIZE
     bos: int = BOS
     gold: Gold | None = None
     bytes_of: np.ndarray | None = None  # int64 (documents,), where a token is not a byte
     tokenizer: str | None = None  # JSON of the library tokenizers
     notes: tuple[str, ...] = ()  # what reading the source found, in sentences
+    labelled: "Corpus | None" = None
 
     @property
     def num_tokens(self) -> np.ndarray:
@@ -85,15 +91,22 @@ class Corpus:
 
 def write_corpus(config: DataConfig, folder: str | os.PathLike) -> Corpus:
     """Reads config.source and writes tokens.npy, offsets.npy, gold.npz where there are labels, tokenizer.json where one
-    was trained, and corpus.json last.
+    was trained, labelled/ where config.labelled names text, and corpus.json last.
 
     Raises:
-      InputError: the source is unknown, unreadable, too short, or has more tokens than an int32 can count.
+      InputError: a source is unknown, unreadable, too short, or has more tokens than an int32 can count.
     """
     from train.data import sources  # slow, and only the first run needs them
 
-    corpus, folder = sources.read(config), Path(folder)
+    _write(sources.read(config), Path(folder))
+    return open_corpus(folder)
+
+
+def _write(corpus: Corpus, folder: Path) -> str:
+    """Writes all of `corpus`; returns its fingerprint."""
     recorded = {"names": corpus.names, "splits": corpus.splits}
+    if corpus.labelled:
+        recorded["labelled"] = _write(corpus.labelled, folder / "labelled")
     # Not through a memory map: on a full disk that ends the process without a word.
     for name, array in (("tokens.npy", corpus.tokens), ("offsets.npy", corpus.offsets)):
         with replacing(folder / name) as file:
@@ -109,9 +122,10 @@ def write_corpus(config: DataConfig, folder: str | os.PathLike) -> Corpus:
             with replacing(folder / name) as file:
                 file.write(content)
             recorded[name] = _sha256(content)
-    about = {"source": corpus.source, "unit": corpus.unit, "fingerprint": _fingerprint(recorded), **recorded}
+    fingerprint = _fingerprint(recorded)
+    about = {"source": corpus.source, "unit": corpus.unit, "fingerprint": fingerprint, **recorded}
     write_json(folder / "corpus.json", about)
-    return open_corpus(folder)
+    return fingerprint
 
 
 def open_corpus(folder: str | os.PathLike) -> Corpus:
@@ -141,6 +155,9 @@ def open_corpus(folder: str | os.PathLike) -> Corpus:
         except (OSError, ValueError, EOFError) as error:
             raise _damaged(folder / name) from error
 
+    labelled = open_corpus(folder / "labelled") if "labelled" in recorded else None
+    if labelled and labelled.fingerprint != recorded["labelled"]:
+        raise _damaged(folder / "labelled" / "corpus.json")
     labels, tokenizer = (checked(name, Path.read_bytes) for name in ("gold.npz", "tokenizer.json"))
     return Corpus(
         checked("tokens.npy", partial(np.load, mmap_mode="r")),
@@ -156,6 +173,7 @@ def open_corpus(folder: str | os.PathLike) -> Corpus:
         bytes_of=np.array(recorded["bytes"], np.int64) if "bytes" in recorded else None,
         tokenizer=tokenizer.decode() if tokenizer else None,
         notes=tuple(recorded.get("notes", ())),
+        labelled=labelled,
     )
 
 

@@ -59,17 +59,49 @@ def of_cut(records: list[tuple[str, bytes]], config: DataConfig, unit: str) -> d
     return _splits(sorted(_distinct(records), key=lambda document: document.digest[8:]), config, unit)
 
 
+def beside(
+    records: list[tuple[str, bytes]], trained_on: list[Document], config: DataConfig
+) -> dict[str, list[Document]]:
+    """The documents of tune and test of `records`, the text of data.labelled, which nobody trains on: in hash order,
+    shared out as data.tune_fraction and data.test_fraction are to each other. Those of `trained_on` are left out.
+
+    Raises:
+      InputError: there are fewer than two.
+    """
+    known = {document.digest for document in trained_on}
+    ranked = sorted(_distinct(records), key=lambda document: document.digest)
+    ranked = [document for document in ranked if document.digest not in known]
+    refuse(
+        len(ranked) < 2
+        and f"data.labelled={config.labelled} has {len(ranked)} document{'s' * (len(ranked) != 1)} that data.source "
+        "does not train on, and tune and test need one each; give it more text."
+    )
+    share = config.test_fraction / (config.tune_fraction + config.test_fraction)
+    last = sum(_share(_hash(document, config.split_seed)) < share for document in ranked)
+    last = min(max(1, last), len(ranked) - 1)
+    return {"tune": ranked[last:], "test": ranked[:last]}
+
+
 def split(documents: list[Document], config: DataConfig) -> dict[str, list[Document]]:
     """Documents by split, each in hash order; tune and test get one document at least while there are any.
 
     A document's place follows from its own text alone, so it stays where it is when others come or go, when the order
-    of the source changes and when files are moved or renamed.
+    of the source changes and when files are moved or renamed. Another config.split_seed hashes anew.
     """
-    ranked = sorted(documents, key=lambda document: document.digest)
-    shares = [int.from_bytes(document.digest[:8]) / 2**64 for document in ranked]
+    ranked = sorted((_hash(document, config.split_seed), document) for document in documents)
+    shares, ranked = [_share(digest) for digest, _ in ranked], [document for _, document in ranked]
     last_test = max(1, sum(share < config.test_fraction for share in shares))
     last_tune = max(last_test + 1, sum(share < config.test_fraction + config.tune_fraction for share in shares))
     return {"train": ranked[last_tune:], "tune": ranked[last_test:last_tune], "test": ranked[:last_test]}
+
+
+def _hash(document: Document, seed: int) -> bytes:
+    return hashlib.sha256(seed.to_bytes(8) + document.digest).digest() if seed else document.digest
+
+
+def _share(digest: bytes) -> float:
+    """Uniform in 0 ... 1."""
+    return int.from_bytes(digest[:8]) / 2**64
 
 
 def _records(source: str) -> tuple[float, Iterable[tuple[str, bytes]]]:
@@ -131,7 +163,7 @@ def _splits(documents: list[Document], config: DataConfig, unit: str) -> dict[st
 
 
 def files(source: str) -> tuple[int, Iterator[tuple[str, bytes]]]:
-    """How many files data.source, KIND:PATH-or-glob, names, and (name, content) of each, read when its turn comes, in
+    """How many files `source`, KIND:PATH-or-glob, names, and (name, content) of each, read when its turn comes, in
     hash order of the names.
 
     A name is the path below the folder that all the files share, so the same files elsewhere have the same names.
@@ -140,7 +172,7 @@ def files(source: str) -> tuple[int, Iterator[tuple[str, bytes]]]:
       InputError: nothing matches, a folder, an empty list of files, or a file that cannot be read or is not text.
     """
     paths = _bucket_paths(source) if "://" in source else _local_paths(source)
-    refuse(not paths and f"No file matches {source}; check data.source (** goes through folders).")
+    refuse(not paths and f"No file matches {source}; check the pattern (** goes through folders).")
     shared = os.path.commonpath([str(path.parent) for path in paths])
     named = [(os.path.relpath(str(path), shared), path) for path in paths]
     named.sort(key=lambda pair: hashlib.sha256(pair[0].encode()).digest())
@@ -152,10 +184,10 @@ def _local_paths(source: str) -> list[Path]:
     path = Path(pattern).expanduser()
     files = f"{kind}:{path}/*.{'txt' if kind == 'file' else kind}"
     refuse(
-        not pattern and f"data.source={kind}: names no file; give a path or a glob, such as {kind}:texts/*.txt.",
+        not pattern and f"{source} names no file; give a path or a glob, such as {kind}:texts/*.txt.",
         path.is_dir() and f"{path} is a folder, not a text file; name its files with a glob: {files}.",
         not (path.exists() or glob.has_magic(pattern))
-        and f"The text file {path} does not exist (looked from {Path.cwd()}); check data.source.",
+        and f"The text file {path} does not exist (looked from {Path.cwd()}); check the path.",
     )
     if path.exists():
         return [path.absolute()]
@@ -194,9 +226,9 @@ def _content(path) -> bytes:
         bad = error.start
         what = f"0x{content[bad]:02x}, which is not UTF-8"
     refuse(
-        not content and f"The text file {path} is empty; leave it out of data.source or give it text.",
+        not content and f"The text file {path} is empty; leave it out or give it text.",
         bad >= 0
         and f"{path} is not UTF-8 text: byte {bad:,} of {len(content):,} is {what}; convert it "
-        "(iconv -t UTF-8) or leave it out of data.source.",
+        "(iconv -t UTF-8) or leave it out.",
     )
     return content

@@ -1,9 +1,12 @@
 """From data.source to tokens: text as bytes or BPE pieces, or the words of a language."""
 
+import collections
+import dataclasses
+
 import numpy as np
 
 from train.config import DataConfig, refuse
-from train.data import conllu_text, documents, gold
+from train.data import conllu_text, documents, gold, tfds_text
 from train.data.bpe import DEFAULT_VOCAB_SIZE, Bpe, trained
 from train.data.corpora import BOS, VOCAB_SIZE, Corpus
 from train.data.gold import Gold
@@ -32,30 +35,72 @@ def vocab_size(config: DataConfig) -> int:
 
 
 def read(config: DataConfig) -> Corpus:
-    """Everything that config.source has, not written yet.
+    """Everything that config.source has, and config.labelled, not written yet.
 
     Raises:
-      InputError: the source is unknown, unreadable, too short, or has more tokens than an int32 can count.
+      InputError: a source is unknown, unreadable, too short, or has more tokens than an int32 can count.
     """
     return _language(config) if config.source in parse.SOURCES else _text(config)
 
 
 def _text(config: DataConfig) -> Corpus:
-    labelled, notes = {}, []
+    annotated, notes = None, []
     if conllu_text.is_source(config.source):
         annotated, unit, report = conllu_text.read(config.source)
-        labelled, notes = {document.name: document for document in annotated}, report.notes()
+        notes = report.notes()
         splits = documents.of_cut([(document.name, document.text) for document in annotated], config, unit)
     else:
         splits, unit = documents.read(config)
-    chosen = [document for split in documents.SPLITS for document in splits[split]]
-    texts, names = [document.text for document in chosen], tuple(document.name for document in chosen)
-    size, tokenizer, labels = vocab_size(config), None, None
-    if config.tokenizer == "bytes":
+    tokenizer = None
+    if config.tokenizer == "bpe":
+        tokenizer = trained([document.text for document in splits["train"]], vocab_size(config))
+    corpus = _tokenized(splits, annotated, tokenizer, config)
+    corpus = dataclasses.replace(corpus, source=config.source, unit=unit, notes=(*notes, *corpus.notes))
+    return _with_labelled(corpus, splits["train"], config) if config.labelled else corpus
+
+
+def _with_labelled(corpus: Corpus, train: list[documents.Document], config: DataConfig) -> Corpus:
+    """`corpus` with the text of data.labelled beside it.
+
+    Raises:
+      InputError: it is no text with gold links, too short, or has too many tokens.
+    """
+    source = config.labelled
+    refuse(
+        not conllu_text.is_source(source)
+        and f"data.labelled={source!r} has no gold links; text that has them is conllu:PATH-or-glob and "
+        f"tfds:{tfds_text.TREES}/..., and text without belongs to data.source."
+    )
+    annotated, unit, report = conllu_text.read(source)
+    splits = documents.beside([(document.name, document.text) for document in annotated], train, config)
+    labelled = _tokenized(splits, annotated, corpus.tokenizer, config)
+    refuse(
+        not len(labelled.gold.links.query)
+        and f"data.labelled={source} has {len(labelled.names)} documents and no link in them: every word is a root, so "
+        "there is nothing to measure; give text with heads."
+    )
+    notes = [f"Labelled text: {note}" for note in (*report.notes(), *labelled.notes)]
+    labelled = dataclasses.replace(labelled, source=source, unit=unit, notes=())
+    return dataclasses.replace(corpus, labelled=labelled, notes=(*corpus.notes, *notes))
+
+
+def _tokenized(
+    splits: dict[str, list[documents.Document]],
+    annotated: list[conllu_text.Annotated] | None,
+    tokenizer: str | None,
+    config: DataConfig,
+) -> Corpus:
+    """The documents as tokens, one split behind the other, with the links of `annotated`, where these are they.
+
+    Raises:
+      InputError: they have more tokens than an int32 can count.
+    """
+    chosen = [document for split in splits.values() for document in split]
+    texts, size, labels, notes = [document.text for document in chosen], vocab_size(config), None, []
+    if tokenizer is None:
         bos, pieces = BOS, [np.frombuffer(text, np.uint8) for text in texts]
     else:
-        tokenizer, bos = trained(texts[: len(splits["train"])], size), size - 1
-        pieces = Bpe(tokenizer).encode(texts)
+        bos, pieces = size - 1, Bpe(tokenizer).encode(texts)
     offsets = np.cumsum([0] + [len(each) + 1 for each in pieces], dtype=np.int64)
     refuse(
         offsets[-1] > MOST_TOKENS
@@ -66,27 +111,32 @@ def _text(config: DataConfig) -> Corpus:
     for each, first, last in zip(pieces, offsets[:-1], offsets[1:], strict=True):
         tokens[first] = bos
         tokens[first + 1 : last] = each
-    if labelled:
+    if annotated is not None:
         ends = Bpe(tokenizer).ends if tokenizer else lambda ids: np.arange(1, len(ids) + 1)
-        labels, more = _labels([labelled[name] for name in names], [ends(each) for each in pieces], config)
-        notes.extend(more)
-    bounds = _bounds({split: len(splits[split]) for split in documents.SPLITS})
+        by_text = {document.text: document for document in annotated}
+        labels, notes = _labels([by_text[text] for text in texts], [ends(each) for each in pieces], config)
+    bounds = _bounds({split: len(of_split) for split, of_split in splits.items()})
     bytes_of = np.array([len(text) for text in texts], np.int64) if tokenizer else None
     more = dict(vocab_size=size, bos=bos, gold=labels, bytes_of=bytes_of, tokenizer=tokenizer, notes=tuple(notes))
-    return Corpus(tokens, offsets, names, bounds, config.source, unit, **more)
+    return Corpus(tokens, offsets, tuple(document.name for document in chosen), bounds, "", "", **more)
 
 
 def _labels(annotated: list, ends: list[np.ndarray], config: DataConfig) -> tuple[Gold, list[str]]:
     """The links of words as links of tokens (config.piece of each word), and what did not gold."""
     relations = tuple(sorted({relation for document in annotated for *_, relation in document.links}))
     index = {relation: number for number, relation in enumerate(relations)}
-    rows, shared = [], 0
+    rows, shared, within = [], 0, collections.Counter()
     for number, (document, its_ends) in enumerate(zip(annotated, ends, strict=True)):
         shared += gold.num_shared(document.spans, its_ends)
         words = [(query, key, index[relation]) for query, key, relation in document.links]
         links = gold.links_of_tokens(words, *gold.pieces(document.spans, its_ends), config.piece)
-        rows.extend((number, query + 1, key + 1, relation) for query, key, relation in links)  # behind BOS
-    notes = [f"{len(rows):,} links of {len(relations)} relations, from and to the {config.piece} token of a word."]
+        within.update(relations[relation] for query, key, relation in links if query == key)
+        rows.extend((number, query + 1, key + 1, relation) for query, key, relation in links if query != key)  # + BOS
+    token = "every token" if config.piece == "all" else f"the {config.piece} token"
+    notes = [f"{len(rows):,} links of {len(relations)} relations, from and to {token} of a word."]
+    if within:
+        listed = ", ".join(f"{relation} {count:,}" for relation, count in within.most_common())
+        notes.append(f"{within.total():,} links were dropped, whose words share the token that bears them: {listed}.")
     if shared:
         num_words = sum(len(document.spans) for document in annotated)
         notes.append(f"{shared:,} of {num_words:,} words share a token with another word.")

@@ -45,6 +45,11 @@ def show(console: Console, config: StudyConfig) -> None:
         for note in corpus.notes:
             console.print(note, highlight=False, markup=False)
         _cut(console, data, corpus)
+        if corpus.labelled:
+            console.print(Text("\nText with gold links that nobody trains on:", "bold"))
+            _documents(console, data, corpus.labelled)
+            _splits(console, data, corpus.labelled)
+            _cut(console, data, corpus.labelled)
         console.print(f"Fingerprint: {corpus.fingerprint}", highlight=False, soft_wrap=True)
 
 

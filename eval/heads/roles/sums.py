@@ -221,7 +221,7 @@ def _mean_offsets(pattern_LHTS: np.ndarray, reach_T: np.ndarray, causal: bool) -
 def _permuted(mass_LHN, pattern_LHTS, offsets_LHO, reach_T, query, key) -> np.ndarray:
     """What the other texts' attention has at each link's positions, or, where fewer than FEWEST_OTHERS are so long,
     all texts' at its offset."""
-    others = reach_T[np.maximum(query, key)] - 1
+    others = reach_T[query] - 1
     at_place = (pattern_LHTS[:, :, query, key] - mass_LHN) / np.maximum(others, 1)
     at_offset = offsets_LHO[:, :, len(reach_T) - 1 - (query - key)]
     return np.where(others >= FEWEST_OTHERS, at_place, np.nan_to_num(at_offset))

@@ -59,7 +59,7 @@ def texts_of(restored: Restored, split: str, most: int) -> list[dict[str, Texts]
         seeds = [replica.data_seed for replica in pack.replicas]
         return [{OWN: _of_language(restored, split, seed).some(most)} for seed in seeds]
     watched = {OWN: _of_corpus(corpus, split, pack.model.seq_len, pack.model.causal).some(most)}
-    if getattr(corpus, "labelled", None) is not None:
+    if corpus.labelled is not None:
         labelled = _of_corpus(corpus.labelled, split, pack.model.seq_len, pack.model.causal)
         watched[LABELLED] = _with_counts(labelled.some(most), corpus)
     if not {DUPLICATE, INDUCTION} & {*watched[OWN].relations} and not corpus.has_floor:
@@ -189,7 +189,7 @@ def _of_corpus(corpus: Corpus, split: str, seq_len: int, causal: bool) -> Texts:
 
 def _with_counts(seen: Texts, corpus: Corpus) -> Texts:
     counts = np.bincount(corpus.tokens_of("train"), minlength=corpus.vocab_size)
-    counts[corpus.bos] = 0
+    counts[corpus.bos] = len(corpus.tokens_of("train"))  # at the begin of every text, so not rare
     return Texts(seen.tokens, seen.length, seen.file, seen.links, seen.relations, counts)
 
 

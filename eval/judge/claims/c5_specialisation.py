@@ -6,7 +6,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from eval.heads.roles.texts import FEWEST_LINKS, INDUCTION
-from eval.judge import heads, intervals, rule_m, rules, stats
+from eval.judge import by_model, intervals, rule_m, rules, stats
 from eval.judge.evidence import Evidence
 from eval.judge.rule_m import NO, OPEN, YES, Shares
 from eval.judge.verdict import Shown, Verdict
@@ -55,18 +55,20 @@ def overall(verdicts: Iterable[str | None]) -> str:
 
 
 def applies(evidence: Evidence) -> str:
-    return "" if len(heads.rows(evidence, "roles")) else "No roles are measured; --mode=eval --measure=roles does it."
+    return (
+        "" if len(by_model.rows(evidence, "roles")) else "No roles are measured; --mode=eval --measure=roles does it."
+    )
 
 
 def look(evidence: Evidence) -> dict | None:
-    return {"seeds": sorted(map(list, heads.seeds(evidence)))}
+    return {"seeds": sorted(map(list, by_model.seeds(evidence)))}
 
 
 def judge(evidence: Evidence) -> Verdict:
     """In the cell that answers, with the roles of every cell as parts."""
-    claims, found = evidence.config.claims, heads.rows(evidence, "roles")
+    claims, found = evidence.config.claims, by_model.rows(evidence, "roles")
     parts = [part for name, of_cell in found.groupby("cell", sort=False) for part in _of_cell(evidence, name, of_cell)]
-    cell = heads.answering(found, claims.heads)
+    cell = by_model.primary(evidence)
     mine = [part for part in parts if part["cell"] == cell]
     verdict = overall(part["verdict"] for part in mine)
     rule = RULE.format(content=claims.content, position=claims.position)
@@ -115,8 +117,8 @@ def _said(part: dict) -> str:
 
 def _of_cell(evidence: Evidence, cell: str, found: pd.DataFrame) -> list[dict]:
     """What each role of a cell comes to."""
-    claims, seeds = evidence.config.claims, heads.seeds(evidence)
-    of_seed = {seed: _of_model(rows, claims) for seed, rows in heads.by_seed(found).items()}
+    claims, seeds = evidence.config.claims, by_model.seeds(evidence)
+    of_seed = {seed: _of_model(rows, claims) for seed, rows in by_model.by_seed(found).items()}
     said = {seed: answers(roles) for seed, roles in of_seed.items()}
     learnt = _learnt(evidence, cell, found)
     test, parts = found[(found.split == "test") & (found["head"] >= 0)], []

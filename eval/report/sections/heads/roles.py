@@ -3,7 +3,7 @@
 import pandas as pd
 
 from eval.heads.roles.texts import FEWEST_LINKS
-from eval.judge import heads, intervals
+from eval.judge import by_model, intervals
 from eval.judge.claims import c5_specialisation
 from eval.judge.evidence import Evidence
 
@@ -12,7 +12,7 @@ MOST_ROLES = 40  # a row each; the rest is in the table's file
 
 
 def context(evidence: Evidence, verdicts) -> dict | None:
-    found, profile = (heads.rows(evidence, table) for table in ("roles", "heads"))
+    found, profile = (by_model.rows(evidence, table) for table in ("roles", "heads"))
     if found.empty:
         return None
     test = found[found.split == "test"]
@@ -21,7 +21,7 @@ def context(evidence: Evidence, verdicts) -> dict | None:
     by_place = {(part["role"], part["cell"]): part for part in parts}
     shown = [role for role in dict.fromkeys(test.role) if _enough(test[test.role == role])]
     few = [role for role in dict.fromkeys(test.role) if role not in shown]
-    answering = heads.answering(found, evidence.config.claims.heads)
+    answering = by_model.primary(evidence)
     return {
         "cells": cells,
         "rows": [
