@@ -8,7 +8,7 @@ import pandas as pd
 
 from eval.heads.composition import factorial
 from eval.heads.composition.factorial import MORE, PARTS, Runs, Share
-from eval.judge import heads, intervals, rules
+from eval.judge import by_model, intervals, rules
 from eval.judge.evidence import Evidence
 from eval.judge.verdict import Shown, Verdict
 from train import grid
@@ -20,7 +20,7 @@ RULE = (
     "agree that share the init alone than runs that share neither seed, over what those lack to 1; share of data: the "
     "same; supported: the 95 % interval of the share of init less that of data, both seeds resampled, is above 0; "
     "refuted: below 0; else undecided: not told apart; fewer than {fewest} init seeds or data seeds: not testable; "
-    "{labels}; the cell that answers is that of {heads} heads, or the nearest, at the largest d_model"
+    "{labels}; the cell is claims.cell, or of the largest d_model that of the lowest tune loss with several heads"
 )
 LABELS = {
     INDEX: "heads are compared by their number in the layer",
@@ -32,7 +32,7 @@ OUTCOMES = {"init": rules.SUPPORTED, "data": rules.REFUTED, "": rules.UNDECIDED}
 def applies(evidence: Evidence) -> str:
     if evidence.config.grid.seeds != "crossed":
         return "Who decides takes init and data apart, grid.seeds=crossed."
-    return "" if len(heads.rows(evidence, "stability")) else "No two runs of a cell are compared yet."
+    return "" if len(by_model.rows(evidence, "stability")) else "No two runs of a cell are compared yet."
 
 
 def runs_of(rows: pd.DataFrame, label: str) -> Runs:
@@ -81,11 +81,10 @@ def judge(evidence: Evidence, claim: tuple[str, str], label: str, decided: str) 
       label: INDEX or MATCHED.
       decided: what init or data decides, in words.
     """
-    rows, wanted = heads.rows(evidence, "stability"), evidence.config.claims.heads
-    rule = RULE.format(fewest=FEWEST, labels=LABELS[label], heads=wanted)
+    rows, answering = by_model.rows(evidence, "stability"), by_model.primary(evidence)
+    rule = RULE.format(fewest=FEWEST, labels=LABELS[label])
     parts = tuple(_part(evidence, cell, mine, label) for cell, mine in rows.groupby("cell", sort=False))
-    answering = heads.answering(rows, wanted)
-    part = next(part for part in parts if part["name"] == answering)
+    part = next((part for part in parts if part["name"] == answering), parts[0])
     lacks = (part["why"],) if part["why"] else ()
     more, n = part["shares"][MORE], min(part["inits"], part["orders"])
     base = Verdict(*claim, part["verdict"], "", rule, 0.0, 0.95, *more[:3], n=n, missing=lacks, parts=parts)
@@ -93,7 +92,7 @@ def judge(evidence: Evidence, claim: tuple[str, str], label: str, decided: str) 
         base,
         sentence=_sentence(evidence, part, decided),
         notes=tuple(_notes(evidence, part)),
-        details={"label": label, "cell": answering, "content": _halves(evidence, rows, answering, label)},
+        details={"label": label, "cell": part["name"], "content": _halves(evidence, rows, part["name"], label)},
         shown=_shown(part),
     )
 
@@ -104,7 +103,7 @@ def _part(evidence: Evidence, cell: str, rows: pd.DataFrame, label: str) -> dict
     found = factorial.shares(runs)
     first = list(zip(runs.init[~runs.again], runs.data[~runs.again], strict=True))
     inits, orders = (len(np.unique(each)) for each in (runs.init, runs.data))
-    lost = sorted(set(heads.seeds(evidence)) - {(int(init), int(data)) for init, data in first})
+    lost = sorted(set(by_model.seeds(evidence)) - {(int(init), int(data)) for init, data in first})
     few = min(inits, orders) < FEWEST
     return {
         "name": cell,
