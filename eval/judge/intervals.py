@@ -47,22 +47,6 @@ def these_documents(sums: np.ndarray, tokens: np.ndarray, confidence: float = 0.
     return over_seeds(np.sum(sums, axis=1) / np.sum(tokens), confidence)
 
 
-def over_documents(sums: np.ndarray, tokens: np.ndarray, confidence: float = 0.95) -> Interval:
-    """Student's t over documents of one seed's difference pooled over tokens, a ratio of two sums, by its linearisation
-    (Cochran 1977, section 2.11): what new documents would give this one model.
-
-    Args:
-      sums: (m,) difference in nats on each document, summed over its tokens.
-      tokens: (m,) tokens of each document.
-    """
-    documents, mean = len(sums), float(np.sum(sums) / np.sum(tokens))
-    if documents < 2:
-        return Interval(mean, math.nan, math.nan)
-    deviations = documents * (sums - mean * tokens) / np.sum(tokens)
-    variance = float(np.sum(deviations**2)) / (documents - 1) / documents
-    return _interval(mean, variance, ((1.0, documents - 1),), confidence)
-
-
 def new_documents(sums: np.ndarray, tokens: np.ndarray, confidence: float = 0.95) -> Interval:
     """The interval over seeds and documents, both random: what new seeds would give on new documents of this kind.
 

@@ -14,7 +14,7 @@ from train.config import StudyConfig
 from train.data.corpora import Corpus, eval_windows
 
 IN_STUDY = False
-NEEDS = ("roles",)
+NEEDS = ("composition", "roles")
 MOST_WINDOWS = 256  # of the split, evenly spread over it
 ABOUT = ["replica", "role", "layer", "readers", "kind", "decides", "what", "sources", "reader"]
 COLUMNS = [*ABOUT, "document", "tokens", "rise"]

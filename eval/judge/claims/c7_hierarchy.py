@@ -10,7 +10,7 @@ import pandas as pd
 
 from eval.heads.composition.circuits import DIRECT, RANDOM, TOP
 from eval.heads.composition.scores import LATER
-from eval.judge import intervals, rule_m, rules
+from eval.judge import by_model, intervals, over_files, rule_m, rules
 from eval.judge.evidence import Evidence
 from eval.judge.intervals import Interval
 from eval.judge.losses import SEED
@@ -21,14 +21,13 @@ STATEMENT = "Early heads detect what later heads compose"
 MARGIN = 0.1  # nats/token by which top sources must outdo random ones
 EDGE_MARGIN = 0.01  # from which a single edge is confirmed
 ALPHA = 0.05  # of composition
-HEADS = 4  # of the cell that answers, or the nearest above one that there is, at the largest d_model
 RULE = (
     f"for each seed in which a head above the first layer bears {ROLE}: the loss with the top sources of its heads' "
     f"composition patched by the total path, less that with as many random sources alike in output norm, on test, t "
     f"over files; yes: above {MARGIN:g} nats/token; no: below; {rule_m.RULE}; not testable either if the one-sided "
     f"lower limit, over seeds, of the share of impossible pairs (same layer, reverse order) that pass at {ALPHA:g} "
-    f"exceeds it, or with fewer than {intervals.ENOUGH_DOCUMENTS} effective files; the cell that answers is that of "
-    f"{HEADS} heads, or the nearest number above one, at the largest d_model"
+    f"exceeds it, or with fewer than {intervals.ENOUGH_DOCUMENTS} effective files; the cell is claims.cell, or of the "
+    f"largest d_model that of the lowest tune loss with several heads"
 )
 
 
@@ -61,7 +60,7 @@ class Decision(NamedTuple):
 
 def decide(seeds: Sequence[Seed], margin: float = MARGIN) -> Decision:
     """The answers of the seeds by RULE."""
-    each = tuple(intervals.over_documents(seed.top - seed.random, seed.tokens) for seed in seeds)
+    each = tuple(_interval(seed) for seed in seeds)
     if len(seeds) < rule_m.FEWEST_SEEDS:
         return Decision(None, each, f"{rule_m.FEWEST_SEEDS} seeds that bear {ROLE} are the least, and {len(seeds)} do.")
     low = _lower_limit([seed.impossible for seed in seeds])
@@ -76,6 +75,14 @@ def decide(seeds: Sequence[Seed], margin: float = MARGIN) -> Decision:
     return Decision(rule_m.decide(answers), each)
 
 
+def _interval(seed: Seed) -> Interval:
+    """Of the difference in nats/token, 95 % over files."""
+    if len(seed.tokens) < 2:
+        return Interval(float(np.sum(seed.top - seed.random) / np.sum(seed.tokens)), math.nan, math.nan)
+    found = over_files.per_token(seed.top - seed.random, seed.tokens)
+    return Interval(*map(float, (found.mean, found.low(0.025), found.high(0.025), found.error)))
+
+
 def _lower_limit(shares: list[float]) -> float:
     """One-sided, at rule_m.CONFIDENCE, of the mean over seeds."""
     return intervals.over_seeds(np.array(shares), 2 * rule_m.CONFIDENCE - 1).low
@@ -86,7 +93,7 @@ def applies(evidence: Evidence) -> str:
         return "A study of doses has no corpus on which heads were patched."
     if evidence.cells.empty:
         return "No judged run is evaluated yet."
-    if not (evidence.workdir.results / "patching.parquet").exists():
+    if by_model.rows(evidence, "patching").empty:
         return "Heads were not patched: --mode=eval --measure=patching does it."
     return ""
 
@@ -94,18 +101,17 @@ def applies(evidence: Evidence) -> str:
 def judge(evidence: Evidence) -> Verdict:
     """The verdict of the cell that answers; the others are its parts."""
     base = Verdict(ID, STATEMENT, rules.UNDECIDED, "", RULE, MARGIN, rule_m.CONFIDENCE)
-    tables = _tables(evidence)
-    cells = evidence.losses.cells
-    cells = cells[cells.num_layers > 1]
-    parts = tuple(_part(evidence, cell, *tables) for cell in cells.itertuples())
-    answering = _answering(cells)
-    if evidence.config.grid.seeds == "crossed":
-        said = "A crossed grid runs each init several times, so its runs are no independent seeds."
-        return dataclasses.replace(base, sentence=said, missing=(said,), parts=parts)
-    if answering is None:
-        said = "It takes a cell of two layers or more and several heads: with one head there is no random source."
-        return dataclasses.replace(base, sentence=said, missing=(said,), parts=parts)
-    part = next(part for part in parts if part["name"] == answering)
+    patched, composed = by_model.rows(evidence, "patching"), by_model.rows(evidence, "composition")
+    cells, answering = evidence.losses.cells, by_model.primary(evidence)
+    parts = tuple(_part(evidence, cell, patched, composed) for cell in cells[cells.num_layers > 1].itertuples())
+    part = next((part for part in parts if part["name"] == answering and part["num_heads"] > 1), None)
+    lacks = {
+        by_model.CROSSED: evidence.config.grid.seeds == "crossed",
+        f"{answering} has no two layers of several heads: one head has no random source, and one layer none at all.":
+            part is None,
+    }  # fmt: skip
+    if said := [sentence for sentence, holds in lacks.items() if holds]:
+        return dataclasses.replace(base, sentence=" ".join(said), missing=tuple(said), parts=parts)
     lacks = (part["why"],) if part["why"] else ()
     return dataclasses.replace(
         base,
@@ -117,23 +123,6 @@ def judge(evidence: Evidence) -> Verdict:
         details={"role": ROLE, "cell": answering},
         shown=_shown(part, parts),
     )
-
-
-def _tables(evidence: Evidence) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The judged runs' rows of patching and of composition."""
-    runs = evidence.losses.runs[["cell", "learning_rate", *SEED]]
-    read = lambda name: pd.read_parquet(evidence.workdir.results / f"{name}.parquet")  # noqa: E731
-    path = evidence.workdir.results / "composition.parquet"
-    composed = read("composition") if path.exists() else pd.DataFrame(columns=[*runs, "place", "p"])
-    return read("patching").merge(runs), composed.merge(runs)
-
-
-def _answering(cells: pd.DataFrame) -> str | None:
-    several = cells[(cells.num_heads > 1) & (cells.d_model == cells.d_model.max())]
-    if several.empty:
-        return None
-    distance = [abs(math.log(heads / HEADS)) for heads in several.num_heads]
-    return str(several.cell.iloc[int(np.argmin(distance))])
 
 
 def seeds_of(patched: pd.DataFrame, composed: pd.DataFrame) -> dict[tuple, Seed]:
@@ -152,7 +141,7 @@ def seeds_of(patched: pd.DataFrame, composed: pd.DataFrame) -> dict[tuple, Seed]
 
 def _part(evidence: Evidence, cell, patched: pd.DataFrame, composed: pd.DataFrame) -> dict:
     """What one cell says, in numbers."""
-    patched, composed = patched[patched.cell == cell.cell], composed[composed.cell == cell.cell]
+    patched, composed = (rows[rows.cell == cell.cell] for rows in (patched, composed))
     seeds = seeds_of(patched, composed)
     decision = decide(list(seeds.values()))
     means = np.array([each.mean for each in decision.each])

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from eval.judge import intervals, rules
+from eval.judge import rules
 from eval.judge.claims.c7_hierarchy import MARGIN, Seed, decide
 
 
@@ -41,13 +41,3 @@ def test_at_the_margin_a_verdict_is_wrong_in_at_most_one_in_twenty():
 def test_what_cannot_be_tested_says_why(number, files, impossible, why):
     decision = decide(seeds(np.random.default_rng(2), 1.0, number, files, impossible=impossible))
     assert decision.shares is None and why in decision.why and len(decision.each) == number
-
-
-def test_an_interval_over_documents_covers_the_pooled_difference():
-    random, inside = np.random.default_rng(3), 0
-    for _ in range(1000):
-        tokens = random.integers(10, 200, 40).astype(float)
-        found = intervals.over_documents(tokens * (0.3 + random.normal(size=40)), tokens)
-        inside += found.low < 0.3 < found.high
-    assert 0.92 < inside / 1000 < 0.97
-    assert np.isnan(intervals.over_documents(np.ones(1), np.ones(1)).low)

@@ -1,0 +1,23 @@
+"""Who decides which head learns what, the init or the data's order? 8 x 8 of them on the language of induction (C9).
+
+Command: python main.py --config=configs/who_decides.py, and, each into a workdir of its own,
+         --config=configs/who_decides.py:content, where even and odd data seeds read disjoint halves of train.
+Time:    not measured whole; about 8 seconds a replica on 2 cores of an AMD EPYC, so some 12 minutes, and 5 for content.
+Expect:  agreement of heads by index and matched, in results/stability.parquet and on the page, with the verdicts C9a
+         and C9b: shares of init, order, both together and chaos, which 16 runs from weights a millionth off tell.
+"""
+
+from configs import induction
+
+ARMS = ("", "content")
+
+
+def get_config(arm: str = ""):
+    if arm not in ARMS:
+        raise ValueError(f"name the arm, --config=configs/who_decides.py:content, or none, not {arm!r}")
+    config = induction.get_config()
+    orders = (0, 1, 2, 3) if arm else tuple(range(8))
+    config.grid.update(d_model=(32,), num_heads=(4,), learning_rates=(0.003,), init_seeds=tuple(range(8)))
+    config.grid.update(seeds="crossed", data_seeds=orders, repeats=0 if arm else 16)
+    config.train.update(steps=1_000, keep_checkpoints=(), windows="halves" if arm else "all")
+    return config

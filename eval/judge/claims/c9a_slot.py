@@ -1,0 +1,13 @@
+"""C9a: which head of a layer takes a role: is that the init's doing, or the data's?"""
+
+import functools
+
+from eval.judge import who_decides
+
+ID = "C9a"
+STATEMENT = "The random init, more than the order of the data, decides which head takes which role"
+RULE = who_decides.RULE
+applies = who_decides.applies
+judge = functools.partial(
+    who_decides.judge, claim=(ID, STATEMENT), label=who_decides.INDEX, decided="which head does what"
+)
