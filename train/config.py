@@ -133,6 +133,19 @@ class AblationConfig:
     optimal_steps: int
 
 
+ORDERS = ("random", "random_within_layers", "magnitude", "gradient", "gradient_normalised", "one_shot", "greedy", "l0")
+
+
+@dataclasses.dataclass(frozen=True)
+class PruningConfig:
+    orders: tuple[str, ...] = limits(choices=ORDERS, empty=True)
+    tuning_orders: tuple[str, ...] = limits(choices=ORDERS, empty=True)
+    rounds: int
+    windows: int
+    draws: int
+    strengths: tuple[float, ...]
+
+
 @dataclasses.dataclass(frozen=True)
 class MeshConfig:
     data: int
@@ -149,6 +162,7 @@ class StudyConfig:
     claims: ClaimsConfig
     dose: DoseConfig
     ablation: AblationConfig
+    pruning: PruningConfig
     mesh: MeshConfig
 
 
