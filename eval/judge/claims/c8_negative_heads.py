@@ -29,7 +29,7 @@ def applies(evidence: Evidence) -> str:
     kinds = set(KINDS) <= {*evidence.config.ablation.kinds}
     measured = kinds and (evidence.workdir.results / "ablation.parquet").exists()
     return decision.applies(evidence) or (
-        "" if measured else "No head was closed; --mode=eval --measure=ablation does."
+        "" if measured else "No head was closed; --measure=ablation does it."
     )
 
 
