@@ -38,7 +38,8 @@ def settings(config: StudyConfig) -> dict:
 def measure_cell(packs: list[Restored], split: str, chosen: dict, needed: dict) -> pd.DataFrame:
     """On `test` alone, a row a layer and two runs of one learning rate that did not diverge: mean correlation of their
     heads' attention on the same prompts, `by_index` and `matched` on half of the prompts and scored on the other, and
-    how many heads of the two are `left_out`, since they write nothing. `start` says which weights a run began with.
+    how many heads of the two are `left_out`, since they write nothing. `start` says which weights a run began with, and
+    runs from drawn ones come first.
 
     Raises:
       InputError: two runs have equal weights, or the split is a single window.
@@ -49,6 +50,7 @@ def measure_cell(packs: list[Restored], split: str, chosen: dict, needed: dict) 
         for row, (replica, lost) in enumerate(zip(pack.pack.replicas, np.asarray(pack.diverged_at), strict=True))
         if lost < 0 and not grid.chooses(replica, pack.study)
     ]
+    runs.sort(key=lambda run: run[0].start != grid.DRAWN)
     if split != "test" or len(runs) < 2:
         return pd.DataFrame(columns=COLUMNS)
     _check_apart(runs)

@@ -11,7 +11,7 @@ from eval.report.style import Drawn
 
 TABLES = ("stability",)
 CLAIMS = {c9a_slot.ID: (who_decides.INDEX, "by index"), c9b_roles.ID: (who_decides.MATCHED, "matched")}
-KINDS = {"init": "init", "data": "data", "neither": "neither", "again": "all but a millionth of the init"}
+KINDS = {"init": "the same init", "data": "the same data", "neither": "neither", "again": "init a millionth off"}
 
 
 def context(evidence: Evidence, verdicts) -> dict | None:
