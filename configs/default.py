@@ -99,7 +99,7 @@ def get_config() -> ConfigDict:
             position=0.5,  # and by one of position
         ),
         heads=dict(  # what restored heads are watched on
-            texts=512,  # windows of a split, evenly spread over it
+            texts=512,  # windows of a split, evenly spread over it; 0 = no roles and no profiles
             untrained=20,  # models of the same shape whose heads must be outdone, for each layer
         ),
         dose=dict(  # of source=relations, family P; configs/relations.py uses it
@@ -113,6 +113,16 @@ def get_config() -> ConfigDict:
             kinds=("zero", "mean"),  # zero | mean | resample (another document's) | optimal (constant); () = none
             windows=256,  # of train, that mean outputs are taken of; of tune, that optimal constants are fitted to
             optimal_steps=60,  # of that fit
+        ),
+        pruning=dict(  # heads removed one after another
+            # Of the judged runs: random | random_within_layers | magnitude | gradient | gradient_normalised |
+            # one_shot | greedy (eval/heads/importance/orders.py) | l0 (hard_concrete.py); () = none.
+            orders=("gradient",),
+            tuning_orders=(),  # of the tuning runs, by which an order is chosen
+            rounds=10,  # in which all heads go
+            windows=256,  # of tune, that an order is found on
+            draws=1,  # of a random order
+            strengths=(0.002, 0.004, 0.008, 0.016, 0.032, 0.05),  # of l0, nats a token and head; a point each
         ),
         mesh=dict(
             data=1,  # devices that share a batch

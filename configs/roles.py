@@ -1,4 +1,4 @@
-"""What heads learn on real text at h = 4, 16, 64 and two layers: claim C5 on seeds and a split that nothing else has used.
+"""What heads learn on real text at h = 4, 16, 64: claim C5, on seeds and a split of the text that nothing else used.
 
 Command: python main.py --config=configs/roles.py
 """

@@ -33,6 +33,7 @@ class Restored:
       corpus: the study's tokens and split, verified against the fingerprint in the checkpoint; None where every seed
         speaks a language of its own (train.data.relations.doses).
       trained: what training recorded in packs.json at its end; None where nobody gave it.
+      folder: of the cell; None of a pack that was made by hand.
     """
 
     cell: str
@@ -43,6 +44,7 @@ class Restored:
     config: dict
     corpus: corpora.Corpus | None
     trained: dict | None = None
+    folder: pathlib.Path | None = None
 
     @functools.cached_property
     def study(self) -> StudyConfig:
@@ -109,4 +111,4 @@ def restore(
     add = lambda leaf: jax.ShapeDtypeStruct((count, *leaf.shape), leaf.dtype, sharding=place)  # noqa: E731
     items = checkpoint.restore(folder, step, jax.tree.map(add, whole))
     diverged_at = items["replicas"]["diverged_at"]
-    return Restored(cell.name, trained, items["params"], diverged_at, step, config, corpus)
+    return Restored(cell.name, trained, items["params"], diverged_at, step, config, corpus, folder=cell)

@@ -125,7 +125,7 @@ class ClaimsConfig:
 
 @dataclasses.dataclass(frozen=True)
 class HeadsConfig:
-    texts: int
+    texts: int = limits(zero=True)
     untrained: int
 
 
@@ -145,6 +145,19 @@ class AblationConfig:
     optimal_steps: int
 
 
+ORDERS = ("random", "random_within_layers", "magnitude", "gradient", "gradient_normalised", "one_shot", "greedy", "l0")
+
+
+@dataclasses.dataclass(frozen=True)
+class PruningConfig:
+    orders: tuple[str, ...] = limits(choices=ORDERS, empty=True)
+    tuning_orders: tuple[str, ...] = limits(choices=ORDERS, empty=True)
+    rounds: int
+    windows: int
+    draws: int
+    strengths: tuple[float, ...]
+
+
 @dataclasses.dataclass(frozen=True)
 class MeshConfig:
     data: int
@@ -162,6 +175,7 @@ class StudyConfig:
     heads: HeadsConfig
     dose: DoseConfig
     ablation: AblationConfig
+    pruning: PruningConfig
     mesh: MeshConfig
 
 

@@ -7,7 +7,7 @@ from eval.heads.roles import distinct, effects, profile, watched
 from eval.heads.roles.effects import LOCAL, NEXT, PREVIOUS
 from eval.measure import roles
 from eval.restore import Restored
-from mha.transformer import ModelConfig, Transformer, weights_in_blocks
+from mha.transformer import Transformer, weights_in_blocks
 from train.config import StudyConfig
 
 IN_STUDY = True
@@ -15,8 +15,7 @@ INACTIVE = 0.1  # of the mean head of its layer, or less, is what an inactive he
 SEMANTIC_TEXTS = 32
 
 
-def lacks(config: StudyConfig, model: ModelConfig) -> str:
-    return ""
+lacks = roles.lacks
 
 
 def settings(config: StudyConfig) -> dict:

@@ -6,6 +6,7 @@ Dimension key: R replica, V vocabulary, J bit.
 import functools
 import math
 
+import jax
 import numpy as np
 import pandas as pd
 
@@ -93,7 +94,9 @@ def _of_seeds(restored: Restored, split: str, _: EvalConfig, needed: dict) -> pd
     """Of replicas that each speak their own seed's language, on the documents that looks are taken on."""
     config, pack, rows = restored.study, restored.pack, []
     seeds = [replica.data_seed for replica in pack.replicas]
-    seen = answers.of_seeds(pack.model, restored.params, config, pack.dose, split, seeds)
+    most = max(len(seeds), grid.most_replicas(config))  # rows, so that one program serves all packs
+    params = jax.tree.map(lambda leaf: np.resize(leaf, (most, *leaf.shape[1:])), restored.params)
+    seen = answers.of_seeds(pack.model, params, config, pack.dose, split, seeds)
     if split == ("tune" if grid.chooses(pack.replicas[0], config) else "test"):  # that of the looks
         diverged = np.asarray(restored.diverged_at) >= 0  # which counts as chance
         last = np.where(diverged, math.log(2), [each["loss"] for each in seen])

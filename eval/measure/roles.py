@@ -21,7 +21,7 @@ EVERY = -1  # in place of a layer or a head: all of them together
 
 
 def lacks(config: StudyConfig, model: ModelConfig) -> str:
-    return ""
+    return "" if config.heads.texts else "heads are watched on no text, heads.texts=0."
 
 
 def settings(config: StudyConfig) -> dict:
@@ -36,7 +36,8 @@ def settings(config: StudyConfig) -> dict:
 
 def measure(restored: Restored, split: str, chosen: dict) -> pd.DataFrame:
     """One row a replica that did not diverge, layer, head and role: `text` it was looked for in, `positional` or not,
-    `offset` (the role's best fixed one), `queries` with a link and effective `files`, `mass`, `reference` (the largest,
+    `offset` (the role's best fixed one), `queries` with a link and effective `files`, `mass`, `top` (share of queries
+    whose largest weight is on a linked key), `reference` (the largest,
     and `which` it is), `effect` above it with `error`, `low`, `high`; `above`, the p-value of an effect of at most the
     role's threshold; simultaneous limits `least`, `most`; and, on `test`, `untrained`, the largest effect of an
     untrained head, and whether the head is `called` by the role: `least` above the threshold and the effect above
@@ -98,7 +99,7 @@ def _rows(role: Role, offset: int, found: Effects) -> pd.DataFrame:
     about = place.assign(
         role=role.name, text=role.text, positional=role.positional, offset=offset, queries=found.queries
     ).assign(files=found.files)
-    names = ("mass", "reference", "effect", "error", "low", "high", "above", "least", "most")
+    names = ("mass", "top", "reference", "effect", "error", "low", "high", "above", "least", "most")
     values = {name: getattr(found, name).ravel() for name in names}
     which = np.array(("", *REFERENCES))[0 * found.which if role.positional else 1 + found.which].ravel()
     return about.assign(**values, which=which)

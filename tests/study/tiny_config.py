@@ -20,5 +20,5 @@ def get_config(text: str):
     config.train.log_every = 1
     config.train.checkpoint_every = 8
     config.eval.batch_size = 8
-    config.ablation.kinds = ()
+    config.ablation.kinds, config.pruning.orders, config.heads.texts = (), (), 0
     return config

@@ -5,8 +5,10 @@ import math
 
 import pytest
 
-from configs import default
+from configs import default, induction, kinds, syntax
+from train import grid
 from train.config import DataConfig, InputError, StudyConfig, freeze
+from train.data import sources
 
 SECTIONS = {section.name: section.type for section in dataclasses.fields(StudyConfig)}
 
@@ -27,6 +29,16 @@ def test_default_has_every_field_and_each_has_the_declared_type():
             held = value if isinstance(value, tuple) else (value,)
             assert type(value) is getattr(kind, "__origin__", kind), f"{section}.{name}"
             assert {type(each) for each in held} <= {inner}, f"{section}.{name}"
+
+
+@pytest.mark.parametrize(("study", "words"), [(induction, 17), (kinds, 121), (syntax, 2_048)])
+def test_studies_of_what_heads_learn(study, words):
+    """Every cell trains at least five seeds, each at one rate."""
+    config = freeze(study.get_config().to_dict())
+    assert sources.vocab_size(config.data) == words
+    for cell in grid.cells_of(config, words):
+        assert len({replica.init_seed for replica in cell.replicas}) == len(cell.replicas) >= 5
+        assert cell.model.num_layers >= 2 and cell.model.causal == (study is not syntax)
 
 
 def test_no_field_has_a_second_default():

@@ -201,11 +201,12 @@ class _Worker:
 
 
 def _cost(job: Job) -> float:
-    """FLOPs a token, exps counted by the time that they take, times replicas, and times the dose, which takes longer
-    to learn the larger it is."""
+    """FLOPs a token, exps counted by the time that they take, times replicas; a dose takes more steps the larger it is,
+    and the fewer the heads: one takes two to nine times those of eight (docs/results/relations.md)."""
 
     total = 0
     for cell in job.cells:
         exps = FLOPS_PER_EXP.get(cell.model.d_k, FLOPS_PER_EXP_ELSE) * budget.exps_per_token(cell.model)
-        total += max(1, cell.dose) * len(cell.replicas) * (budget.flops_per_token(cell.model) + exps)
+        steps = cell.dose / cell.model.num_heads**0.5 if cell.dose else 1
+        total += steps * len(cell.replicas) * (budget.flops_per_token(cell.model) + exps)
     return total

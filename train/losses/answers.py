@@ -4,6 +4,7 @@ Dimension key: R replica, N batch of a dispatch, B window, T position, Q answer 
 """
 
 import functools
+import math
 from collections.abc import Sequence
 
 import jax
@@ -15,6 +16,9 @@ from train.config import StudyConfig
 from train.data.relations import doses
 from train.data.relations.language import Documents
 from train.replica_axis import advance_first_replicas, over_replicas
+
+SLOTS = 8  # answers of a document are padded to a multiple
+BATCH = 64  # documents of a look that are computed at once, at most
 
 
 def of_seeds(
@@ -44,18 +48,23 @@ def excess_of(
     count, rows = len(texts), len(jax.tree.leaves(params)[0])
     texts = [*texts, *[texts[-1]] * (rows - count)]
     tables = [_answers_of(documents) for documents in texts]
-    # One shape for all looks, so that one program serves them: the text fills the model's window, with zeros behind.
+    # One shape for all looks, so that one program serves them: the text fills the model's window, with zeros behind;
+    # few have more than SLOTS answers. Batches are small, since what they compute stays in the cache.
+    slots = -(-max(places.shape[1] for places, _, _ in tables) // SLOTS) * SLOTS
+    batch = math.gcd(len(texts[0].tokens), BATCH)
     tokens, places, masks = (
-        np.stack([np.pad(array, ((0, 0), (0, width - array.shape[1]))) for array in arrays])[:, None]
+        np.stack([np.pad(array, ((0, 0), (0, width - array.shape[1]))) for array in arrays]).reshape(
+            rows, -1, batch, width
+        )
         for width, arrays in (
             (model.seq_len + 1, [documents.tokens for documents in texts]),
-            (model.seq_len // 2, [places for places, _, _ in tables]),
-            (model.seq_len // 2, [masks for _, masks, _ in tables]),
+            (slots, [places for places, _, _ in tables]),
+            (slots, [masks for _, masks, _ in tables]),
         )
     )
     length = np.full(tokens.shape[:3], texts[0].tokens.shape[1] - 1, np.int32)
-    told = _own_answers(model, np.int32(count), params, bits_VJ, tokens, length, places, masks)
-    nats, together, apart = np.asarray(told, np.float64)[:, 0], [], []
+    told = np.asarray(_own_answers(model, np.int32(count), params, bits_VJ, tokens, length, places, masks), np.float64)
+    nats, together, apart = told.reshape(rows, -1, *told.shape[3:]), [], []
     for documents, (_, masks, slot), losses in list(zip(texts, tables, nats, strict=True))[:count]:
         questions = documents.questions
         of_answers = losses[..., -2][np.arange(len(masks))[:, None], np.arange(masks.shape[1])][masks > 0].sum()

@@ -29,7 +29,6 @@ class Program:
         """
         self.pack, self._mesh = pack, sharding.make_mesh(config.mesh)
         whole, split = sharding.replicated(self._mesh), sharding.batch(self._mesh)
-        self._seeds = jnp.asarray([replica.init_seed for replica in pack.replicas], jnp.uint32)
         stage = pack.rows or grid.most_replicas(config) if pack.replica_map == "scan" else 0
         self._feed, devices = feed, self._mesh.shape["replica"]
         self._rows = -(-max(len(pack.replicas), stage) // devices) * devices
@@ -37,7 +36,7 @@ class Program:
         self._init = functools.partial(step.init, pack.model, config.train)
         self.abstract_state = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole),
-            jax.eval_shape(self._init, self._seeds),
+            jax.eval_shape(self._init, jnp.zeros(len(pack.replicas), jnp.uint32)),
         )
         same = [one for one in before if self._serves(one)]
         self._compiled = same[0]._compiled if same else self._compile(config, whole, split)
@@ -73,15 +72,16 @@ class Program:
         return jitted.lower(state, tokens, starts, rates, number, number, number).compile()
 
     def init(self) -> step.State:
-        """The state before step 0, of all rows."""
-        state, replicas = self._init(self._seeds), self.pack.replicas
+        """The state before step 0, of all rows; spare ones repeat the replicas, so that all packs draw alike many."""
+        replicas = [self.pack.replicas[row % len(self.pack.replicas)] for row in range(self._rows)]
+        state = self._init(jnp.asarray([replica.init_seed for replica in replicas], jnp.uint32))
         if any(replica.start != grid.DRAWN for replica in replicas):
             drawn, rows = jax.device_get(state.params), []
             for row, (replica, spoken) in enumerate(zip(replicas, self._feed.languages(replicas), strict=True)):
                 own = jax.tree.map(lambda leaf, row=row: leaf[row], drawn)
                 rows.append(starts.params(replica.start, self.pack.model, spoken, own))
             state = state._replace(params=jax.tree.map(lambda *leaves: np.stack(leaves), *rows))
-        return self.with_spare_rows(jax.device_put(state, sharding.replicated(self._mesh)))
+        return jax.device_put(state, sharding.replicated(self._mesh))
 
     def with_spare_rows(self, state: step.State) -> step.State:
         """The pack's state with rows of zeros behind, up to those of the program."""

@@ -87,6 +87,7 @@ def _serve(
             return
         asked = workers.job_of(line, cells)
         jobs[asked.what](study, asked)
-        jax.clear_caches()  # traces of this job, which serve no other and take some 50 MB
+        if corpus is not None:  # cells of doses share their shapes
+            jax.clear_caches()  # traces of this job, which serve no other and take some 50 MB
         memory.give_back()
         report.send("finished")

@@ -18,7 +18,14 @@ FEWEST_RELATIONS = 2  # room for so many, so that texts with few or none share a
 
 
 class Block(NamedTuple):
-    """Some texts as `of_block` takes them; links are padded with link (0, 0, 0)."""
+    """Some texts; links are padded with link (0, 0, 0).
+
+    Attributes:
+      there_N: 1 for a link, 0 for padding.
+      free_N: 1 / the number of its text's queries that see a link's key and have no link of its relation; 0 if none do.
+      others_N: the weight of each other text at the query's position.
+      unlinked_BRT: 1 for a query without a link of the relation, 0 for others and behind a text's end.
+    """
 
     tokens_BT: np.ndarray
     length_B: np.ndarray
@@ -26,6 +33,9 @@ class Block(NamedTuple):
     query_N: np.ndarray
     key_N: np.ndarray
     relation_N: np.ndarray
+    there_N: np.ndarray
+    free_N: np.ndarray
+    others_N: np.ndarray
     unlinked_BRT: np.ndarray
 
 
@@ -35,9 +45,13 @@ def block_size(model: ModelConfig, texts: Texts) -> int:
     return max(1, min(MOST_TEXTS, BUDGET_BYTES // one))
 
 
-def blocks(texts: Texts, size: int, width: int = 0) -> Iterator[tuple[Block, np.ndarray]]:
-    """Blocks of `size` texts, the last padded with empty ones, all of one shape; and the numbers of each block's links
-    in `texts.links`."""
+def blocks(texts: Texts, size: int, causal: bool, others_T: np.ndarray, width: int = 0) -> Iterator[Block]:
+    """Blocks of `size` texts, the last padded with empty ones, all of one shape.
+
+    Args:
+      others_T: the weight of each other text where a mean over them is taken, by the query's position.
+      width: room for so many links a text; 0: for the most that any has.
+    """
     count, length = len(texts.tokens), texts.tokens.shape[1] - 1
     per_text = np.bincount(texts.links.document, minlength=count)
     width = size * max(width, int(per_text.max(initial=0)), 1)
@@ -45,12 +59,16 @@ def blocks(texts: Texts, size: int, width: int = 0) -> Iterator[tuple[Block, np.
     ends = np.concatenate([[0], np.cumsum(per_text)])
     for first in range(0, count, size):
         last = min(first + size, count)
-        mine = order[ends[first] : ends[last]]
-        document, query, key, relation = (np.resize(column[mine], len(mine)) for column in texts.links)
+        document, query, key, relation = (column[order[ends[first] : ends[last]]] for column in texts.links)
+        lengths = np.pad(texts.length[first:last], (0, size - last + first)).astype(np.int32)
         unlinked = np.ones((size, max(len(texts.relations), FEWEST_RELATIONS), length), np.float32)
         unlinked[document - first, relation, query] = 0
-        padded = [np.pad(column, (0, width - len(mine))) for column in (document - first, query, key, relation)]
-        tokens = np.pad(texts.tokens[first:last, :-1], ((0, size - last + first), (0, 0)))
-        lengths = np.pad(texts.length[first:last], (0, size - last + first))
         unlinked *= (np.arange(length) < lengths[:, None])[:, None]
-        yield Block(tokens.astype(np.int32), lengths.astype(np.int32), *padded, unlinked), mine
+        seeing = np.cumsum(unlinked[..., ::-1], axis=2)[..., ::-1] if causal else unlinked.sum(axis=2, keepdims=True)
+        free = np.broadcast_to(seeing, unlinked.shape)[document - first, relation, key]
+        free = np.divide(1, free, out=np.zeros(len(free), np.float32), where=free > 0)
+        columns = document - first, query, key, relation, np.ones(len(key), np.float32), free, others_T[query]
+        padded = [np.pad(column, (0, width - len(key))) for column in columns]
+        tokens = np.pad(texts.tokens[first:last, :-1], ((0, size - last + first), (0, 0)))
+        integers, floats = [column.astype(np.int32) for column in padded[:4]], [np.float32(each) for each in padded[4:]]
+        yield Block(tokens.astype(np.int32), lengths, *integers, *floats, unlinked)

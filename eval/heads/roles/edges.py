@@ -56,13 +56,12 @@ def without(
     one_role = Texts(texts.tokens, texts.length, texts.file, links._replace(relation=0 * links.relation), ("",))
     rise = np.zeros((len(chosen_SLH), files))
     queries, bases, place = np.zeros(files), np.zeros(4), 0
-    for block, mine in blocks(one_role, size, width):
+    for block in blocks(one_role, size, model.causal, np.zeros(texts.tokens.shape[1] - 1), width):
         targets = texts.tokens[place : place + size, 1:]
         targets = np.pad(targets, ((0, size - len(targets)), (0, 0))).astype(np.int32)
-        there = np.arange(block.query_N.size) < len(mine)
         file, place = texts.file[place : place + size], place + size
         for selection, chosen_LH in enumerate(chosen_SLH):
-            found = _of_block(model, params, targets, there, jnp.asarray(chosen_LH), block)
+            found = _of_block(model, params, targets, jnp.asarray(chosen_LH), block)
             found = {name: np.asarray(value, np.float64) for name, value in found.items()}
             rise[selection] += np.bincount(file, found["rise"][: len(file)], files)
         queries += np.bincount(file, found["queries"][: len(file)], files)
@@ -73,7 +72,7 @@ def without(
 
 
 @functools.partial(jax.jit, static_argnames="model")
-def _of_block(model: ModelConfig, params, targets_BT, there_N, chosen_LH, block: Block) -> dict[str, jax.Array]:
+def _of_block(model: ModelConfig, params, targets_BT, chosen_LH, block: Block) -> dict[str, jax.Array]:
     """By text (B,): `rise` of the loss of queries with a link, `queries` how many, their loss `linked` before, and that
     of the `others`, `unlinked` many; the first token is no query."""
     length = block.tokens_BT.shape[1]
@@ -81,7 +80,7 @@ def _of_block(model: ModelConfig, params, targets_BT, there_N, chosen_LH, block:
     segments_BT, scale = inside_BT.astype(jnp.int32), logit_factor(model.logit_scale, model.d_k)
     apply = functools.partial(Transformer(model).apply, {"params": params}, block.tokens_BT, segments_BT)
     places = block.document_N, block.query_N
-    linked_BT = jnp.zeros_like(inside_BT).at[places].max(there_N)
+    linked_BT = jnp.zeros_like(inside_BT).at[places].max(block.there_N > 0)
 
     def losses(logits_BTV):
         log_p_BTV = jax.nn.log_softmax(logits_BTV)
@@ -94,7 +93,7 @@ def _of_block(model: ModelConfig, params, targets_BT, there_N, chosen_LH, block:
         weights_BHTS = reference.weights(
             seen["query"][layer], seen["key"][layer], scale=scale, causal=model.causal, segments_BT=segments_BT
         )
-        weight_NH = jnp.where(there_N[:, None], weights_BHTS[block.document_N, :, block.query_N, block.key_N], 0)
+        weight_NH = block.there_N[:, None] * weights_BHTS[block.document_N, :, block.query_N, block.key_N]
         value_NHK = seen["value"][layer][block.document_N, block.key_N]
         edge_BTHK = jnp.zeros_like(seen["heads"][layer]).at[places].add(weight_NH[..., None] * value_NHK)
         fill[layer] = seen["heads"][layer] - edge_BTHK

@@ -26,6 +26,7 @@ class Effects(NamedTuple):
 
     Attributes:
       mass: mean attention on the role's keys.
+      top: share of queries whose largest weight is on one of them; nan of a role without links.
       reference: the largest reference, 0 of a positional role; `which` its place in REFERENCES.
       effect, error: above that reference, with the standard error over files.
       low, high: its 95 % interval, a t over files.
@@ -37,6 +38,7 @@ class Effects(NamedTuple):
     """
 
     mass: np.ndarray
+    top: np.ndarray
     reference: np.ndarray
     which: np.ndarray
     effect: np.ndarray
@@ -58,7 +60,7 @@ def content(sums: Sums, relation: int, at_offset_F: np.ndarray, threshold: float
     """
     shape = sums.mass_RLHF[relation].shape
     references = np.broadcast_to(at_offset_F, shape), sums.permuted_RLHF[relation], sums.elsewhere_RLHF[relation]
-    return effects(sums.queries_RF[relation], sums.mass_RLHF[relation], references, threshold)
+    return effects(*_of_relation(sums, relation), references, threshold, sums.top_RLHF[relation])
 
 
 def positional(sums: Sums, name: str, threshold: float) -> Effects:
@@ -74,10 +76,20 @@ def positional(sums: Sums, name: str, threshold: float) -> Effects:
 
 def fixed(sums: Sums, relation: int, threshold: float) -> Effects:
     """The effects of a relation that one offset defines: a positional role, which has no reference."""
-    return effects(sums.queries_RF[relation], sums.mass_RLHF[relation], (), threshold)
+    return effects(*_of_relation(sums, relation), (), threshold, sums.top_RLHF[relation])
 
 
-def effects(queries_F: np.ndarray, mass_LHF: np.ndarray, references: Sequence, threshold: float) -> Effects:
+def _of_relation(sums: Sums, relation: int) -> tuple[np.ndarray, np.ndarray]:
+    return sums.queries_RF[relation], sums.mass_RLHF[relation]
+
+
+def effects(
+    queries_F: np.ndarray,
+    mass_LHF: np.ndarray,
+    references: Sequence,
+    threshold: float,
+    top_LHF: np.ndarray | None = None,
+) -> Effects:
     """Effects from sums over the queries of each file; each of `references` is (L, H, F) like the mass.
 
     The effect above a reference is a ratio of sums over files, sum(mass - ref) / sum(queries - ref); its error is the
@@ -90,7 +102,7 @@ def effects(queries_F: np.ndarray, mass_LHF: np.ndarray, references: Sequence, t
     heads, total, files = mass_LHF[..., 0].size if asked.any() else 0, count_F.sum(), int(asked.sum())
     if not heads:
         none = np.full(mass_LHF.shape[:2], np.nan)
-        return Effects(*[none] * 2, np.zeros(none.shape, int), *[none] * 7, 0, 0.0)
+        return Effects(*[none] * 3, np.zeros(none.shape, int), *[none] * 7, 0, 0.0)
     room_CLHF = count_F - references_CLHF
     room_CLH = np.maximum(room_CLHF.sum(axis=-1), 1e-9 * total)
     effect_CLH = (mass_LHF - references_CLHF).sum(axis=-1) / room_CLH
@@ -107,6 +119,7 @@ def effects(queries_F: np.ndarray, mass_LHF: np.ndarray, references: Sequence, t
     effect, error = of_largest(effect_CLH), of_largest(error_CLH)
     return Effects(
         mass_LHF.sum(axis=-1) / total,
+        np.full(which.shape, np.nan) if top_LHF is None else top_LHF.sum(axis=-1) / total,
         of_largest(references_CLHF.sum(axis=-1)) / total,
         which,
         effect,
@@ -123,7 +136,7 @@ def effects(queries_F: np.ndarray, mass_LHF: np.ndarray, references: Sequence, t
 
 def best_offsets(sums: Sums, apart: Sequence[int]) -> np.ndarray:
     """The offset of each head, int (L, H), at which its mean attention is largest, those of `apart` left out."""
-    return (sums.offsets_LHO.shape[2] - 1) // 2 - _apart(sums, apart).argmax(axis=2)
+    return _apart(sums, apart).argmax(axis=2) - (sums.offsets_LHO.shape[2] - 1) // 2
 
 
 def at_best_offset(sums: Sums, apart: Sequence[int]) -> np.ndarray:
@@ -134,5 +147,5 @@ def at_best_offset(sums: Sums, apart: Sequence[int]) -> np.ndarray:
 def _apart(sums: Sums, apart: Sequence[int]) -> np.ndarray:
     last = (sums.offsets_LHO.shape[2] - 1) // 2
     means = np.nan_to_num(sums.offsets_LHO, nan=-np.inf)
-    means[..., [last - offset for offset in apart if abs(offset) <= last]] = -np.inf
+    means[..., [last + offset for offset in apart if abs(offset) <= last]] = -np.inf
     return means

@@ -34,13 +34,13 @@ def of_weights(weights_BHTS, block: Block, counts_V, delimiter_V, causal: bool) 
         if causal
         else jnp.broadcast_to(jnp.min(rarity_BS, 1, keepdims=True), rarity_BS.shape)
     )
-    top_BHT = jnp.argmax(weights_BHTS, axis=3)
-    hit_BHT = jnp.take_along_axis(rarity_BS[:, None], top_BHT, axis=2) == rarest_BT[:, None]
     among_BTS = (rarity_BS[:, None] == rarest_BT[:, :, None]) & seen_BTS
+    top_BHT = weights_BHTS.max(axis=3)
+    hit_BHT = jnp.where(among_BTS[:, None], weights_BHTS, -1).max(axis=3) >= top_BHT
     chance_BT = among_BTS.sum(2) / visible_BT
     return {
         "entropy": over_queries(entropy_BHT),
-        "confidence": over_queries(weights_BHTS.max(axis=3)),
+        "confidence": over_queries(top_BHT),
         "first": over_queries(weights_BHTS[..., 0]),
         "delimiter": over_queries(jnp.einsum("BHTS,BS->BHT", weights_BHTS, delimiter_V[tokens_BT])),
         "rare": over_queries(hit_BHT - chance_BT[:, None]),

@@ -9,6 +9,7 @@ O offset.
 
 import dataclasses
 import functools
+import itertools
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -42,7 +43,7 @@ class Sums(NamedTuple):
       next_LHF: attention on the next token; 0 in a causal model.
       own_LHF: attention at the offset that each head was given.
       uniform_F: what a row that is uniform over what is visible has on the offsets NEAR.
-      offsets_LHO: mean attention at each offset, from T - 1 back to -(T - 1), over the queries whose key is there.
+      offsets_LHO: mean attention at each offset, from -(T - 1) to T - 1, over the queries whose key is there.
       profile: what `profile.MEASURES` lists, (L, H, F) each, summed over the queries of `tokens_F`; empty if not asked
         for.
     """
@@ -95,20 +96,17 @@ def of_model(model: ModelConfig, params: dict, texts: Texts, profile: Profile | 
 def of_attention(weights_NLHTS: np.ndarray, texts: Texts, causal: bool, offset_LH: np.ndarray | None = None) -> Sums:
     """The sums of attention weights (texts, layers, heads, T, S) that are given whole, without a profile; rows of zeros
     where a text has ended."""
-    offset_LH = np.zeros(weights_NLHTS.shape[1:3], int) if offset_LH is None else offset_LH
-    texts_per_block, first = 8, iter(range(0, len(weights_NLHTS), 8))
+    layers, size = weights_NLHTS.shape[1], 8
+    offset_LH = np.zeros(weights_NLHTS.shape[1:3], np.int32) if offset_LH is None else np.asarray(offset_LH, np.int32)
+    first = itertools.count(0, size)
 
     def run(block: Block):
-        begin = next(first)
-        weights = weights_NLHTS[begin : begin + texts_per_block]
-        weights = np.pad(weights, [(0, texts_per_block - len(weights))] + [(0, 0)] * 4)
-        layers = [
-            _of_weights(weights[:, layer], jnp.asarray(offset_LH[layer]), block, causal)
-            for layer in range(weights.shape[1])
-        ]
-        return jax.tree.map(lambda *each: np.stack(each), *layers)
+        weights = weights_NLHTS[(begin := next(first)) : begin + size]
+        weights = np.pad(weights, [(0, size - len(weights))] + [(0, 0)] * 4)
+        found = [_of_weights(weights[:, layer], offset_LH[layer], block, causal) for layer in range(layers)]
+        return jax.tree.map(lambda *each: jnp.stack(each), *found)
 
-    return _added(run, texts, causal, texts_per_block, 0)
+    return _added(run, texts, causal, size, 0)
 
 
 @functools.partial(jax.jit, static_argnames=("model", "profile"))
@@ -130,18 +128,20 @@ def _of_block(model: ModelConfig, profile: bool, params, offset_LH, counts_V, de
 
 
 def _of_layer(weights_BHTS, offset_H, block: Block, causal: bool) -> dict[str, jax.Array]:
-    """The sums of one layer over a block: by link (H, N), by text (H, B), and the pattern (H, T, S)."""
+    """The sums of one layer over a block: by relation and text (R, H, B), by text (H, B), and the pattern (H, T, S)."""
     length, document, query, key = weights_BHTS.shape[2], block.document_N, block.query_N, block.key_N
     columns_BHRS = jnp.einsum("BHTS,BRT->BHRS", weights_BHTS, block.unlinked_BRT)
-    top_BHT = jnp.argmax(weights_BHTS, axis=3)
+    mass_NH = weights_BHTS[document, :, query, key]
+    top_NH = mass_NH >= weights_BHTS.max(axis=3)[document, :, query]
     diagonal = lambda offset: jnp.diagonal(weights_BHTS, -offset, 2, 3).sum(2).T  # noqa: E731
     own_HT = jnp.arange(length)[None] - offset_H[:, None]
     inside_HT = (own_HT >= 0) & (own_HT < length) & (jnp.arange(length) > 0)[None]
     own_BHT = jnp.take_along_axis(weights_BHTS, jnp.clip(own_HT, 0, length - 1)[None, :, :, None], axis=3)[..., 0]
     return {
-        "mass": weights_BHTS[document, :, query, key].T,
-        "top": (top_BHT[document, :, query] == key[:, None]).astype(jnp.float32).T,
-        "column": columns_BHRS[document, :, block.relation_N, key].T,
+        "mass": _by_text(mass_NH, block),
+        "top": _by_text(top_NH.astype(jnp.float32), block),
+        "elsewhere": _by_text(columns_BHRS[document, :, block.relation_N, key] * block.free_N[:, None], block),
+        "own pattern": _by_text(mass_NH * block.others_N[:, None], block),
         "pattern": weights_BHTS.sum(axis=0),
         "near": jnp.stack([diagonal(offset) for offset in NEAR]),
         "next": jnp.zeros(weights_BHTS.shape[1::-1]) if causal else diagonal(-1) - weights_BHTS[:, :, 0, 1].T,
@@ -152,89 +152,109 @@ def _of_layer(weights_BHTS, offset_H, block: Block, causal: bool) -> dict[str, j
 _of_weights = functools.partial(jax.jit, static_argnames="causal")(_of_layer)
 
 
+def _by_text(values_NH: jax.Array, block: Block) -> jax.Array:
+    """Sums over the links of each relation and text, (R, H, B)."""
+    size, relations, _ = block.unlinked_BRT.shape
+    group_N = block.relation_N * size + block.document_N
+    summed = jax.ops.segment_sum(values_NH * block.there_N[:, None], group_N, relations * size)
+    return jnp.swapaxes(summed.reshape(relations, size, -1), 1, 2)
+
+
+@jax.jit
+def _at_links(values_LHTS: jax.Array, block: Block) -> jax.Array:
+    """Sums of what stands at the links' places, (L, R, H, B)."""
+    at_link = lambda values_HTS: _by_text(values_HTS[:, block.query_N, block.key_N].T, block)  # noqa: E731
+    return jax.lax.map(at_link, values_LHTS)
+
+
+@jax.jit
+def _diagonals(values_LHTS: jax.Array) -> jax.Array:
+    """(L, H, 2 T - 1): sums of the entries at offset (query less key) -(T - 1) ... T - 1, the first query aside."""
+    length = values_LHTS.shape[-1]
+
+    def one(values_TS):
+        shifted = jnp.pad(values_TS.at[0].set(0)[:, ::-1], ((0, 0), (0, length)))  # row q begins q places later
+        return shifted.ravel()[: length * (2 * length - 1)].reshape(length, -1).sum(axis=0)
+
+    return jax.lax.map(lambda layer: jax.lax.map(one, layer), values_LHTS)
+
+
+_add = functools.partial(jax.jit, donate_argnums=0)(jnp.add)
+
+
 def _added(run: Callable[[Block], dict], texts: Texts, causal: bool, size: int, width: int) -> Sums:
     """The sums over all blocks, by relation and file."""
     relations, files, count = len(texts.relations), texts.num_files, len(texts.tokens)
-    length, links = texts.tokens.shape[1] - 1, texts.links
-    of_link = {"mass": [], "top": [], "column": []}
-    of_text, pattern, order = {}, None, []
-    for block, mine in blocks(texts, size, width):
-        found = run(block)
-        more = np.asarray(found.pop("pattern"))
-        pattern = more.copy() if pattern is None else np.add(pattern, more, out=pattern)
-        found = {name: np.asarray(value, np.float64) for name, value in found.items()}
-        order.append(mine)
-        for name, parts in of_link.items():
-            parts.append(found.pop(name)[..., : len(mine)])
-        for name, value in found.items():
-            of_text.setdefault(name, []).append(value)
-    order = np.concatenate(order) if order else np.zeros(0, int)
-    document, query, key, relation = (column[order] for column in links)
-    own = {name: np.concatenate(parts, axis=2) for name, parts in of_link.items()}
-    group = relation.astype(np.int64) * files + texts.file[document]
-    by_group = lambda values: _by_group(values, group, relations * files, (relations, files))  # noqa: E731
-    texts_of = {name: np.concatenate(parts, axis=-1)[..., :count] for name, parts in of_text.items()}
-    by_file = {name: _by_group(value, texts.file, files, (files,)) for name, value in texts_of.items()}
-
+    length = texts.tokens.shape[1] - 1
     reach_T = np.cumsum(np.bincount(texts.length, minlength=length + 1)[::-1])[::-1][1:]  # texts longer than t
-    offsets = _mean_offsets(pattern, reach_T, causal)
-    permuted = _permuted(own["mass"], pattern, offsets, reach_T, query, key)
-    free = _without_a_link(texts, document, key, relation, causal)
-    elsewhere = np.divide(own["column"], free, out=np.zeros_like(own["mass"]), where=free > 0)
-    asked = np.unique((document.astype(np.int64) * relations + relation) * length + query) // length
+    others_T = np.where(reach_T > FEWEST_OTHERS, 1 / np.maximum(reach_T - 1, 1), 0)
+    by_text, pattern = {}, None
+    for block in blocks(texts, size, causal, others_T, width):
+        found = run(block)
+        more = found.pop("pattern")
+        pattern = more if pattern is None else _add(pattern, more)
+        for name, value in found.items():
+            by_text.setdefault(name, []).append(np.asarray(value))
+    offsets = _mean_offsets(np.asarray(_diagonals(pattern), np.float64), reach_T, causal)
+    expected = _expected(pattern, others_T, offsets)
+    by_text["pattern"] = [
+        np.asarray(_at_links(expected, block)) for block in blocks(texts, size, causal, others_T, width)
+    ]
+    of_file = {
+        name: _by_file(np.concatenate(parts, axis=-1)[..., :count].astype(np.float64), texts.file, files)
+        for name, parts in by_text.items()
+    }
+    of_role = {
+        name: np.moveaxis(of_file.pop(name)[:, :relations], 1, 0)
+        for name in ("mass", "pattern", "own pattern", "elsewhere", "top")
+    }
+    asked = np.unique(np.stack([texts.links.relation, texts.links.document, texts.links.query]), axis=1)
     queries = np.zeros((relations, files))
-    np.add.at(queries, (asked % max(relations, 1), texts.file[asked // max(relations, 1)]), 1)
-    counted = np.maximum(texts.length - 1, 0)
-    near = by_file.pop("near")
+    np.add.at(queries, (asked[0], texts.file[asked[1]]), 1)
+    per_file = lambda values_N: _by_file(np.asarray(values_N, float), texts.file, files)  # noqa: E731
     return Sums(
         queries,
-        *(np.moveaxis(by_group(values), 2, 0) for values in (own["mass"], permuted, elsewhere, own["top"])),
-        _by_group(counted.astype(float), texts.file, files, (files,)),
-        np.moveaxis(near, 1, 0),
-        by_file.pop("next"),
-        by_file.pop("own"),
-        _by_group(_uniform(texts.length, causal), texts.file, files, (files,)),
+        of_role["mass"],
+        of_role["pattern"] - of_role["own pattern"],
+        of_role["elsewhere"],
+        of_role["top"],
+        per_file(np.maximum(texts.length - 1, 0)),
+        np.moveaxis(of_file.pop("near"), 1, 0),
+        of_file.pop("next"),
+        of_file.pop("own"),
+        per_file(_uniform(texts.length, causal)),
         offsets,
-        by_file,
+        of_file,
     )
 
 
-def _by_group(values: np.ndarray, group: np.ndarray, count: int, shape: tuple[int, ...]) -> np.ndarray:
-    """Sums of `values` (..., n) over the groups, (..., *shape)."""
-    rows = np.ndindex(values.shape[:-1])
-    summed = [np.bincount(group, values[row], count) if count else np.zeros(0) for row in rows]
-    return np.reshape(summed, (*values.shape[:-1], *shape))
+def _by_file(values: np.ndarray, file_N: np.ndarray, files: int) -> np.ndarray:
+    """Sums of `values` (..., N) over the texts of each file, (..., F)."""
+    order = np.argsort(file_N, kind="stable")
+    present, first = np.unique(file_N[order], return_index=True)
+    summed = np.zeros((*values.shape[:-1], files))
+    summed[..., present] = np.add.reduceat(values[..., order], first, axis=-1)
+    return summed
 
 
-def _mean_offsets(pattern_LHTS: np.ndarray, reach_T: np.ndarray, causal: bool) -> np.ndarray:
-    """(L, H, 2 T - 1): mean attention at offset T - 1 ... -(T - 1), over the queries but the first whose key is there;
-    nan where there are none."""
-    length, means = len(reach_T), []
-    for offset in range(length - 1, -length, -1):
-        query = np.arange(max(offset, 1), min(length, length + offset))
-        asked = reach_T[np.maximum(query, query - offset)].sum() if len(query) else 0
-        total = pattern_LHTS[:, :, query, query - offset].sum(axis=2, dtype=np.float64)
-        means.append(total / asked if asked and not (causal and offset < 0) else np.full(total.shape, math.nan))
-    return np.stack(means, axis=2)
+def _mean_offsets(diagonals_LHO: np.ndarray, reach_T: np.ndarray, causal: bool) -> np.ndarray:
+    """(L, H, 2 T - 1): mean attention at each offset, over the queries but the first whose key is there; nan where
+    there are none."""
+    length = len(reach_T)
+    query, key = np.mgrid[1:length, :length]
+    there = reach_T[np.maximum(query, key)] * (key <= query if causal else 1)
+    asked_O = np.bincount((query - key + length - 1).ravel(), there.ravel(), 2 * length - 1)
+    return np.where(asked_O > 0, diagonals_LHO / np.maximum(asked_O, 1), math.nan)
 
 
-def _permuted(mass_LHN, pattern_LHTS, offsets_LHO, reach_T, query, key) -> np.ndarray:
-    """What the other texts' attention has at each link's positions, or, where fewer than FEWEST_OTHERS are so long,
-    all texts' at its offset."""
-    others = reach_T[query] - 1
-    at_place = (pattern_LHTS[:, :, query, key] - mass_LHN) / np.maximum(others, 1)
-    at_offset = offsets_LHO[:, :, len(reach_T) - 1 - (query - key)]
-    return np.where(others >= FEWEST_OTHERS, at_place, np.nan_to_num(at_offset))
-
-
-def _without_a_link(texts: Texts, document, key, relation, causal: bool) -> np.ndarray:
-    """For each link, how many queries of its text have no link of its relation and see its key."""
-    length = texts.tokens.shape[1] - 1
-    free = np.ones((len(texts.tokens), len(texts.relations), length), bool)
-    free &= (np.arange(length) < texts.length[:, None])[:, None]
-    free[texts.links.document, texts.links.relation, texts.links.query] = False
-    seeing = np.cumsum(free[..., ::-1], axis=2)[..., ::-1] if causal else free.sum(axis=2, keepdims=True) + 0 * free
-    return seeing[document, relation, key]
+def _expected(pattern_LHTS: jax.Array, others_T: np.ndarray, offsets_LHO: np.ndarray) -> jax.Array:
+    """What other texts' attention has at each place, but for a text's own part of it; or, from queries that few others
+    reach, what all texts have at its offset. (L, H, T, S)."""
+    length = len(others_T)
+    offset_TS = np.arange(length)[:, None] - np.arange(length) + length - 1
+    at_offset = jnp.asarray(np.nan_to_num(offsets_LHO), jnp.float32)[:, :, offset_TS] if (others_T == 0).any() else 0
+    known_T1 = jnp.asarray(others_T, jnp.float32)[None, None, :, None]
+    return jnp.where(known_T1 > 0, pattern_LHTS * known_T1, jnp.broadcast_to(at_offset, pattern_LHTS.shape))
 
 
 def _uniform(length_N: np.ndarray, causal: bool) -> np.ndarray:

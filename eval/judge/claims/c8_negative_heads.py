@@ -27,7 +27,10 @@ LACKS = (
 
 def applies(evidence: Evidence) -> str:
     kinds = set(KINDS) <= {*evidence.config.ablation.kinds}
-    return decision.applies(evidence) or ("" if kinds else "Heads are not closed here, ablation.kinds.")
+    measured = kinds and (evidence.workdir.results / "ablation.parquet").exists()
+    return decision.applies(evidence) or (
+        "" if measured else "No head was closed; --mode=eval --measure=ablation does."
+    )
 
 
 def look(evidence: Evidence) -> dict | None:

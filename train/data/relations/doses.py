@@ -41,16 +41,16 @@ def looked_at(config: StudyConfig, dose: int, split: str, seed: int) -> language
 
 def trained_on(config: StudyConfig, dose: int, seed: int, first_step: int, num_steps: int) -> np.ndarray:
     """Tokens uint16 (num_steps * batch_size, T) of the documents of some training steps."""
-    batch_size = config.train.batch_size
-    first = len(SPLITS) * config.dose.documents + first_step * batch_size
-    index = np.arange(first, first + num_steps * batch_size)
-    blocks = {block: _block(spoken(config.data, dose, seed), seed, block) for block in set(index // language.BLOCK)}
-    return np.stack([blocks[one // language.BLOCK][one % language.BLOCK] for one in index.tolist()])
+    first = len(SPLITS) * config.dose.documents + first_step * config.train.batch_size
+    last, own = first + num_steps * config.train.batch_size, spoken(config.data, dose, seed)
+    blocks = range(first // language.BLOCK, -(-last // language.BLOCK))
+    rows = [slice(max(first - block * language.BLOCK, 0), last - block * language.BLOCK) for block in blocks]
+    return np.concatenate([_block(own, seed, block)[part] for block, part in zip(blocks, rows, strict=True)])
 
 
 @functools.lru_cache(maxsize=32)  # the next steps read on in the same block
 def _block(of_seed: language.Language, seed: int, index: int) -> np.ndarray:
-    return language.block(of_seed, seed, int(index)).tokens
+    return language.block(of_seed, seed, index).tokens
 
 
 def answer_bits(config: DataConfig, dose: int, seed: int, vocab_size: int) -> np.ndarray:
