@@ -127,6 +127,10 @@ def judge(evidence: Evidence) -> Verdict:
     )
 
 
+def look(evidence: Evidence) -> dict | None:
+    return None if judge(evidence).missing else by_model.look(evidence)
+
+
 def seeds_of(patched: pd.DataFrame, composed: pd.DataFrame) -> dict[tuple, Seed]:
     """By (init seed, data seed) the seeds of one cell that bear ROLE above the first layer and have random sources."""
     found = {}
