@@ -21,5 +21,5 @@ def get_config(arm: str = ""):
     config.grid.update(seeds="crossed", data_seeds=seeds[:4] if arm else seeds, repeats=0 if arm else 16)
     config.data.update(language_seed=40)
     config.claims.update(cell="")
-    config.train.update(steps=1_000, keep_checkpoints=(), windows="halves" if arm else "all")
+    config.train.update(steps=1_000, keep_checkpoints=(100, 200, 400, 600, 800), windows="halves" if arm else "all")
     return config

@@ -28,9 +28,7 @@ LACKS = (
 def applies(evidence: Evidence) -> str:
     kinds = set(KINDS) <= {*evidence.config.ablation.kinds}
     measured = kinds and (evidence.workdir.results / "ablation.parquet").exists()
-    return decision.applies(evidence) or (
-        "" if measured else "No head was closed; --mode=eval --measure=ablation does."
-    )
+    return decision.applies(evidence) or ("" if measured else "No head was closed; --measure=ablation does it.")
 
 
 def look(evidence: Evidence) -> dict | None:

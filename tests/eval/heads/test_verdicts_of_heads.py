@@ -107,7 +107,7 @@ def stability_table(runs):
             ends = {"other_init": other.init_seed, "other_data": other.data_seed, "other_start": other.start}
             about |= {"data_seed": one.data_seed, "split": "test", "start": one.start, "other": other.name, **ends}
             agree = 1 - 0.2 * runs.apart[a, b]
-            rows.append(about | {"layer": layer, "by_index": agree, "matched": agree, "left_out": 0})
+            rows.append(about | {"step": 9, "layer": layer, "by_index": agree, "matched": agree, "left_out": 0})
     return pd.DataFrame(rows)
 
 

@@ -32,6 +32,7 @@ def context(evidence: Evidence, verdicts) -> dict | None:
         "few": few,
         "answering": answering,
         "best": [_best(test[test.cell == answering], role) for role in shown[:MOST_ROLES]],
+        "bears": _bears(test[(test.cell == answering) & (test["head"] >= 0)]),
         "profiles": [_profile(test[test.cell == cell], profile, cell) for cell in cells] if len(profile) else [],
         "claims": evidence.config.claims,
         "least": {"links": FEWEST_LINKS, "files": intervals.ENOUGH_DOCUMENTS},
@@ -69,6 +70,21 @@ def _best(test: pd.DataFrame, role: str) -> dict:
         "all_heads": float(whole.rise.median()),
         "gain": float(whole.gain.median()),
     }
+
+
+def _bears(test: pd.DataFrame) -> list[dict]:
+    """Of each model the heads that are called, with their roles."""
+    called = test[test.called.astype(bool)].sort_values(["layer", "head"])
+    return [
+        {
+            "replica": replica,
+            "heads": [
+                {"head": f"{layer}.{head}", "roles": ", ".join(rows.role)}
+                for (layer, head), rows in called[called.replica == replica].groupby(["layer", "head"])
+            ],
+        }
+        for replica in dict.fromkeys(test.replica)
+    ]
 
 
 def _profile(test: pd.DataFrame, profile: pd.DataFrame, cell: str) -> dict:
