@@ -43,12 +43,13 @@ def runs(evidence: Evidence, cell: str) -> dict[str, bool]:
 
 def rows(evidence: Evidence, table: str) -> pd.DataFrame:
     """results/<table>.parquet of the judged runs, each at its cell's chosen rate, with the columns `d_model`,
-    `num_heads`, `num_layers` of the cell; empty where there is none."""
+    `num_heads`, `num_layers` of the cell; empty where there is none. Runs again from perturbed weights are left out."""
     path = evidence.workdir.results / f"{table}.parquet"
     if not path.exists():
         return pd.DataFrame()
     found = read_table(path)
-    found = found[~found.init_seed.isin(evidence.config.grid.tuning_seeds)]
+    judged = ~found.init_seed.isin(evidence.config.grid.tuning_seeds)
+    found = found[judged & ~found.replica.str.endswith(f"_{grid.PERTURBED}")]
     if len(evidence.cells):
         found = found.merge(evidence.cells[["cell", "learning_rate"]])
     shapes = pd.DataFrame(

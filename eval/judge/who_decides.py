@@ -54,6 +54,11 @@ def runs_of(rows: pd.DataFrame, label: str) -> Runs:
     return Runs(about.init.to_numpy(), about.data.to_numpy(), again, apart)
 
 
+def last(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the last step."""
+    return rows[rows.step == rows.groupby("cell").step.transform("max")]
+
+
 def content(runs: Runs) -> tuple[intervals.Interval, intervals.Interval]:
     """Where data seeds read disjoint halves of train: agreement of runs that share the init and the half but not the
     order, and by how much it exceeds that of runs that share the init alone, each a t over init seeds."""
@@ -81,7 +86,7 @@ def judge(evidence: Evidence, claim: tuple[str, str], label: str, decided: str) 
       label: INDEX or MATCHED.
       decided: what init or data decides, in words.
     """
-    rows, answering = by_model.rows(evidence, "stability"), by_model.primary(evidence)
+    rows, answering = last(by_model.rows(evidence, "stability")), by_model.primary(evidence)
     rule = RULE.format(fewest=FEWEST, labels=LABELS[label])
     parts = tuple(_part(evidence, cell, mine, label) for cell, mine in rows.groupby("cell", sort=False))
     part = next((part for part in parts if part["name"] == answering), parts[0])

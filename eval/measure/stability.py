@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from eval.heads.composition.matching import Correlations, agreement
-from eval.restore import Restored
+from eval.restore import Restored, restore
 from mha.attention import logit_factor
 from mha.kernels import reference
 from mha.transformer import ModelConfig, Transformer
@@ -21,8 +21,8 @@ from train.replica_axis import over_replicas
 IN_STUDY = True
 PROMPTS = 32  # windows of the split, evenly spread over it, every other one in the other half
 BUDGET_BYTES = 128 << 20  # that the patterns of some prompts may take
-COLUMNS = ["replica", "start", "other", "other_init", "other_data", "other_start", "layer", "by_index", "matched"]
-COLUMNS += ["left_out"]
+COLUMNS = ["replica", "start", "other", "other_init", "other_data", "other_start", "step", "layer", "by_index"]
+COLUMNS += ["matched", "left_out"]
 
 
 def lacks(config: StudyConfig, model: ModelConfig) -> str:
@@ -36,9 +36,10 @@ def settings(config: StudyConfig) -> dict:
 
 
 def measure_cell(packs: list[Restored], split: str, chosen: dict, needed: dict) -> pd.DataFrame:
-    """On `test` alone, a row a layer and two runs of one learning rate that did not diverge: mean correlation of their
-    heads' attention on the same prompts, `by_index` and `matched` on half of the prompts and scored on the other, and
-    how many heads of the two are `left_out`, since they write nothing. `start` says which weights a run began with.
+    """On `test` alone, a row a step (the last, and those of train.keep_checkpoints), layer and two runs of one learning
+    rate that did not diverge, runs from drawn weights first: mean correlation of their heads' attention on the same
+    prompts, `by_index` and `matched` on half of the prompts and scored on the other, and how many heads of the two are
+    `left_out`, since they write nothing. `start` says which weights a run began with.
 
     Raises:
       InputError: two runs have equal weights, or the split is a single window.
@@ -49,21 +50,41 @@ def measure_cell(packs: list[Restored], split: str, chosen: dict, needed: dict) 
         for row, (replica, lost) in enumerate(zip(pack.pack.replicas, np.asarray(pack.diverged_at), strict=True))
         if lost < 0 and not grid.chooses(replica, pack.study)
     ]
+    runs.sort(key=lambda run: run[0].start != grid.DRAWN)
     if split != "test" or len(runs) < 2:
         return pd.DataFrame(columns=COLUMNS)
     _check_apart(runs)
+    rows = []
+    for step in sorted({*packs[0].study.train.keep_checkpoints, packs[0].step}):
+        at_step = [_at(pack, step) for pack in packs]
+        places = {replica.name: (at_step[packs.index(pack)], row) for replica, pack, row in runs}
+        rows += _of_step(at_step, [replica for replica, *_ in runs], places, split)
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _at(pack: Restored, step: int) -> Restored:
+    """The pack as it was after so many steps."""
+    return pack if step == pack.step else restore(pack.folder, pack.pack.index, pack.corpus, step)
+
+
+def _of_step(packs: list[Restored], runs: list[grid.Replica], places: dict, split: str) -> list[tuple]:
+    """The rows of one step.
+
+    Args:
+      places: by name the pack and row of each run.
+    """
     order, by_layer = _correlations(packs, split)
     rows, heads = [], packs[0].pack.model.num_heads
-    alive = {replica.name: _alive(pack, row) for replica, pack, row in runs}
-    for (one, *_), (other, *_) in itertools.combinations(runs, 2):
+    alive = {name: _alive(*place) for name, place in places.items()}
+    for one, other in itertools.combinations(runs, 2):
         if one.learning_rate != other.learning_rate:
             continue
         first, second = (slice(order[each.name] * heads, (order[each.name] + 1) * heads) for each in (one, other))
-        about = (one.name, one.start, other.name, other.init_seed, other.data_seed, other.start)
+        about = (one.name, one.start, other.name, other.init_seed, other.data_seed, other.start, packs[0].step)
         for layer, r in enumerate(by_layer):
             found = agreement(r[:, first, second], (alive[one.name][layer], alive[other.name][layer]))
             rows.append((*about, layer, *found))
-    return pd.DataFrame(rows, columns=COLUMNS)
+    return rows
 
 
 def _check_apart(runs: list[tuple]) -> None:

@@ -84,3 +84,18 @@ def shares(rows: pd.DataFrame):
     axes.set_xticks(range(len(parts)), parts)
     axes.figure.legend(loc="outside lower center", ncols=len(labels))
     return axes.figure
+
+
+def steps(rows: pd.DataFrame):
+    """Shares against training steps, a line a part and way to compare heads.
+
+    Args:
+      rows: `step`, `part`, `label`, `share`.
+    """
+    axes = style.axes("Over training", "step", "share", (4.4, 3.4))
+    for place, ((part, label), line) in enumerate(rows.groupby(["part", "label"], sort=False)):
+        colour, mark = style.category(place), style.marker(place)
+        axes.plot(line.step, line.share, color=colour, marker=mark, ms=5, label=f"{part}, heads {label}")
+    axes.axhline(0, color=style.INK, linewidth=0.8)
+    axes.figure.legend(loc="outside lower center", ncols=2)
+    return axes.figure

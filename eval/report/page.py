@@ -27,6 +27,8 @@ ORDER = [
     "study.standing",
     "grid.losses",
     "heads.roles",
+    "heads.composition",
+    "heads.stability",
     "measured.relations",
     "grid.rates",
     "grid.training",

@@ -110,15 +110,16 @@ def _permuted(runs: Runs, name: str, seed: int) -> tuple[float, float]:
     """p of the share of `name`, and its mean, where the labels of one factor are permuted within each level of the
     other."""
     runs, random = _some(runs, ~runs.again), np.random.default_rng(seed)
-    place = PARTS.index(name)
     label, within = (runs.init, runs.data) if name == "init" else (runs.data, runs.init)
     if min(len(np.unique(label)), len(np.unique(within))) < 2:
         return float("nan"), float("nan")
+    mean = means(runs)
     levels, drawn = [np.flatnonzero(within == one) for one in np.unique(within)], []
     for _ in range(PERMUTATIONS):
         shuffled = label.copy()
         for level in levels:
             shuffled[level] = random.permutation(label[level])
-        drawn.append(_shares(runs._replace(**{name: shuffled}))[place])
-    above = np.sum(np.array(drawn) >= _shares(runs)[place] - 1e-12)
+        other = means(runs._replace(**{name: shuffled}))
+        drawn.append((other["neither"] - other[name]) / mean["neither"])
+    above = np.sum(np.array(drawn) >= (mean["neither"] - mean[name]) / mean["neither"] - 1e-12)
     return float((1 + above) / (1 + PERMUTATIONS)), float(np.nanmean(drawn))

@@ -29,12 +29,9 @@ class Agreement(NamedTuple):
 
 
 class Correlations:
-    """Correlations of all heads of all runs, added up over prompts; two halves of the prompts apart."""
+    """Correlations of N heads, those of all runs, added up over prompts; two halves of the prompts apart."""
 
     def __init__(self, heads: int):
-        """Args:
-        heads: N.
-        """
         self._count = np.zeros(2)
         self._sums, self._products = np.zeros((2, heads)), np.zeros((2, heads, heads))
 

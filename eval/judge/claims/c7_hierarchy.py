@@ -47,10 +47,12 @@ class Seed(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """Attributes:
-    shares: of the seeds' answers, None where the null does not hold or files are too few.
-    each: every seed's difference, with its interval over files.
-    why: it is not testable; '' where it is.
+    """What the seeds say together.
+
+    Attributes:
+      shares: of their answers; None where it is not testable.
+      each: every seed's difference in nats/token, with its interval over files.
+      why: it is not testable; '' where it is.
     """
 
     shares: rule_m.Shares | None
@@ -123,6 +125,10 @@ def judge(evidence: Evidence) -> Verdict:
         details={"role": ROLE, "cell": answering},
         shown=_shown(part, parts),
     )
+
+
+def look(evidence: Evidence) -> dict | None:
+    return None if judge(evidence).missing else by_model.look(evidence)
 
 
 def seeds_of(patched: pd.DataFrame, composed: pd.DataFrame) -> dict[tuple, Seed]:

@@ -2,7 +2,8 @@
 
 import functools
 
-from eval.judge import who_decides
+from eval.judge import by_model, who_decides
+from eval.judge.evidence import Evidence
 
 ID = "C9a"
 STATEMENT = "The random init, more than the order of the data, decides which head takes which role"
@@ -11,3 +12,7 @@ applies = who_decides.applies
 judge = functools.partial(
     who_decides.judge, claim=(ID, STATEMENT), label=who_decides.INDEX, decided="which head does what"
 )
+
+
+def look(evidence: Evidence) -> dict | None:
+    return None if judge(evidence).missing else by_model.look(evidence)

@@ -2,7 +2,8 @@
 
 import functools
 
-from eval.judge import who_decides
+from eval.judge import by_model, who_decides
+from eval.judge.evidence import Evidence
 
 ID = "C9b"
 STATEMENT = "The random init, more than the order of the data, decides which roles there are"
@@ -11,3 +12,7 @@ applies = who_decides.applies
 judge = functools.partial(
     who_decides.judge, claim=(ID, STATEMENT), label=who_decides.MATCHED, decided="what the heads do between them"
 )
+
+
+def look(evidence: Evidence) -> dict | None:
+    return None if judge(evidence).missing else by_model.look(evidence)

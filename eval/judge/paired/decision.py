@@ -119,7 +119,7 @@ def prospect(config: StudyConfig) -> str:
     """What the planned number of fresh seeds can decide, for before the training."""
     n, margin, alpha = len(grid.judged_seeds(config)), config.claims.margin, 0.05 / config.claims.looks
     if config.grid.seeds == "crossed":
-        return f"No verdicts: {CROSSED}"
+        return f"No verdicts but those of C9: {CROSSED}"
     if not config.grid.tuning_seeds:
         return "No verdicts: without grid.tuning_seeds the rates are chosen on the seeds that would be judged."
     if n < 2:

@@ -41,7 +41,8 @@ def corpus(documents=12):
 
 def pack(params, **changes):
     made = restored.of(CONFIG, params, corpus=changes.pop("corpus", corpus()), **changes)
-    made.__dict__["study"] = types.SimpleNamespace(grid=types.SimpleNamespace(tuning_seeds=()))
+    sections = {"grid": {"tuning_seeds": ()}, "train": {"keep_checkpoints": ()}}
+    made.__dict__["study"] = types.SimpleNamespace(**{k: types.SimpleNamespace(**v) for k, v in sections.items()})
     return made
 
 

@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from eval.heads.composition import factorial
 from eval.heads.composition.factorial import MORE, PARTS
 from eval.judge import by_model, who_decides
 from eval.judge.claims import c9a_slot, c9b_roles
@@ -11,7 +12,7 @@ from eval.report.style import Drawn
 
 TABLES = ("stability",)
 CLAIMS = {c9a_slot.ID: (who_decides.INDEX, "by index"), c9b_roles.ID: (who_decides.MATCHED, "matched")}
-KINDS = {"init": "init", "data": "data", "neither": "neither", "again": "all but a millionth of the init"}
+KINDS = {"init": "the same init", "data": "the same data", "neither": "neither", "again": "init a millionth off"}
 
 
 def context(evidence: Evidence, verdicts) -> dict | None:
@@ -29,7 +30,8 @@ def context(evidence: Evidence, verdicts) -> dict | None:
 
 
 def figures(evidence: Evidence, verdicts) -> dict[str, Drawn]:
-    rows, made = by_model.rows(evidence, "stability"), {}
+    every, made = by_model.rows(evidence, "stability"), {}
+    rows = who_decides.last(every) if len(every) else every
     for name, part, _ in _parts(verdicts):
         label, words = CLAIMS[name]
         runs = who_decides.runs_of(rows[rows.cell == part["name"]], label)
@@ -45,9 +47,27 @@ def figures(evidence: Evidence, verdicts) -> dict[str, Drawn]:
             if each != MORE and ends[0] is not None
         ]
     )
+    if every.step.nunique() > 1 and made:
+        made["agreement_steps"] = Drawn(
+            head_figures.steps(_over_steps(every, _parts(verdicts))), "Shares of init and data over training."
+        )
     if len(shares):
         made["agreement_shares"] = Drawn(head_figures.shares(shares), "Shares of init, data, both together and chaos.")
     return made
+
+
+def _over_steps(rows: pd.DataFrame, parts: list[tuple]) -> pd.DataFrame:
+    """Share of init and of data at every step, by `label`."""
+    found = []
+    for name, part, _ in parts:
+        label, words = CLAIMS[name]
+        for step, mine in rows[rows.cell == part["name"]].groupby("step"):
+            mean = factorial.means(who_decides.runs_of(mine, label))
+            found += [
+                {"step": step, "part": each, "label": words, "share": 1 - mean[each] / mean["neither"]}
+                for each in ("init", "data")
+            ]
+    return pd.DataFrame(found)
 
 
 def _parts(verdicts) -> list[tuple]:
