@@ -7,10 +7,11 @@ import pandas as pd
 import pytest
 
 from eval.heads.importance import ablation
-from eval.judge import negative, over_files
+from eval.judge import over_files
 from eval.judge.claims import c8_negative_heads as c8
 from eval.judge.evidence import Evidence
 from eval.judge.rule_m import NO, OPEN, YES
+from eval.judge.single import negative
 from tests.eval import planted, workdirs
 from train.config import freeze
 from train.data import corpora

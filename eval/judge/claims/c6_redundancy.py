@@ -6,11 +6,12 @@ import numpy as np
 import pandas as pd
 
 from eval.heads.importance import orders
-from eval.judge import by_model, intervals, recovered, redundancy, rule_m, rules
+from eval.judge import intervals, rule_m, rules
 from eval.judge.evidence import Evidence
 from eval.judge.paired import decision
-from eval.judge.redundancy import SHARE
 from eval.judge.rule_m import OPEN
+from eval.judge.single import by_model, recovered, redundancy
+from eval.judge.single.redundancy import SHARE
 from eval.judge.verdict import Verdict
 from train.grid import Replica
 from train.study import recovery

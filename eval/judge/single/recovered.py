@@ -4,8 +4,9 @@ import numpy as np
 import pandas as pd
 
 from eval.heads.importance import orders
-from eval.judge import by_model, losses, redundancy
+from eval.judge import losses
 from eval.judge.evidence import Evidence
+from eval.judge.single import by_model, redundancy
 from eval.measure import pruning
 from train import grid
 from train.grid import Replica

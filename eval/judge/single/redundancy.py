@@ -13,8 +13,8 @@ LEAST_OF_ALL = 0.1  # of the loss, that all heads off must cost, else attention 
 RULE = (
     "{share:.0%} of the heads are removed in the order that did best on tuning seeds, found on tune; the model trains "
     "on for a few steps, and so does an unpruned copy; on test the rise of the loss relative to the copy's, with a "
-    "95 % t interval over source files; yes: its upper limit is at most {tolerance:.0%}; no: its lower limit is above; not "
-    "testable unless all heads off cost over {least:.0%}"
+    "95 % t interval over source files; yes: its upper limit is at most {tolerance:.0%}; no: its lower limit is above; "
+    "not testable unless all heads off cost over {least:.0%}"
 )
 
 
