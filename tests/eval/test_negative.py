@@ -86,6 +86,7 @@ def test_limits_over_files_hold_the_truth():
     assert np.isclose(one.mean, plain.mean()) and np.isclose(one.error, plain.std(ddof=1) / np.sqrt(40))
 
 
+@pytest.mark.slow
 def test_a_planted_harmful_head_is_confirmed_and_no_other():
     plant = planted.planted("harmful", num_documents=60)
     model, documents = plant.config, plant.documents
