@@ -29,7 +29,7 @@ from train.hosts.slots import Launcher
 from train.hosts.workers import Workers
 from train.progress import StudyProgress
 from train.run import feed, starts
-from train.study import launch, preview, prices, stages, timing, worker
+from train.study import launch, preview, prices, recovery, stages, timing, worker
 from train.study.launch import Study
 from train.workdir import Workdir, disk_is_full
 
@@ -179,6 +179,11 @@ def _tell(
         if mode == "study":
             _measure(study, mode, every_cell, cells, names)
         evidence = _evidence(study, every_cell, beside)
+    asked = None
+    while mode == "study" and (coming := _recoveries(evidence, cells)) and coming != asked:
+        launch.train_cells(study, coming)
+        _measure(study, mode, every_cell, cells, names)
+        evidence, asked = _evidence(study, every_cell, beside), coming
     untimed, priced, shown = [], True, []
     if mode == "study" and study.corpus is not None:
         to_price, launches = verdicts.cells_to_price(evidence), study.config.claims.launches
@@ -245,3 +250,18 @@ def _further(evidence: Evidence, cells: tuple[Cell, ...]) -> list[Cell]:
     runs = stages.started(config, starts.HAND_BUILT, config.grid.learning_rates[0]) if asked else ()
     by_hand = [dataclasses.replace(cell, replicas=runs) for cell in asked]
     return [cell for cell in by_hand if launch.lacks_runs(evidence.workdir, cell)]
+
+
+def _recoveries(evidence: Evidence, cells: tuple[Cell, ...]) -> list[Cell]:
+    """The cells with the runs that claims want to go on from trained ones without some heads, which are noted down."""
+    if evidence.cells.empty:
+        return []
+    found = []
+    for cell in cells:
+        mine = [(replica, heads) for name, replica, heads in verdicts.recoveries(evidence) if name == cell.name]
+        if mine:
+            recovery.note(evidence.workdir.cell(cell.name), mine)
+            found.append(
+                dataclasses.replace(cell, replicas=tuple(sorted((run for run, _ in mine), key=lambda run: run.start)))
+            )
+    return found

@@ -81,8 +81,27 @@ def broken(config) -> Iterator[str]:
         and f"train.batch_size={train.batch_size} does not divide into train.accumulate={train.accumulate} parts over "
         f"mesh.data={mesh.data} devices; make it a multiple of {parts}.",
     )
+    yield from _of_pruning(config.pruning)
     if config.dose.relations:
         yield from _of_doses(config.dose, data, train, grid, mesh)
+
+
+def _of_pruning(pruning) -> Iterator[str]:
+    """What removing heads must be."""
+    random = {"random", "random_within_layers"}
+    lacking = {*pruning.tuning_orders} - random - {*pruning.orders}
+    yield from (
+        max(pruning.shares) > 1
+        and f"pruning.shares={pruning.shares} has a share above 1; each is a share of the heads, such as .7.",
+        pruning.recovery_steps
+        and not {*pruning.tuning_orders} - random
+        and f"pruning.recovery_steps={pruning.recovery_steps} trains on without the heads of one order, which tuning "
+        "seeds choose; name orders to choose among in pruning.tuning_orders.",
+        pruning.recovery_steps
+        and lacking
+        and f"pruning.tuning_orders may choose {', '.join(sorted(lacking))}, which pruning.orders lacks; name it there "
+        "too, since the judged runs need the order that is chosen.",
+    )
 
 
 def _of_doses(dose, data, train, grid, mesh) -> Iterator[str]:

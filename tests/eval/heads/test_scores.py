@@ -99,6 +99,7 @@ def test_dead_heads_go_first(order, scene):
     assert sorted(head for each in (first, *rest) for head in each) == list(np.ndindex(2, 4))
 
 
+@pytest.mark.slow
 def test_gates_that_learn_close_the_dead_heads_first(scene):
     model, params, windows = scene
     closed = orders.by_gates(model, params, windows, strength=0.05, seed=0)
