@@ -59,14 +59,11 @@ class Corpus:
         return float(self.num_bytes[first:last].sum() / self.num_tokens[first:last].sum())
 
     @property
-    def has_floor(self) -> bool:
-        """Whether a language wrote the text, so that the least possible loss of tune and test is known."""
-        return self.gold is not None and len(self.gold.log_p) > 0
-
-    @property
     def token(self) -> str:
         """What a token is, in words."""
-        return "word of the language" if self.has_floor else "byte" if self.tokenizer is None else "BPE piece"
+        if self.gold is not None and len(self.gold.log_p):
+            return "word of the language"
+        return "byte" if self.tokenizer is None else "BPE piece"
 
     def offsets_of(self, split: str) -> np.ndarray:
         """Offsets into `tokens` of the split's documents, and the end of the last: int64 (documents of it + 1,)."""
