@@ -70,7 +70,7 @@ def run(
     Raises:
       InputError: bad input, before anything is trained.
     """
-    console, workdir = Console(), Workdir(path)
+    console, workdir = Console(highlight=False), Workdir(path)
     refuse(
         measure
         and mode not in ("study", "eval")
@@ -107,15 +107,15 @@ def run(
     try:
         workdir.make_writable()
         with workdir.lock() as lock:
-            console.print(f"Headroom: {len(chosen)} cells in {path}", highlight=False, markup=False)
+            console.print(f"Headroom: {len(chosen)} cells in {path}", markup=False)
             if mode in TRAINING and not config.dose.relations:
-                console.print(prospect(config), highlight=False)
+                console.print(prospect(config))
             with stop.at_once():
                 workers = placement.workers_for(launcher, config, workdir, every_cell)
                 corpus = _begin(config, mode, workdir, every_cell, chosen, workers)
             for note in corpus.notes if corpus else ():
-                console.print(note, highlight=False, markup=False)
-            compile_cache.use(lambda text: console.print(text, highlight=False, markup=False))
+                console.print(note, markup=False)
+            compile_cache.use(lambda text: console.print(text, markup=False))
             with Workers(launcher.command, workers, workdir, lock, stop) as pool:
                 with StudyProgress(console, config.train.steps) as progress:
                     study = Study(config, workdir, corpus, JOBS, stop, progress, pool if workers else None)
