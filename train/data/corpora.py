@@ -65,6 +65,11 @@ class Corpus:
         return float(self.num_bytes[first:last].sum() / self.num_tokens[first:last].sum())
 
     @property
+    def has_floor(self) -> bool:
+        """Whether a language wrote the text, so that the least possible loss of tune and test is known."""
+        return self.gold is not None and len(self.gold.log_p) > 0
+
+    @property
     def token(self) -> str:
         """What a token is, in words."""
         return "BPE piece" if self.tokenizer else "byte" if self.bos == BOS else "word of the language"
