@@ -188,8 +188,8 @@ def _number(value: float) -> float | None:
 
 def _sentence(evidence: Evidence, part: dict) -> str:
     said = (
-        f"On {evidence.corpus.source}{': not testable' * bool(part['why'])}. A head above the first layer bears {ROLE} "
-        f"in {part['learnt']} of {part['runs']} runs of {part['name']}. {part['why']}"
+        f"On {evidence.corpus.source}: {'not testable. A' if part['why'] else 'a'} head above the first layer bears "
+        f"{ROLE} in {part['learnt']} of {part['runs']} runs of {part['name']}. {part['why']}"
     ).strip()
     if not part["n"]:
         return said
