@@ -47,7 +47,7 @@ class Correlations:
         covariance = self._products / self._count[:, None, None] - means[:, :, None] * means[:, None]
         spread = np.sqrt(np.maximum(np.diagonal(covariance, axis1=1, axis2=2), 0))
         scale = spread[:, :, None] * spread[:, None]
-        return np.divide(covariance, scale, out=np.zeros_like(covariance), where=scale > 1e-12)
+        return np.divide(covariance, scale, out=np.zeros_like(covariance), where=scale > 1e-12).clip(-1, 1)
 
 
 def agreement(r: np.ndarray, alive: Iterable[np.ndarray]) -> Agreement:

@@ -73,8 +73,11 @@ def decide(seeds: Sequence[Seed], margin: float = MARGIN) -> Decision:
     if files < intervals.ENOUGH_DOCUMENTS:
         least = f"{intervals.ENOUGH_DOCUMENTS} effective files are the least"
         return Decision(None, each, f"{least}, and a seed was patched on {files:.0f}.")
-    answers = [rule_m.answer(found.low, found.high, margin) for found in each]
-    return Decision(rule_m.decide(answers), each)
+    return Decision(rule_m.decide([_answer(found, margin) for found in each]), each)
+
+
+def _answer(found: Interval, margin: float = MARGIN) -> str:
+    return rule_m.answer(found.low, found.high, margin)
 
 
 def _interval(seed: Seed) -> Interval:
@@ -165,7 +168,7 @@ def _part(evidence: Evidence, cell, patched: pd.DataFrame, composed: pd.DataFram
         "files": min((intervals.effective_documents(seed.tokens) for seed in seeds.values()), default=None),
         "verdict": (shares and shares.verdict) or rules.UNDECIDED,
         "why": decision.why,
-        "answers": None if shares is None else [shares.yes, shares.no, shares.open],
+        "answers": [_answer(each) for each in decision.each],
         "effect": _number(over.mean),
         "low": _number(over.low),
         "high": _number(over.high),
@@ -184,15 +187,17 @@ def _number(value: float) -> float | None:
 
 
 def _sentence(evidence: Evidence, part: dict) -> str:
-    source, of = evidence.corpus.source, f"{part['learnt']} of {part['runs']} runs of {part['name']}"
-    if part["why"]:
-        return f"On {source}: not testable. A head above the first layer bears {ROLE} in {of}. {part['why']}"
-    yes, no, left = part["answers"]
+    said = (
+        f"On {evidence.corpus.source}: {'not testable. A' if part['why'] else 'a'} head above the first layer bears "
+        f"{ROLE} in {part['learnt']} of {part['runs']} runs of {part['name']}. {part['why']}"
+    ).strip()
+    if not part["n"]:
+        return said
+    yes, no, left = (part["answers"].count(each) for each in (rule_m.YES, rule_m.NO, rule_m.OPEN))
     return (
-        f"On {source}, a head above the first layer bears {ROLE} in {of}; of these, {yes} lose at least {MARGIN:g} "
-        f"nats/token more without what its top sources write than without that of random ones alike, {no} lose less, "
-        f"{left} are open. In the mean {part['top']:.3f} against {part['random']:.3f} nats/token; by the direct path "
-        f"alone {part['direct']:.3f}."
+        f"{said} By patching, {yes} of {part['n']} lose at least {MARGIN:g} nats/token more without what the top "
+        f"sources write than without that of random ones alike, {no} less, {left} are open: in the mean "
+        f"{part['top']:.3f} against {part['random']:.3f} nats/token, by the direct path alone {part['direct']:.3f}."
     )
 
 
