@@ -135,17 +135,17 @@ def effects(
 
 
 def best_offsets(sums: Sums, apart: Sequence[int]) -> np.ndarray:
-    """The offset of each head, int (L, H), at which its mean attention is largest, those of `apart` left out."""
+    """The offset of each head, int (L, H), at which its attention is largest, those of `apart` left out."""
     return _apart(sums, apart).argmax(axis=2) - (sums.offsets_LHO.shape[2] - 1) // 2
 
 
 def at_best_offset(sums: Sums, apart: Sequence[int]) -> np.ndarray:
-    """The mean attention of each head there, (L, H)."""
+    """The attention of each head there, (L, H), in the mean over all queries: few at a far offset count little."""
     return _apart(sums, apart).max(axis=2)
 
 
 def _apart(sums: Sums, apart: Sequence[int]) -> np.ndarray:
     last = (sums.offsets_LHO.shape[2] - 1) // 2
-    means = np.nan_to_num(sums.offsets_LHO, nan=-np.inf)
+    means = np.nan_to_num(sums.offsets_LHO * sums.reach_O, nan=-np.inf)
     means[..., [last + offset for offset in apart if abs(offset) <= last]] = -np.inf
     return means

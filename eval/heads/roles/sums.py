@@ -44,6 +44,7 @@ class Sums(NamedTuple):
       own_LHF: attention at the offset that each head was given.
       uniform_F: what a row that is uniform over what is visible has on the offsets NEAR.
       offsets_LHO: mean attention at each offset, from -(T - 1) to T - 1, over the queries whose key is there.
+      reach_O: the share of queries whose key is there.
       profile: what `profile.MEASURES` lists, (L, H, F) each, summed over the queries of `tokens_F`; empty if not asked
         for.
     """
@@ -59,6 +60,7 @@ class Sums(NamedTuple):
     own_LHF: np.ndarray
     uniform_F: np.ndarray
     offsets_LHO: np.ndarray
+    reach_O: np.ndarray
     profile: dict[str, np.ndarray]
 
 
@@ -195,7 +197,8 @@ def _added(run: Callable[[Block], dict], texts: Texts, causal: bool, size: int, 
         pattern = more if pattern is None else _add(pattern, more)
         for name, value in found.items():
             by_text.setdefault(name, []).append(np.asarray(value))
-    offsets = _mean_offsets(np.asarray(_diagonals(pattern), np.float64), reach_T, causal)
+    asked_O = _asked(reach_T, causal)
+    offsets = np.asarray(_diagonals(pattern), np.float64) / np.where(asked_O > 0, asked_O, math.nan)
     expected = _expected(pattern, others_T, offsets)
     by_text["pattern"] = [
         np.asarray(_at_links(expected, block)) for block in blocks(texts, size, causal, others_T, width)
@@ -224,6 +227,7 @@ def _added(run: Callable[[Block], dict], texts: Texts, causal: bool, size: int, 
         of_file.pop("own"),
         per_file(_uniform(texts.length, causal)),
         offsets,
+        asked_O / max(np.maximum(texts.length - 1, 0).sum(), 1),
         of_file,
     )
 
@@ -237,14 +241,12 @@ def _by_file(values: np.ndarray, file_N: np.ndarray, files: int) -> np.ndarray:
     return summed
 
 
-def _mean_offsets(diagonals_LHO: np.ndarray, reach_T: np.ndarray, causal: bool) -> np.ndarray:
-    """(L, H, 2 T - 1): mean attention at each offset, over the queries but the first whose key is there; nan where
-    there are none."""
+def _asked(reach_T: np.ndarray, causal: bool) -> np.ndarray:
+    """How many queries, the first of each text aside, have a key at each offset."""
     length = len(reach_T)
     query, key = np.mgrid[1:length, :length]
     there = reach_T[np.maximum(query, key)] * (key <= query if causal else 1)
-    asked_O = np.bincount((query - key + length - 1).ravel(), there.ravel(), 2 * length - 1)
-    return np.where(asked_O > 0, diagonals_LHO / np.maximum(asked_O, 1), math.nan)
+    return np.bincount((query - key + length - 1).ravel(), there.ravel(), 2 * length - 1)
 
 
 def _expected(pattern_LHTS: jax.Array, others_T: np.ndarray, offsets_LHO: np.ndarray) -> jax.Array:
