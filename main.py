@@ -1,6 +1,6 @@
 """Headroom: what do attention heads buy, and what do they do?
 
-python main.py [--config=configs/docs.py] [--config.grid.num_heads=1,8] [--workdir=runs/mine]
+python main.py [--config=configs/full.py] [--config.grid.num_heads=1,8] [--workdir=runs/mine]
                [--mode=study|train|eval|report|status|data] [--cells=d064_h001,d064_h008] [--arms=runs/longer]
                [--launcher=here|processes] [--workers=2]
 

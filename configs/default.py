@@ -122,6 +122,9 @@ def get_config() -> ConfigDict:
             rounds=10,  # in which all heads go
             windows=256,  # of tune, that an order is found on
             draws=1,  # of a random order
+            recovery_steps=0,  # of training once heads are removed, and of an unpruned copy (claim C6); 0 = none
+            recovery_rate=0.5,  # peak of that training, times the rate that the run was trained at
+            shares=(0.7,),  # of the heads that are removed before it, .7 for the claim, others to be shown
             strengths=(0.002, 0.004, 0.008, 0.016, 0.032, 0.05),  # of l0, nats a token and head; a point each
         ),
         mesh=dict(

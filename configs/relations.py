@@ -22,5 +22,7 @@ def get_config():
     config.model.update(num_layers=1)
     config.data.update(source="relations", demand="joint", sources="exchangeable")
     config.dose.update(relations=(1, 4, 6))
-    config.train.update(steps=10_000, batch_size=32, schedule="constant", weight_decay=0.01)  # steps: the cap
+    config.train.update(  # steps: the cap
+        steps=10_000, batch_size=32, schedule="constant", weight_decay=0.01, checkpoint_every=1_000
+    )
     return config

@@ -19,7 +19,7 @@ from eval.judge.paired.decision import prospect
 from eval.judge.verdict import Verdict
 from eval.report import page
 from train import grid
-from train.config import InputError, StudyConfig, freeze, nearest
+from train.config import InputError, StudyConfig, freeze, nearest, refuse
 from train.data import corpora, sources
 from train.exit_codes import DONE, FAULT, RUN_AGAIN, SOME_CELL_FAILED
 from train.grid import Cell
@@ -29,7 +29,7 @@ from train.hosts.slots import Launcher
 from train.hosts.workers import Workers
 from train.progress import StudyProgress
 from train.run import feed, starts
-from train.study import launch, preview, prices, stages, timing, worker
+from train.study import launch, preview, prices, recovery, stages, timing, worker
 from train.study.launch import Study
 from train.workdir import Workdir, disk_is_full
 
@@ -70,9 +70,12 @@ def run(
     Raises:
       InputError: bad input, before anything is trained.
     """
-    console, workdir = Console(), Workdir(path)
-    if measure and mode not in ("study", "eval"):
-        raise InputError(f"--measure={','.join(measure)} is for --mode=study and --mode=eval; drop it.")
+    console, workdir = Console(highlight=False), Workdir(path)
+    refuse(
+        measure
+        and mode not in ("study", "eval")
+        and f"--measure={','.join(measure)} is for --mode=study and --mode=eval; drop it."
+    )
     if mode == "data":
         with stop.at_once():
             preview.show(console, config)
@@ -82,8 +85,8 @@ def run(
         summary.show_status(console, workdir, [name for name in older if not cells or name in cells])
         return DONE
     if mode in ("eval", "report", "status"):
-        if (record := workdir.record()) is None:
-            raise InputError(f"--workdir={path} holds no study (no config.json); run one there first.")
+        record = workdir.record()
+        refuse(record is None and f"--workdir={path} holds no study (no config.json); run one there first.")
         try:
             config = freeze(record["config"])
         except (InputError, AttributeError, TypeError) as error:
@@ -91,9 +94,8 @@ def run(
     workdir.record()  # one that cannot be continued is refused before anything is said or written
     every_cell = grid.cells_of(config, sources.vocab_size(config.data))
     known = {name for cell in every_cell for name in (cell.name, cell.shape)}
-    for name in cells:
-        if name not in known:
-            raise InputError(f"--cells names {name!r}, which is not in the grid; {nearest(name, known)}")
+    strange = [name for name in cells if name not in known]
+    refuse(strange and f"--cells names {strange[0]!r}, which is not in the grid; {nearest(strange[0], known)}")
     chosen = tuple(cell for cell in every_cell if not cells or {cell.name, cell.shape} & {*cells})
     if mode in TRAINING:
         stages.check(config, chosen)
@@ -105,15 +107,15 @@ def run(
     try:
         workdir.make_writable()
         with workdir.lock() as lock:
-            console.print(f"Headroom: {len(chosen)} cells in {path}", highlight=False, markup=False)
+            console.print(f"Headroom: {len(chosen)} cells in {path}", markup=False)
             if mode in TRAINING and not config.dose.relations:
-                console.print(prospect(config), highlight=False)
+                console.print(prospect(config))
             with stop.at_once():
                 workers = placement.workers_for(launcher, config, workdir, every_cell)
                 corpus = _begin(config, mode, workdir, every_cell, chosen, workers)
             for note in corpus.notes if corpus else ():
-                console.print(note, highlight=False, markup=False)
-            compile_cache.use(lambda text: console.print(text, highlight=False, markup=False))
+                console.print(note, markup=False)
+            compile_cache.use(lambda text: console.print(text, markup=False))
             with Workers(launcher.command, workers, workdir, lock, stop) as pool:
                 with StudyProgress(console, config.train.steps) as progress:
                     study = Study(config, workdir, corpus, JOBS, stop, progress, pool if workers else None)
@@ -147,17 +149,18 @@ def _begin(
     if mode in TRAINING:
         launch.check(config, workdir, every_cell, cells, count, corpus_tokens=0)
     record, corpus = workdir.record(), None
-    if record is None and not config.dose.relations:
+    if not config.dose.relations and record:
+        corpus = corpora.open_corpus(workdir.data)
+    elif not config.dose.relations:
         shutil.rmtree(workdir.data, ignore_errors=True)
         corpus = corpora.write_corpus(config.data, workdir.data)
-    elif not config.dose.relations:
-        corpus = corpora.open_corpus(workdir.data)
     fingerprint = feed.fingerprint(config, corpus)
-    if record and fingerprint != record["data_fingerprint"]:
-        raise InputError(
-            f"{workdir.data} holds data {fingerprint[:12]}, and the study began with "
-            f"{record['data_fingerprint'][:12]}; restore the folder, or start again with a new --workdir."
-        )
+    refuse(
+        record
+        and fingerprint != record["data_fingerprint"]
+        and f"{workdir.data} holds data {fingerprint[:12]}, and the study began with "
+        f"{record['data_fingerprint'][:12]}; restore the folder, or start again with a new --workdir."
+    )
     if mode in TRAINING:
         launch.check(config, workdir, every_cell, cells, count, len(corpus.tokens) if corpus else 0)
         workdir.write_record(config, jax.devices()[0].device_kind, fingerprint)
@@ -179,6 +182,11 @@ def _tell(
         if mode == "study":
             _measure(study, mode, every_cell, cells, names)
         evidence = _evidence(study, every_cell, beside)
+    asked = None
+    while mode == "study" and (coming := _recoveries(evidence, cells)) and coming != asked:
+        launch.train_cells(study, coming)
+        _measure(study, mode, every_cell, cells, names)
+        evidence, asked = _evidence(study, every_cell, beside), coming
     untimed, priced, shown = [], True, []
     if mode == "study" and study.corpus is not None:
         to_price, launches = verdicts.cells_to_price(evidence), study.config.claims.launches
@@ -245,3 +253,18 @@ def _further(evidence: Evidence, cells: tuple[Cell, ...]) -> list[Cell]:
     runs = stages.started(config, starts.HAND_BUILT, config.grid.learning_rates[0]) if asked else ()
     by_hand = [dataclasses.replace(cell, replicas=runs) for cell in asked]
     return [cell for cell in by_hand if launch.lacks_runs(evidence.workdir, cell)]
+
+
+def _recoveries(evidence: Evidence, cells: tuple[Cell, ...]) -> list[Cell]:
+    """The cells with the runs that claims want to go on from trained ones without some heads, which are noted down."""
+    if evidence.cells.empty:
+        return []
+    found = []
+    for cell in cells:
+        mine = [(replica, heads) for name, replica, heads in verdicts.recoveries(evidence) if name == cell.name]
+        if mine:
+            recovery.note(evidence.workdir.cell(cell.name), mine)
+            found.append(
+                dataclasses.replace(cell, replicas=tuple(sorted((run for run, _ in mine), key=lambda run: run.start)))
+            )
+    return found

@@ -39,7 +39,6 @@ def show_cells(console: Console, workdir: Workdir, table: pd.DataFrame) -> None:
         f"{sizes.max():,} non-embedding parameters a cell, within {sizes.max() / sizes.min() - 1:.3%}; "
         f"{table.diverged.sum()} of {table.replicas.sum()} replicas diverged. A bigram model needs "
         f"{table.bigram_bits_per_byte.iloc[0]:.3f} bits/byte.",
-        highlight=False,
     )
     show_relations(console, workdir, table)
 
@@ -66,10 +65,10 @@ def show_verdicts(console: Console, verdicts: list[Verdict], page: pathlib.Path 
     colours = {"supported": "green", "refuted": "red", "undecided": "yellow"}
     for verdict in verdicts:
         label = "exploratory, " * verdict.exploratory + verdict.verdict
-        console.print(f"[bold]{verdict.id}[/] [{colours[verdict.verdict]}]{label}[/] ", end="", highlight=False)
-        console.print(verdict.sentence, highlight=False, markup=False)
+        console.print(f"[bold]{verdict.id}[/] [{colours[verdict.verdict]}]{label}[/] ", end="")
+        console.print(verdict.sentence, markup=False)
     if page:
-        console.print(f"Report: {page.absolute()}", highlight=False, soft_wrap=True, markup=False)
+        console.print(f"Report: {page.absolute()}", soft_wrap=True, markup=False)
 
 
 def show_status(console: Console, workdir: Workdir, names: list[str]) -> None:
@@ -83,4 +82,4 @@ def show_status(console: Console, workdir: Workdir, names: list[str]) -> None:
         step, loss = (f"{last.step.iloc[0] + 1}", f"{last.loss.min():.3f}") if len(last) else ("", "")
         shown.add_row(name, state, step, loss, escape(status["reason"]))
     console.print(shown)
-    console.print(f"Being written by {escape(writer)}." if writer else "Nobody is writing here now.", highlight=False)
+    console.print(f"Being written by {escape(writer)}." if writer else "Nobody is writing here now.")

@@ -13,9 +13,10 @@ from train.config import StudyConfig
 from train.data.corpora import Corpus, bigram_loss, unigram_entropy
 from train.grid import Cell
 from train.run import metrics, packs
-from train.study import tuning
+from train.study import recovery, tuning
 from train.workdir import TIMING, CellFolder, Workdir, read_measured
 
+OF_DRAWN_WEIGHTS = ("tuning", "fresh", "both")  # stages of runs that C1 to C3 compare
 FLOOR, SHORTCUT = "floor", "best shortcut"  # rows of `excess` beside those of cells
 # Columns that a clock or an allocator fills; every other column of replicas.csv is the same in every run.
 MEASURED = ("step_ms", "tokens_per_second", "peak_memory_bytes", "compile_seconds")
@@ -67,13 +68,12 @@ def _replica_rows(
     cell: Cell, folder: CellFolder, record: dict, documents: pd.DataFrame, config: StudyConfig
 ) -> list[dict]:
     """A row a run of a pack and split that it is measured on; its stage is `tuning` for one that only chooses, `fresh`
-    for one that is only judged, `both` without tuning seeds."""
+    for one that is only judged, `both` without tuning seeds, the start of one that goes on from another."""
     pack, trained = packs.from_json(record), record["trained"]
     timing, model = read_measured(folder.timing, TIMING), pack.model
     params, shape = budget.parameters(model), ("d_model", "num_heads", "d_k", "num_layers", "logit_scale")
-    rows, stages = [], {True: "tuning", False: "fresh"}
-    drawn = [pair for pair in zip(pack.replicas, trained["diverged_at"], strict=True) if pair[0].start == grid.DRAWN]
-    for replica, diverged_at in drawn:
+    rows = []
+    for replica, diverged_at in zip(pack.replicas, trained["diverged_at"], strict=True):
         sums = documents[documents.replica == replica.name].groupby("split")[["loss_sum", "tokens", "bytes"]].sum()
         for split in [split for split in measurements.SPLITS if split in sums.index]:
             summed = sums.loc[split]
@@ -89,7 +89,7 @@ def _replica_rows(
                     "flops_per_token": budget.flops_per_token(model),
                     "exps_per_token": budget.exps_per_token(model),
                     **{name: getattr(replica, name) for name in measurements.RUN},
-                    "stage": stages[grid.chooses(replica, config)] if config.grid.tuning_seeds else "both",
+                    "stage": _stage(replica, config),
                     "split": split,
                     "loss": mean,
                     "perplexity": perplexity(mean),
@@ -109,6 +109,12 @@ def _replica_rows(
     return rows
 
 
+def _stage(replica: grid.Replica, config: StudyConfig) -> str:
+    if replica.start != grid.DRAWN:
+        return replica.start
+    return ("tuning" if grid.chooses(replica, config) else "fresh") if config.grid.tuning_seeds else "both"
+
+
 def perplexity(loss: float) -> float:
     """exp(loss in nats/token), infinite where that is beyond a float (a replica that all but diverged)."""
     with np.errstate(over="ignore"):
@@ -119,7 +125,8 @@ def _cell_rows(replicas: pd.DataFrame, tuned: tuning.Tuning, corpus: Corpus) -> 
     """One row a cell: the chosen rate (tuning), its mean `tune` loss in the runs that chose it, and the mean
     `test` loss of the judged runs at that rate with a 95 % t interval over seeds."""
     bigram, per_token = bigram_loss(corpus, "test"), corpus.bytes_per_token("test")
-    counted = replicas.assign(counted=replicas.loss.where(replicas.status == "done", unigram_entropy(corpus)))
+    drawn = replicas[replicas.stage.isin(OF_DRAWN_WEIGHTS)]
+    counted = drawn.assign(counted=drawn.loss.where(drawn.status == "done", unigram_entropy(corpus)))
     shape, rows = replicas.columns[: replicas.columns.get_loc("learning_rate")], []
     for name, cell in counted.groupby("cell", sort=False):
         rate, tried, first = tuned.chosen[name], cell[cell.split == "tune"], cell.iloc[0]
@@ -151,5 +158,7 @@ def _cell_rows(replicas: pd.DataFrame, tuned: tuning.Tuning, corpus: Corpus) -> 
 
 
 def training_curve(folder: CellFolder) -> pd.DataFrame:
-    """metrics.jsonl of a cell as a table: pack, step, replica, loss (nats/token), grad_norm, learning_rate."""
-    return pd.DataFrame(metrics.read(folder.metrics))
+    """metrics.jsonl of a cell as a table: pack, step, replica, loss (nats/token), grad_norm, learning_rate; without the
+    runs that go on from others."""
+    lines = pd.DataFrame(metrics.read(folder.metrics))
+    return lines[~lines.replica.str.contains(recovery.IN_NAMES)] if len(lines) else lines

@@ -72,7 +72,7 @@ def test_the_tree_keeps_the_rules():
 def test_no_folder_and_no_file_is_too_large_to_hold_in_the_head():
     files = [path for top in OURS for path in [*ROOT.glob(f"{top}/**/*.py"), *ROOT.glob(f"{top}/**/*.j2")]]
     counts = {}
-    for path in files:
+    for path in [path for path in files if path.name != "__init__.py"]:
         counts.setdefault(str(path.parent.relative_to(ROOT)), []).append(path)
     assert {folder: len(held) for folder, held in counts.items() if len(held) > 15} == {}
     lines = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in files}

@@ -155,6 +155,9 @@ class PruningConfig:
     rounds: int
     windows: int
     draws: int
+    recovery_steps: int = limits(zero=True)
+    recovery_rate: float
+    shares: tuple[float, ...]
     strengths: tuple[float, ...]
 
 

@@ -57,7 +57,7 @@ def _find(path: str, home: pathlib.Path) -> pathlib.Path:
     hint = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(sorted(ours.values()))}."
     files = [place for place in places if place.is_file()]
     refuse(
-        not path and "--config= is empty; name a file, such as --config=configs/docs.py.",
+        not path and "--config= is empty; name a file, such as --config=configs/full.py.",
         not files and any(place.is_dir() for place in places) and f"--config={path} is a folder; name a file in it.",
         not files and f"the config file --config={path} does not exist (looked from {pathlib.Path.cwd()}); {hint}",
     )

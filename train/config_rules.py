@@ -10,9 +10,10 @@ def broken(config) -> Iterator[str]:
     grid, train, data, mesh = config.grid, config.train, config.data, config.mesh
     judged = sorted({*grid.init_seeds, *grid.data_seeds} & {*grid.tuning_seeds})
     parts = train.accumulate * mesh.data
-    for name, values in dataclasses.asdict(grid).items():
-        if isinstance(values, tuple) and len(set(values)) < len(values):
-            yield f"config.grid.{name}={values} names a value twice; name each once."
+    for section, what in (("grid", {}), ("dose", {"relations": "dose", "starts": "start"})):
+        for name, values in dataclasses.asdict(getattr(config, section)).items():
+            if isinstance(values, tuple) and len(set(values)) < len(values):
+                yield f"config.{section}.{name}={values} names a {what.get(name, 'value')} twice; name each once."
     yield from (  # each: what is wrong, and then the sentence that says so
         grid.head_ratio < 2
         and f"grid.head_ratio={grid.head_ratio} must be at least 2, the ratio of successive num_heads.",
@@ -81,8 +82,27 @@ def broken(config) -> Iterator[str]:
         and f"train.batch_size={train.batch_size} does not divide into train.accumulate={train.accumulate} parts over "
         f"mesh.data={mesh.data} devices; make it a multiple of {parts}.",
     )
+    yield from _of_pruning(config.pruning)
     if config.dose.relations:
         yield from _of_doses(config.dose, data, train, grid, mesh)
+
+
+def _of_pruning(pruning) -> Iterator[str]:
+    """What removing heads must be."""
+    random = {"random", "random_within_layers"}
+    lacking = {*pruning.tuning_orders} - random - {*pruning.orders}
+    yield from (
+        max(pruning.shares) > 1
+        and f"pruning.shares={pruning.shares} has a share above 1; each is a share of the heads, such as .7.",
+        pruning.recovery_steps
+        and not {*pruning.tuning_orders} - random
+        and f"pruning.recovery_steps={pruning.recovery_steps} trains on without the heads of one order, which tuning "
+        "seeds choose; name orders to choose among in pruning.tuning_orders.",
+        pruning.recovery_steps
+        and lacking
+        and f"pruning.tuning_orders may choose {', '.join(sorted(lacking))}, which pruning.orders lacks; name it there "
+        "too, since the judged runs need the order that is chosen.",
+    )
 
 
 def _of_doses(dose, data, train, grid, mesh) -> Iterator[str]:
@@ -106,7 +126,3 @@ def _of_doses(dose, data, train, grid, mesh) -> Iterator[str]:
             f"dose.relations={dose.relations} asks how many steps each dose needs; that takes {', '.join(lacking)}. "
             f"configs/relations.py sets them all; dose.relations=() is a study of losses."
         )
-    for name, what in (("relations", "dose"), ("starts", "start")):
-        values = getattr(dose, name)
-        if len(set(values)) < len(values):
-            yield f"config.dose.{name}={values} names a {what} twice; name each once."

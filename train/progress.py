@@ -20,7 +20,7 @@ class Line:
     def say(self, text: str) -> None:
         """A line that stays."""
         prefix = f"{self._cell}: " if self._cell else ""
-        self._study.console.print(prefix + text, highlight=False, soft_wrap=True, markup=False)
+        self._study.console.print(prefix + text, soft_wrap=True, markup=False)
 
     def begin(self, cell: str, what: str) -> None:
         """The process is at work on `what` ('compiling', 'evaluating', ...) of `cell`."""

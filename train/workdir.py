@@ -86,6 +86,7 @@ class CellFolder:
     metrics = _below("metrics.jsonl")
     looks = _below("looks.jsonl")
     timing = _below("timing.json")
+    closed = _below("closed.json")
 
     def packs(self) -> list[dict]:
         return read_json(self.path / "packs.json") or []

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
-from train.config import InputError, differences
+from train.config import differences, refuse
 from train.run import starts
 from train.workdir import Workdir, read_json
 
@@ -16,6 +16,8 @@ FREE = ("claims.tolerance", "claims.launches", "eval.", "mesh.", "train.checkpoi
 RULES = ("margin", "looks")  # of config.claims: verdicts compare where these agree
 # The same of studies of doses, whose arms are C4's secondary cells, and what they differ in.
 FREE_OF_DOSES = ("grid.num_heads", "dose.relations", "dose.starts", "eval.", "mesh.", "claims.")
+LACKS = ("verdicts (results/claims.json); run that study",
+         "runs of a study of doses (results/dose.csv); run one there")  # fmt: skip
 CONDITIONS = ("data.demand", "data.sources", "model.num_layers")
 
 
@@ -66,16 +68,14 @@ def load(paths: list[str], config: dict) -> list[Arm]:
     for path in paths:
         workdir = Workdir(pathlib.Path(path))
         record, claims, runs = workdir.record(), workdir.results / "claims.json", workdir.results / "dose.csv"
-        if record is None or not (runs.exists() if of_doses else read_json(claims)):
-            doses, text = "runs of a study of doses (results/dose.csv); run one there", "verdicts (results/claims.json)"
-            lacks = doses if of_doses else f"{text}; run that study"
-            raise InputError(f"--arms names {path}, which holds no {lacks} first.")
+        there = record and (runs.exists() if of_doses else read_json(claims))
+        refuse(not there and f"--arms names {path}, which holds no {LACKS[of_doses]} first.")
         theirs = record["config"]
         changed = (_changed_of_doses if of_doses else _changed)(path, config, theirs)
         if of_doses:
             words = condition(theirs)
-            if words in [other.words for other in arms]:
-                raise InputError(f"--arms names two studies of {words}; give each condition once.")
+            twice = words in [other.words for other in arms]
+            refuse(twice and f"--arms names two studies of {words}; give each condition once.")
             arms.append(Arm(path, theirs, words, doses=pd.read_csv(runs)))
         else:
             fields = {line.split(":")[0] for line in changed}
@@ -92,28 +92,28 @@ def _changed(path: str, config: dict, theirs: dict) -> list[str]:
     """What an arm differs in, its condition."""
     for name in RULES:
         own, other = (of["claims"][name] for of in (config, theirs))
-        if other != own:
-            raise InputError(
-                f"--arms names {path}, judged by claims.{name}={other:g} where this study has {own:g}; such verdicts "
-                f"do not compare, so run it again in another --workdir with --config.claims.{name}={own:g}."
-            )
+        refuse(
+            other != own
+            and f"--arms names {path}, judged by claims.{name}={other:g} where this study has {own:g}; such verdicts "
+            f"do not compare, so run it again in another --workdir with --config.claims.{name}={own:g}."
+        )
     changed = [line for line in differences(config, theirs) if not line.startswith(FREE)]
     of_data = [line for line in changed if line.startswith("data.") and not line.startswith("data.seq_len")]
-    if of_data:
-        raise InputError(f"--arms names {path}, a study of other data: {'; '.join(of_data)}. Name one of the same.")
-    if not changed:
-        raise InputError(f"--arms names {path}, whose study differs from this one in nothing that an arm may change.")
+    refuse(
+        of_data and f"--arms names {path}, a study of other data: {'; '.join(of_data)}. Name one of the same.",
+        not changed and f"--arms names {path}, whose study differs from this one in nothing that an arm may change.",
+    )
     return changed
 
 
 def _changed_of_doses(path: str, config: dict, theirs: dict) -> list[str]:
     changed = [line for line in differences(config, theirs) if not line.startswith(FREE_OF_DOSES)]
     others = [line for line in changed if not line.startswith(CONDITIONS)]
-    if others or not changed:
-        raise InputError(
-            f"--arms names {path}, whose study differs from this one in {'; '.join(others) or 'nothing'}; a secondary "
-            f"cell differs in {', '.join(CONDITIONS)}, and has all else alike."
-        )
+    refuse(
+        (others or not changed)
+        and f"--arms names {path}, whose study differs from this one in {'; '.join(others) or 'nothing'}; a secondary "
+        f"cell differs in {', '.join(CONDITIONS)}, and has all else alike."
+    )
     return changed
 
 

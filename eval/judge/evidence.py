@@ -61,11 +61,6 @@ class Evidence:
         return by_cell
 
     @functools.cached_property
-    def record(self) -> dict:
-        """config.json."""
-        return self.workdir.record()
-
-    @functools.cached_property
     def planned(self) -> tuple[grid.Cell, ...]:
         """Every cell of the config, evaluated or not."""
         return grid.cells_of(self.config, sources.vocab_size(self.config.data))

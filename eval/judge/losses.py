@@ -67,21 +67,25 @@ def load(workdir: Workdir, table: pd.DataFrame, corpus: Corpus) -> Losses:
         depth=[f"{layers} layer{'s' if layers > 1 else ''}" if depths else "" for layers in table.num_layers],
     ).sort_values(order, ignore_index=True)
     every = pd.read_parquet(workdir.results / "replicas.parquet").merge(cells[["cell", "series", "depth"]])
+    every = every[every.stage.isin(("tuning", "fresh", "both"))]
     every = every.assign(counted=every.loss.where(every.status == "done", unigram))
     choosing = every[(every.split == "tune") & (every.stage != "fresh")]
     runs = every[every.split == "test"].merge(cells[["cell", "learning_rate"]])
     runs = runs.sort_values([*order, *SEED], ignore_index=True)
     documents = pd.read_parquet(workdir.results / "documents.parquet")
-    judged = {grid.Replica(*run).name for run in runs[["learning_rate", *SEED]].itertuples(index=False)}
-    documents = documents[(documents.split == "test") & documents.replica.isin(judged)].merge(
-        runs[["cell", "learning_rate", *SEED, "status"]]
-    )
-    files, trained_on = documents.document, pd.Series(corpus.names[slice(*corpus.splits["train"])])
-    if corpus.unit != "document":
-        files, trained_on = (names.str.rpartition("@")[0] for names in (files, trained_on))
+    names = [grid.Replica(*run).name for run in runs[["learning_rate", *SEED]].itertuples(index=False)]
+    own = runs[["cell", "learning_rate", *SEED, "status"]].assign(replica=names)
+    documents = documents[documents.split == "test"].merge(own)
+    trained_on = pd.Series(corpus.names[slice(*corpus.splits["train"])])
+    files, trained_on = (file_of(corpus, names) for names in (documents.document, trained_on))
     apart = not set(files) & set(trained_on)
     counted = documents.loss_sum.where(documents.status == "done", unigram * documents.tokens)
     return Losses(cells, runs, choosing, documents.assign(file=files, counted=counted), unigram, apart)
+
+
+def file_of(corpus: Corpus, documents: pd.Series) -> pd.Series:
+    """The source file of each document."""
+    return documents if corpus.unit == "document" else documents.str.rpartition("@")[0]
 
 
 def difference(losses: Losses, cell: str, other: str) -> pd.DataFrame:

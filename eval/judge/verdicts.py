@@ -2,7 +2,8 @@
 
 A claim's file has ID, STATEMENT, RULE, applies(evidence) ('' or why it is not judged here) and judge(evidence). It may
 have more: look(evidence), what a reading of its verdict looks at, so that readings are counted; cells_to_price
-(evidence), the cells whose steps it wants timed; further(evidence), the runs that its rule asks for.
+(evidence), the cells whose steps it wants timed; further(evidence), the runs that its rule asks for; recoveries
+(evidence), those of them that go on from others without some heads.
 """
 
 import dataclasses
@@ -30,6 +31,11 @@ def cells_to_price(evidence: Evidence) -> tuple[str, ...]:
 def further(evidence: Evidence) -> list[tuple[str, int]]:
     """The (cell, dose) of runs from weights by hand that some claim's rule wants, given the runs that there are."""
     return list(dict.fromkeys(_asked(evidence, "further")))
+
+
+def recoveries(evidence: Evidence) -> list[tuple]:
+    """The (cell, replica, heads that it lacks) of runs that go on from others and that some claim's rule wants now."""
+    return _asked(evidence, "recoveries")
 
 
 def _asked(evidence: Evidence, hook: str) -> list:

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from eval.heads.roles import distinct, effects, profile, watched
+from eval.heads.roles import copying, distinct, effects, profile, watched
 from eval.heads.roles.effects import LOCAL, NEXT, PREVIOUS
 from eval.measure import roles
 from eval.restore import Restored
@@ -30,7 +30,8 @@ def measure(restored: Restored, split: str, chosen: dict) -> pd.DataFrame:
     uniform); `confidence`, the largest weight (Voita et al. 2019); attention on the `first` token, on `delimiter`s, on
     it`self`; `rare`, how often the largest weight is on the rarest visible token, above chance; `output`, the norm of
     what it writes over that of its layer, and `inactive`, whether that is at most a tenth of the mean head's of the
-    layer (Sandoval-Segura et al. 2025: attention alone misses heads that do nothing); `semantic` (profile.semantic).
+    layer (Sandoval-Segura et al. 2025: attention alone misses heads that do nothing); `semantic` (profile.semantic);
+    `copying`, whether it raises the logit of the token that it attends to, by its weights (copying.scores).
     And of the whole model, the same in all its rows, `distinct` with `distinct_low`, `distinct_high` (distinct.share).
     """
     judged = roles.judged(restored)
@@ -57,6 +58,9 @@ def _of_replica(restored: Restored, split: str, most: int, replica: int, sums) -
     columns |= {name: sums.profile[name].sum(axis=2) / total for name in profile.MEASURES}
     columns["inactive"] = columns["output"] <= INACTIVE * columns["output"].mean(axis=1, keepdims=True)
     columns["semantic"] = _semantic(restored, split, most, replica)
+    seen = watched.texts_of(restored, split, most)[replica][watched.OWN]
+    tokens = copying.frequent(seen.tokens[:, :-1], seen.length)
+    columns["copying"] = copying.scores(watched.replica_params(restored, replica), tokens)
     of_heads = distinct.share(*distinct.features(sums))
     table = pd.DataFrame({name: np.ravel(values) for name, values in columns.items()})
     return table.assign(distinct=of_heads.share, distinct_low=of_heads.low, distinct_high=of_heads.high)

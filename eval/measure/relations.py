@@ -19,7 +19,7 @@ from train.data.gold import EvalWindows
 from train.data.relations import doses, parse, shortcuts
 from train.data.relations.language import Language
 from train.losses import answers
-from train.losses.documents import BATCHES_PER_DISPATCH
+from train.losses.documents import in_dispatches
 from train.run.packs import Pack
 
 IN_STUDY = True
@@ -106,8 +106,8 @@ def _of_seeds(restored: Restored, split: str, _: EvalConfig, needed: dict) -> pd
         questions = doses.looked_at(config, pack.dose, split, replica.data_seed).questions
         by_name = {rule.name: rule for rule in _rules(spoken, 0)}
         rules = [by_name[name] for name in spoken.relations]
-        shares = np.array([rule.share for rule in rules])
-        best, alone = (np.array([of(rule) for rule in rules]) for of in (_best, _query_alone))
+        told = [(rule.share, rule.best_excess, rule.query_alone_excess) for rule in rules]
+        shares, best, alone = np.array(told).T
         floors = [-questions.log_p[questions.relation == place] for place in range(len(rules))]
         parts = zip(*zip(*each["relations"].items(), strict=True), floors, best, alone, strict=True)
         whole = (RELATIONAL, each["loss"], -questions.log_p, shares @ best, shares @ alone)
@@ -121,16 +121,6 @@ def _of_seeds(restored: Restored, split: str, _: EvalConfig, needed: dict) -> pd
 def _rules(spoken: Language, seed: int) -> tuple[shortcuts.Relation, ...]:
     """The shortcut table of a language, which many runs have in common."""
     return tuple(shortcuts.table(spoken, seed))
-
-
-def _best(relation: shortcuts.Relation) -> float:
-    return relation.best_excess
-
-
-def _query_alone(relation: shortcuts.Relation) -> float:
-    """Nats a bit above the floor that the best rule leaves which sees the query alone."""
-    (loss,) = (rule.loss for rule in relation.shortcuts if rule.rule == "query alone")
-    return loss - relation.floor
 
 
 def _of_corpus(restored: Restored, split: str, config: EvalConfig, needed: dict) -> pd.DataFrame:
@@ -152,7 +142,7 @@ def _of_corpus(restored: Restored, split: str, config: EvalConfig, needed: dict)
             (RELATIONAL, len(questions), 0, summed[:, -2].sum(), relational_floor, *none),
         ]
         for index, name in enumerate(gold.relations):
-            mine, rule = questions.relation == index, (_best(rules[name]), _query_alone(rules[name]))
+            mine, rule = questions.relation == index, (rules[name].best_excess, rules[name].query_alone_excess)
             sums = of_questions[mine].sum(), questions.floor[mine].to_numpy().sum()
             parts.append((name, int(mine.sum()), int(dropped[index]), *sums, *rule))
         for name, count, lost, loss, floor, *rule in parts:
@@ -170,19 +160,13 @@ def _answer_losses(
     of_window, place, mask = (found[name].to_numpy()[order] for name in ("window", "place", "mask"))
     slot = np.arange(len(order)) - np.searchsorted(of_window, of_window)
     width = int(slot.max(initial=0)) + 1
-    a_dispatch = BATCHES_PER_DISPATCH * batch_size
-    rows = -(-len(windows.document) // a_dispatch) * a_dispatch
-    places, masks = np.zeros((rows, width), np.int32), np.zeros((rows, width), np.int32)
+    places, masks = np.zeros((2, len(windows.document), width), np.int32)
     places[of_window, slot], masks[of_window, slot] = place, mask
-    padding = (0, rows - len(windows.document))
-    tokens, length = np.pad(windows.tokens, [padding, (0, 0)]), np.pad(windows.length, padding)
     bits_VJ = np.full((pack.model.vocab_size, corpus.gold.answer_bits.shape[1]), -1, np.int8)
     bits_VJ[: len(corpus.gold.answer_bits)] = corpus.gold.answer_bits
-    shape = (-1, BATCHES_PER_DISPATCH, batch_size)
-    chunks = [array.reshape(*shape, *array.shape[1:]) for array in (tokens, length, places, masks)]
     parts = [
         np.asarray(answers.of_windows(pack.model, pack.replica_map, params, bits_VJ, *chunk), np.float64)
-        for chunk in zip(*chunks, strict=True)
+        for chunk in in_dispatches((windows.tokens, windows.length, places, masks), batch_size)
     ]
     stacked = np.concatenate([part.reshape(len(pack.replicas), -1, *part.shape[3:]) for part in parts], axis=1)
     result = np.empty((len(pack.replicas), len(order), stacked.shape[-1]))

@@ -159,16 +159,16 @@ def test_other_starts_are_another_study(tmp_path):
         workdir.check_continues(config)
 
 
-def weighted(spoken, of):
-    """What `of` says of each relation of a language, by its share of the questions."""
-    return sum(relation.share * of(relation) for relation in measured._rules(spoken, 0))
+def weighted(spoken, excess):
+    """An excess of each relation of a language, by its share of the questions."""
+    return sum(relation.share * getattr(relation, excess) for relation in measured._rules(spoken, 0))
 
 
 def test_what_attention_off_leaves_at_best():
     """The rule that sees the query alone is at ln 2 for every relation, the floor of noise apart."""
     for which in ("1", "A", "E", "G"):
         spoken = parse.language(data_config(source="relations", relations=which))
-        assert weighted(spoken, measured._query_alone) == pytest.approx(np.log(2), abs=0.01)
+        assert weighted(spoken, "query_alone_excess") == pytest.approx(np.log(2), abs=0.01)
 
 
 @pytest.mark.parametrize(("noise", "relations"), [(0.0, "1"), (0.1, "1"), (0.0, "D")])
@@ -180,7 +180,7 @@ def test_the_best_shortcut(noise, relations):
         p = np.clip(p, 1e-12, 1 - 1e-12)
         return -(p * np.log(p) + (1 - p) * np.log(1 - p))
 
-    found = weighted(parse.language(data_config(source="relations", relations=relations, noise=noise)), measured._best)
+    found = weighted(parse.language(data_config(source="relations", relations=relations, noise=noise)), "best_excess")
     if relations == "D":
         assert 0.2 < found < np.log(2)
     else:
@@ -191,7 +191,7 @@ def test_the_best_shortcut(noise, relations):
 def test_each_seed_has_the_shortcut_of_its_own_language():
     config = freeze(relations.get_config().to_dict()).data
     spoken = [languages.spoken(config, dose, seed) for dose in (1, 6) for seed in range(6)]
-    left = {" ".join(each.relations): weighted(each, measured._best) for each in spoken}
+    left = {" ".join(each.relations): weighted(each, "best_excess") for each in spoken}
     assert left["P1"] == pytest.approx(0.541, abs=0.01) and left["P11"] > 0.62
     # Six relations are the mean of what each leaves alone: the text is the same but for the answers.
     alone = [value for name, value in left.items() if len(name.split()) == 1]

@@ -7,10 +7,11 @@ import pandas as pd
 import pytest
 
 from eval.heads.importance import ablation
-from eval.judge import negative, over_files
+from eval.judge import over_files
 from eval.judge.claims import c8_negative_heads as c8
 from eval.judge.evidence import Evidence
 from eval.judge.rule_m import NO, OPEN, YES
+from eval.judge.single import negative
 from tests.eval import planted, workdirs
 from train.config import freeze
 from train.data import corpora
@@ -85,6 +86,7 @@ def test_limits_over_files_hold_the_truth():
     assert np.isclose(one.mean, plain.mean()) and np.isclose(one.error, plain.std(ddof=1) / np.sqrt(40))
 
 
+@pytest.mark.slow
 def test_a_planted_harmful_head_is_confirmed_and_no_other():
     plant = planted.planted("harmful", num_documents=60)
     model, documents = plant.config, plant.documents

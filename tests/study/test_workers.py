@@ -273,13 +273,16 @@ def test_evaluation_repeats_the_bits_of_workers(beside, tmp_path):
 
 
 def test_longest_first():
-    def job(heads, replicas):
+    def job(heads, replicas, dose=0):
         model = launch.packs.ModelConfig(256, 64, 64, heads, 64 // heads, (256, 256))
-        return workers.Job("train", (workers.Cell(model, (None,) * replicas),))
+        return workers.Job("train", (workers.Cell(model, (None,) * replicas, dose),))
 
     jobs = [job(1, 2), job(64, 2), job(8, 2), job(1, 9)]
     order = sorted(jobs, key=workers._cost, reverse=True)
     assert [jobs.index(one) for one in order] == [3, 1, 2, 0]
+    doses = [job(heads, 6, dose) for dose in (1, 6) for heads in (1, 8)]  # one head takes more steps than eight
+    order = sorted(doses, key=workers._cost, reverse=True)
+    assert [doses.index(one) for one in order] == [2, 3, 0, 1]
 
 
 def test_what_else_a_worker_prints_is_no_end(tmp_path):

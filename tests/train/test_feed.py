@@ -4,6 +4,7 @@ import dataclasses
 import types
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -13,7 +14,7 @@ from train.config import InputError, freeze
 from train.data import batches, corpora, sources
 from train.data.relations import doses, language
 from train.grid import Replica
-from train.run import feed, packs
+from train.run import feed, packs, step
 from train.run.feed import STEPS_PER_DISPATCH
 from train.run.program import Program
 
@@ -165,6 +166,8 @@ def test_doses_of_one_model_share_one_program():
     two = Program(second, config, feed.of(config, None, 2), [one])
     assert two._compiled is one._compiled and two._rows == one._rows == 4
     state = jax.device_get(two.init())
+    alone = jax.device_get(step.init(model, config.train, jnp.array([3], jnp.uint32)))
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(two.replicas_of(two.init())), alone)
     losses = [np.asarray(program.run(jax.device_put(state), 0, 3)[1]["loss"])[0, :3] for program in (one, two)]
     assert np.isfinite(losses).all() and not np.allclose(*losses)
     for other in ({"model": dataclasses.replace(model, d_ff=(7,))}, {"replica_map": "vmap"}, {"dose": 0}):

@@ -144,6 +144,23 @@ def test_the_mode_writes_nothing(tmp_path, capsys, monkeypatch):
     assert "asks for 9 relations" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("most_counted", [0, 2**18])
+def test_a_rule_is_judged_on_the_half_that_it_was_not_fitted_to(most_counted, monkeypatch):
+    """Against a count in words, whether what is seen is sorted first or counted as it is."""
+    monkeypatch.setattr(shortcuts, "MOST_COUNTED", most_counted)
+    draw, half = np.random.default_rng(3), 170
+    seen, truth = draw.integers(-1, 6, (2, 400)), draw.integers(0, 2, 400).astype(np.int8)
+    losses, hits = [], []
+    for held, fitted in ((range(half), range(half, 400)), (range(half, 400), range(half))):
+        for row in held:
+            alike = [int(truth[other]) for other in fitted if (seen[:, other] == seen[:, row]).all()]
+            said = (sum(alike) + 0.5) / (len(alike) + 1)
+            losses.append(-np.log(said if truth[row] else 1 - said))
+            hits.append(0.5 if said == 0.5 else float((said > 0.5) == truth[row]))
+    loss, right = shortcuts._judged(tuple(seen), truth, half)
+    assert loss == pytest.approx(np.mean(losses), rel=1e-12) and right == np.mean(hits)
+
+
 def test_a_bag_and_a_position_are_judged_exactly():
     """Family P, one relation at offset 1: the bag of the last 4 words holds c ones with probability C(4, c) / 16 and
     then says c / 4; the word at offset 1 says all."""

@@ -112,7 +112,12 @@ class Workers(contextlib.AbstractContextManager):
                 else:  # a call of Line
                     getattr(self._lines[worker.slot], event["call"])(*event["args"])
         except Preempted:
-            self._pass_on_and_wait()
+            running = [worker.process for worker in self._slots if worker]
+            for process in running:
+                process.terminate()
+            until = time.monotonic() + SECONDS_TO_STOP
+            while any(process.poll() is None for process in running) and time.monotonic() < until:
+                time.sleep(0.05)
             raise
 
     def leave(self) -> None:
@@ -167,13 +172,6 @@ class Workers(contextlib.AbstractContextManager):
             folder.write_status(state, reason)
             line.end(job.name, state, reason)
         return job if again else None
-
-    def _pass_on_and_wait(self) -> None:
-        running, until = [worker.process for worker in self._slots if worker], time.monotonic() + SECONDS_TO_STOP
-        for process in running:
-            process.terminate()
-        while any(process.poll() is None for process in running) and time.monotonic() < until:
-            time.sleep(0.05)
 
 
 class _Worker:

@@ -80,7 +80,7 @@ def _answers_of(documents: Documents) -> tuple[np.ndarray, np.ndarray, np.ndarra
     answers, answer = np.unique(questions.document.astype(np.int64) * span + questions.query, return_inverse=True)
     document, query = np.divmod(answers, span)
     slot = np.arange(len(answers)) - np.searchsorted(document, document)
-    places, masks = (np.zeros((len(documents.tokens), int(slot.max(initial=0)) + 1), np.int32) for _ in range(2))
+    places, masks = np.zeros((2, len(documents.tokens), int(slot.max(initial=0)) + 1), np.int32)
     places[document, slot] = query
     masks[document, slot] = np.bincount(answer, 2.0**questions.bit, len(answers))
     return places, masks, slot[answer]

@@ -4,6 +4,7 @@ Dimension key: R replica, N batch of a dispatch, B window, T position.
 """
 
 import functools
+from collections.abc import Iterable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,14 @@ from train.losses.token_loss import token_losses
 from train.replica_axis import over_replicas
 
 BATCHES_PER_DISPATCH = 8
+
+
+def in_dispatches(columns: Sequence[np.ndarray], batch_size: int) -> Iterable[tuple[np.ndarray, ...]]:
+    """Columns of windows, each cut into dispatches (N, B, ...), the last filled with zeros: windows that count
+    nothing."""
+    spare, shape = -len(columns[0]) % (BATCHES_PER_DISPATCH * batch_size), (-1, BATCHES_PER_DISPATCH, batch_size)
+    padded = [np.pad(column, [(0, spare)] + [(0, 0)] * (column.ndim - 1)) for column in columns]
+    return zip(*(column.reshape(*shape, *column.shape[1:]) for column in padded), strict=True)
 
 
 @functools.partial(jax.jit, static_argnames=("model", "replica_map"))
@@ -60,24 +69,18 @@ def document_losses(
 ) -> np.ndarray:
     """Summed loss in nats, float64 (R, documents of the split): each byte of each document counted once.
 
-    Windows are corpora.eval_windows with `config.stride` (0: seq_len); the last batch is padded with windows that count
-    nothing. A model that is not causal tells each token while it and others of the window (masked.ROUNDS) are hidden;
-    its windows hold one target less, since BOS is one of their tokens.
+    Windows are corpora.eval_windows with `config.stride` (0: seq_len). A model that is not causal tells each token
+    while it and others of the window (masked.ROUNDS) are hidden; its windows hold one target less, since BOS is one of
+    their tokens.
     """
     seq_len = model.seq_len if model.causal else model.seq_len - 1
     windows = eval_windows(corpus, split, seq_len, min(config.stride or seq_len, seq_len))
-    a_dispatch = BATCHES_PER_DISPATCH * config.batch_size
     count, replicas = len(windows.document), len(jax.tree.leaves(params)[0])
     columns = [windows.tokens, windows.length, windows.first, windows.last]
     columns += [] if model.causal else [np.arange(count, dtype=np.int32)]
-    shape = (-1, BATCHES_PER_DISPATCH, config.batch_size)
-    arrays = [
-        np.pad(array, [(0, -count % a_dispatch)] + [(0, 0)] * (array.ndim - 1)).reshape(*shape, *array.shape[1:])
-        for array in columns
-    ]
     sums = [
         np.asarray(_window_losses(model, replica_map, params, *chunk)).reshape(replicas, -1)
-        for chunk in zip(*arrays, strict=True)
+        for chunk in in_dispatches(columns, config.batch_size)
     ]
     flat = np.concatenate(sums, axis=1)[:, :count].astype(np.float64)
     first, last = corpus.splits[split]

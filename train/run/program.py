@@ -2,7 +2,7 @@
 
 import functools
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -19,8 +19,22 @@ from train.run.packs import Pack
 class Program:
     """Trains one pack, a dispatch of several steps at a time."""
 
-    def __init__(self, pack: Pack, config: StudyConfig, feed: Feed, before: Iterable["Program"] = ()):
+    def __init__(
+        self,
+        pack: Pack,
+        config: StudyConfig,
+        feed: Feed,
+        before: Iterable["Program"] = (),
+        begin: Callable[[dict], dict] | None = None,
+        rate: float = 1.0,
+        steps_before: int = 0,
+    ):
         """Compiles, unless one of the programs `before`, of the same study, serves this pack too.
+
+        Args:
+          begin: from the weights that are drawn those that the pack starts with; None: as its replicas' starts say.
+          rate: times the replicas' learning rates.
+          steps_before: steps whose batches the replicas' weights have seen, so that the next ones follow.
 
         Under `scan` a program has rows for the larger stage of the study, and trains as many as a pack has.
 
@@ -28,6 +42,7 @@ class Program:
           OutOfMemory: the compiled program needs more than the limit.
         """
         self.pack, self._mesh = pack, sharding.make_mesh(config.mesh)
+        self._train, self._begin, self._rate, self._steps_before = config.train, begin, rate, steps_before
         whole, split = sharding.replicated(self._mesh), sharding.batch(self._mesh)
         stage = pack.rows or grid.most_replicas(config) if pack.replica_map == "scan" else 0
         self._feed, devices = feed, self._mesh.shape["replica"]
@@ -53,7 +68,7 @@ class Program:
     def _serves(self, other: "Program") -> bool:
         ours, theirs = self.pack, other.pack
         alike = (ours.model, ours.replica_map, bool(ours.dose)) == (theirs.model, theirs.replica_map, bool(theirs.dose))
-        return alike and other._rows == self._rows
+        return alike and other._rows == self._rows and other._train == self._train
 
     def _compile(self, config: StudyConfig, whole, split) -> jax.stages.Compiled:
         pack = self.pack
@@ -75,13 +90,16 @@ class Program:
         """The state before step 0, of all rows; spare ones repeat the replicas, so that all packs draw alike many."""
         replicas = [self.pack.replicas[row % len(self.pack.replicas)] for row in range(self._rows)]
         state = self._init(jnp.asarray([replica.init_seed for replica in replicas], jnp.uint32))
-        if any(replica.start != grid.DRAWN for replica in replicas):
+        if self._begin is not None:
+            state = self.replicas_of(state)
+            state = state._replace(params=self._begin(state.params))
+        elif any(replica.start != grid.DRAWN for replica in replicas):
             drawn, rows = jax.device_get(state.params), []
             for row, (replica, spoken) in enumerate(zip(replicas, self._feed.languages(replicas), strict=True)):
                 own = jax.tree.map(lambda leaf, row=row: leaf[row], drawn)
                 rows.append(starts.params(replica.start, self.pack.model, spoken, own))
             state = state._replace(params=jax.tree.map(lambda *leaves: np.stack(leaves), *rows))
-        return jax.device_put(state, sharding.replicated(self._mesh))
+        return self.with_spare_rows(jax.device_put(state, sharding.replicated(self._mesh)))
 
     def with_spare_rows(self, state: step.State) -> step.State:
         """The pack's state with rows of zeros behind, up to those of the program."""
@@ -103,8 +121,9 @@ class Program:
         pack = self.pack
         replicas = pack.replicas if rows is None else [pack.replicas[row] for row in rows]
         whole = sharding.replicated(self._mesh)
-        tokens, windows = self._feed.dispatch(replicas, self._rows, first_step, num_steps, whole)
-        rates = np.resize(np.float32([replica.learning_rate for replica in replicas]), self._rows)
+        of_feed = self._steps_before + first_step
+        tokens, windows = self._feed.dispatch(replicas, self._rows, of_feed, num_steps, whole)
+        rates = np.resize(np.float32([self._rate * replica.learning_rate for replica in replicas]), self._rows)
         numbers = np.int32(first_step), np.int32(num_steps), np.int32(len(replicas))
         windows = jax.device_put(windows, sharding.batch(self._mesh))
         frozen = pack.replica_map == "vmap" and len(replicas) < len(pack.replicas)

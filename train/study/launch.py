@@ -19,6 +19,7 @@ from train.losses.documents import document_losses
 from train.progress import StudyProgress
 from train.run import checkpoint, feed, loop, packs, sharding, stops
 from train.run.program import Program
+from train.study import recovery
 from train.workdir import CellFolder, Workdir, disk_is_full
 
 
@@ -169,11 +170,15 @@ def _train_pack(study: Study, cell: grid.Cell, folder: CellFolder, pack: packs.P
     """Trains one pack and records what it ended with, as it was in memory: its tune losses, or how its runs ended."""
     config, source = study.config, feed.of(study.config, study.corpus, cell.dose)
     study.progress.begin(cell.name, f"compiling {len(pack.replicas)} replicas, {pack.model.attention} attention")
-    program = study.stop.wait_for(lambda: Program(pack, config, source, list(study.programs.values())))
+    begin, own = recovery.beginning(folder, pack), recovery.config_of(config, pack)
+    further = recovery.goes_on(pack.replicas[0])
+    rate, steps_before = (config.pruning.recovery_rate, config.train.steps) if further else (1.0, 0)
+    before = list(study.programs.values())
+    program = study.stop.wait_for(lambda: Program(pack, own, source, before, begin, rate, steps_before))
     study.programs[cell.name, pack.index] = program
-    rule = stops.rule_for(pack, config, tuned_steps(folder, config, pack))
+    rule = stops.rule_for(pack, own, tuned_steps(folder, config, pack))
     read = feed.fingerprint(config, study.corpus)
-    ended = loop.train(program, folder, config, read, rule, study.stop, study.progress)
+    ended = loop.train(program, folder, own, read, rule, study.stop, study.progress)
     trained = {"step": ended.step, "checkpoint": checkpoint.digest(folder.checkpoints(pack.index), ended.step)}
     if study.corpus is None:
         trained["outcomes"] = [dataclasses.asdict(one) for one in ended.outcomes]

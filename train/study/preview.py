@@ -43,14 +43,14 @@ def show(console: Console, config: StudyConfig) -> None:
             _relations(console, parse.language(data), data.language_seed)
         _splits(console, data, corpus)
         for note in corpus.notes:
-            console.print(note, highlight=False, markup=False)
+            console.print(note, markup=False)
         _cut(console, data, corpus)
         if corpus.labelled:
             console.print(Text("\nText with gold links that nobody trains on:", "bold"))
             _documents(console, data, corpus.labelled)
             _splits(console, data, corpus.labelled)
             _cut(console, data, corpus.labelled)
-        console.print(f"Fingerprint: {corpus.fingerprint}", highlight=False, soft_wrap=True)
+        console.print(f"Fingerprint: {corpus.fingerprint}", soft_wrap=True)
 
 
 def _documents(console: Console, config: DataConfig, corpus: corpora.Corpus) -> None:
@@ -99,7 +99,6 @@ def _show_doses(console: Console, config: StudyConfig) -> None:
         f"{held:,} documents are held out for the looks of tune and {held:,} for those of test; training draws new "
         f"ones without end, {batch:,} a step, {batch * config.train.steps:,} for a run of {config.train.steps:,} "
         f"steps, and none comes twice.",
-        highlight=False,
     )
 
 
@@ -127,7 +126,6 @@ def _relations(console: Console, spoken: Language, seed: int) -> None:
     console.print(
         f"Floor, and rules that need no relation, in nats a bit with the share they get right, over "
         f"{shortcuts.TOKENS:,} tokens (* the relation itself; the best shortcut stands out):",
-        highlight=False,
     )
     shown = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for name in ("", "share", "floor", *(rule.rule for rule in rules[0].shortcuts)):
@@ -155,7 +153,6 @@ def _cut(console: Console, config: DataConfig, corpus: corpora.Corpus) -> None:
         console.print(
             f"{split}: {total:,} links; {total - kept:,} dropped, since a window of {config.seq_len} tokens does not "
             f"hold both ends with what follows.",
-            highlight=False,
         )
 
 
@@ -170,7 +167,6 @@ def _splits(console: Console, config: DataConfig, corpus: corpora.Corpus) -> Non
     unit = "record of the source" if corpus.unit == "document" else "block of one"
     console.print(
         f"{corpus.source}: a token is a {corpus.token}, of {corpus.vocab_size:,}; a document is a {unit}.",
-        highlight=False,
         markup=False,
     )
 

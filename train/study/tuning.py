@@ -107,14 +107,12 @@ def by_loss(config: StudyConfig, corpus: Corpus) -> Score:
     tokens = float(corpus.num_tokens[first:last].sum())
 
     def score(folder: CellFolder) -> dict[float, Tried]:
-        runs = collections.defaultdict(list)
+        by_rate = collections.defaultdict(list)
         for replica, trained, place in _choosing(folder, config):
             diverged = trained["diverged_at"][place] >= 0
-            runs[replica.learning_rate].append(
-                (unigram if diverged else trained["tune_losses"][place] / tokens, diverged)
-            )
-        columns = {rate: tuple(zip(*own, strict=True)) for rate, own in runs.items()}
-        return {rate: Tried(len(loss), sum(loss) / len(loss), all(ended)) for rate, (loss, ended) in columns.items()}
+            loss = unigram if diverged else trained["tune_losses"][place] / tokens
+            by_rate[replica.learning_rate].append((loss, diverged))
+        return _tried(by_rate, lambda losses: sum(losses) / len(losses))
 
     return score
 
@@ -126,7 +124,7 @@ def by_steps(config: StudyConfig) -> Score:
     """
 
     def score(folder: CellFolder) -> dict[float, Tried]:
-        curves, tried = collections.defaultdict(dict), collections.defaultdict(list)
+        curves, by_rate = collections.defaultdict(dict), collections.defaultdict(list)
         for line in metrics.read(folder.looks):
             curves[line["replica"]][line["step"]] = line["loss"]
         runs = [
@@ -136,14 +134,16 @@ def by_steps(config: StudyConfig) -> Score:
         common = set.intersection(*(set(curves[replica.name]) for replica, *_ in runs)) if runs else set()
         for replica, ended, diverged in runs:
             loss = curves[replica.name][max(common)] if common else None
-            tried[replica.learning_rate].append((ended["steps"], np.inf if loss is None else loss, diverged))
-        columns = {rate: tuple(zip(*own, strict=True)) for rate, own in tried.items()}
-        return {
-            rate: Tried(len(steps), (statistics.median(steps), float(np.mean(losses))), all(diverged))
-            for rate, (steps, losses, diverged) in columns.items()
-        }
+            by_rate[replica.learning_rate].append((ended["steps"], np.inf if loss is None else loss, diverged))
+        return _tried(by_rate, lambda steps, losses: (statistics.median(steps), float(np.mean(losses))))
 
     return score
+
+
+def _tried(by_rate: dict[float, list[tuple]], score: Callable) -> dict[float, Tried]:
+    """By rate, from columns of its runs, the last of which says whether they diverged; `score` is of the others."""
+    columns = {rate: tuple(zip(*runs, strict=True)) for rate, runs in by_rate.items()}
+    return {rate: Tried(len(lost), score(*values), all(lost)) for rate, (*values, lost) in columns.items()}
 
 
 def _choosing(folder: CellFolder, config: StudyConfig) -> Iterable[tuple[grid.Replica, dict, int]]:

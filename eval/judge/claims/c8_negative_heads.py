@@ -5,10 +5,11 @@ import dataclasses
 import numpy as np
 import pandas as pd
 
-from eval.judge import by_model, negative, rule_m, rules
+from eval.judge import rule_m, rules
 from eval.judge.evidence import Evidence
 from eval.judge.paired import decision
 from eval.judge.rule_m import OPEN
+from eval.judge.single import by_model, negative
 from eval.judge.verdict import Verdict
 
 ID = "C8"

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from eval.heads.importance import engine, hard_concrete, orders, scores
+from eval.heads.importance import engine, hard_concrete, orders, relevance, scores
 from mha.kernels import reference
 from mha.transformer import Transformer
 from tests.eval.heads.test_engine import made, naive
@@ -99,6 +99,7 @@ def test_dead_heads_go_first(order, scene):
     assert sorted(head for each in (first, *rest) for head in each) == list(np.ndindex(2, 4))
 
 
+@pytest.mark.slow
 def test_gates_that_learn_close_the_dead_heads_first(scene):
     model, params, windows = scene
     closed = orders.by_gates(model, params, windows, strength=0.05, seed=0)
@@ -140,3 +141,15 @@ def test_shares_and_heads_that_cannot_be_are_refused(scene):
         orders.gates(scene[0], [(2, 0)])
     with pytest.raises(ValueError, match=r"gates have shape \(1, 4\); this model takes"):
         engine.losses(*scene[:2], made(dtype="float32")[2], jnp.ones((1, 4)))
+
+
+@pytest.mark.parametrize("logit_scale", ["sqrt", "learned"])
+def test_relevance_is_conserved(logit_scale):
+    """What enters the first block has all the relevance of the logits, so the linear network is the model itself."""
+    with jax.enable_x64(True):
+        model, params, columns = made(d_ff=(12, 12), logit_scale=logit_scale)
+        heads, entered, logits = relevance.of_batch(model, params, columns)
+        np.testing.assert_allclose(entered, logits, rtol=1e-9)
+        shares = relevance.relevance(model, params, windows_of(columns))
+        np.testing.assert_allclose(np.abs(shares).sum(axis=1), 1)
+        np.testing.assert_allclose(shares, heads / np.abs(heads).sum(axis=1, keepdims=True), rtol=1e-6)

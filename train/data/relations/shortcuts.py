@@ -15,6 +15,7 @@ TOKENS = 1_000_000
 WINDOW = 16  # tokens before a question that a rule may look at singly
 SPANS = (4, 8, WINDOW, None)  # tokens that a bag is taken from; None: all of the document
 SMOOTHING = 0.5  # added to each count
+QUERY_ALONE = "query alone"
 MOST_COUNTED = 2**18  # different things that a rule may see, to be counted without sorting them
 # A rule that looks where a link points more often than ALWAYS, and is this close to the floor (nats), is the relation.
 ALWAYS, CLOSE = 0.999, 0.1
@@ -59,6 +60,11 @@ class Relation(NamedTuple):
         """Nats a bit above the floor that the best shortcut leaves; too high rather than too low, since the shares are
         fitted to finite text."""
         return self.best.loss - self.floor
+
+    @property
+    def query_alone_excess(self) -> float:
+        """The same of the best rule that sees the query alone."""
+        return min(rule.loss for rule in self.shortcuts if rule.rule == QUERY_ALONE) - self.floor
 
 
 def table(spoken: language.Language, seed: int, num_tokens: int = TOKENS) -> list[Relation]:
@@ -111,7 +117,7 @@ def _of_relation(spoken: language.Language, sample: language.Documents, index: i
         word_at("most frequent offset", int(offsets[counts.argmax()])),
         _best([single for single in singles if not single.is_relation]),
         word_at("trigram", 1),
-        rule("query alone", asks),
+        rule(QUERY_ALONE, asks),
     )
     return Relation(name, float((sample.questions.relation == index).mean()), floor, rules)
 

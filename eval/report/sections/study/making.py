@@ -12,7 +12,7 @@ def context(evidence: Evidence, verdicts) -> dict:
             for name, value in [*pack["environment"].items(), ("replica_map", pack["replica_map"])]:
                 occurring.setdefault(name, set()).add(str(value) if value != "" else "none")
     settings = [(name.replace("_", " "), ", ".join(sorted(values))) for name, values in occurring.items()]
-    return {"settings": settings, "command": command(evidence.record)}
+    return {"settings": settings, "command": command(evidence.workdir.record())}
 
 
 def command(record: dict) -> str:

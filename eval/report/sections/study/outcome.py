@@ -3,6 +3,7 @@
 import pandas as pd
 
 from eval.judge.evidence import Evidence
+from train.grid import DRAWN
 
 # In the order of the page; `running` cannot be true while the page is written, since the writer holds the workdir.
 WORDS = {
@@ -34,7 +35,8 @@ def states(evidence: Evidence) -> list[dict]:
     for cell in evidence.planned:
         folder, there = evidence.workdir.cell(cell.name), evaluated.get(cell.name, 0)
         state, reason = (folder.status()[name] for name in ("state", "reason"))
-        runs = max(sum(len(pack["replicas"]) for pack in folder.packs()), len(cell.replicas))
+        drawn = [run for pack in folder.packs() for run in pack["replicas"] if run["start"] == DRAWN]
+        runs = max(len(drawn), len(cell.replicas))
         if state == "done" and there < runs:
             state, reason = "partial", f"{there} of {runs} runs are in the tables"
         rows.append({"cell": cell.name, "state": state, "words": WORDS.get(state, state), "reason": reason})
