@@ -6,10 +6,11 @@ import pandas as pd
 from eval.heads.composition import depth, scores
 from eval.heads.composition.circuits import DIRECT, EDGE, RANDOM, SOURCE, TOP
 from eval.heads.roles.effects import PREVIOUS
-from eval.judge import by_model, over_files
+from eval.judge import over_files
 from eval.judge.claims import c7_hierarchy
 from eval.judge.evidence import Evidence
 from eval.judge.losses import SEED
+from eval.judge.single import by_model
 from eval.report import head_figures
 from eval.report.style import Drawn
 
