@@ -2,7 +2,7 @@
 
 Command: python main.py --config=configs/who_decides.py, and, each into a workdir of its own,
          --config=configs/who_decides.py:content, where even and odd data seeds read disjoint halves of train.
-Time:    not measured whole; about 8 seconds a replica on 2 cores of an AMD EPYC, so some 12 minutes, and 5 for content.
+Time:    not measured whole; 9 seconds of CPU time a replica on an AMD EPYC, so 12 minutes for 80, and 5 for content.
 Expect:  agreement of heads by index and matched, in results/stability.parquet and on the page, with the verdicts C9a
          and C9b: shares of init, order, both together and chaos, which 16 runs from weights a millionth off tell.
 """

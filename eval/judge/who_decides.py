@@ -8,8 +8,9 @@ import pandas as pd
 
 from eval.heads.composition import factorial
 from eval.heads.composition.factorial import MORE, PARTS, Runs, Share
-from eval.judge import by_model, intervals, rules
+from eval.judge import intervals, rules
 from eval.judge.evidence import Evidence
+from eval.judge.single import by_model
 from eval.judge.verdict import Shown, Verdict
 from train import grid
 

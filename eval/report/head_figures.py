@@ -36,7 +36,8 @@ def graph(nodes: dict[Head, list[str]], edges: list[dict], title: str):
     for head, (x, y) in at.items():
         axes.plot([x], [y], "o", color=style.INK, mfc=style.PAPER, ms=8, zorder=2)
         words = ", ".join([f"{head[0]}.{head[1]}", *nodes.get(head, ())])
-        axes.annotate(words, (x, y), (0, 7), textcoords="offset points", ha="center", fontsize=8)
+        behind = {"facecolor": style.PAPER, "edgecolor": "none", "pad": 0.6}
+        axes.annotate(words, (x, y), (0, 8), textcoords="offset points", ha="center", fontsize=8, bbox=behind)
     style.ticks(axes.xaxis, layers)
     axes.set_xlim(min(layers, default=0) - 0.6, max(layers, default=1) + 0.6)
     axes.set_ylim(-most - 0.1, 0.9)

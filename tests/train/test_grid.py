@@ -5,7 +5,7 @@ import dataclasses
 
 import pytest
 
-from configs import default, docs, lm1b, smoke
+from configs import default, lm1b, smoke
 from mha import budget
 from train import grid
 from train.config import InputError, freeze
@@ -37,7 +37,7 @@ def test_head_ratio_thins_the_grid():
         config(grid__head_ratio=1)
 
 
-@pytest.mark.parametrize("module", [default, docs, smoke, lm1b])
+@pytest.mark.parametrize("module", [default, smoke, lm1b])
 def test_every_config_has_one_budget_and_both_extremes(module):
     frozen = freeze(module.get_config().to_dict())
     cells = grid.cells_of(frozen, 257)

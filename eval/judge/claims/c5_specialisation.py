@@ -6,9 +6,10 @@ from typing import NamedTuple
 import pandas as pd
 
 from eval.heads.roles.texts import FEWEST_LINKS, INDUCTION
-from eval.judge import by_model, intervals, rule_m, rules, stats
+from eval.judge import intervals, rule_m, rules, stats
 from eval.judge.evidence import Evidence
 from eval.judge.rule_m import NO, OPEN, YES, Shares
+from eval.judge.single import by_model
 from eval.judge.verdict import Shown, Verdict
 from train.config import ClaimsConfig
 from train.workdir import read_table

@@ -10,10 +10,11 @@ import pandas as pd
 
 from eval.heads.composition.circuits import DIRECT, RANDOM, TOP
 from eval.heads.composition.scores import LATER
-from eval.judge import by_model, intervals, over_files, rule_m, rules
+from eval.judge import intervals, over_files, rule_m, rules
 from eval.judge.evidence import Evidence
 from eval.judge.intervals import Interval
 from eval.judge.losses import SEED
+from eval.judge.single import by_model
 from eval.judge.verdict import Shown, Verdict
 
 ID, ROLE = "C7", "induction"

@@ -2,8 +2,9 @@
 
 import functools
 
-from eval.judge import by_model, who_decides
+from eval.judge import who_decides
 from eval.judge.evidence import Evidence
+from eval.judge.single import by_model
 
 ID = "C9b"
 STATEMENT = "The random init, more than the order of the data, decides which roles there are"

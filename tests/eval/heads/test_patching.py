@@ -9,7 +9,8 @@ import pytest
 
 from eval.heads.composition import patching
 from eval.heads.composition.patching import Condition, Windows
-from mha.transformer import ModelConfig, Transformer
+from mha.transformer import ModelConfig
+from tests.eval.heads.restored import drawn
 
 CONFIG = ModelConfig(13, 9, 8, 4, 2, (16, 16, 16), attention="reference", dtype="float64")
 
@@ -18,14 +19,6 @@ CONFIG = ModelConfig(13, 9, 8, 4, 2, (16, 16, 16), attention="reference", dtype=
 def double():
     with jax.enable_x64(True):
         yield
-
-
-def drawn(config, seed=0, scale=1.0):
-    """Weights larger than as initialised, so that what is patched matters."""
-    params = Transformer(config).init(jax.random.key(seed), jnp.zeros((1, 2), int))["params"]
-    return jax.tree.map(
-        lambda leaf: leaf * scale if leaf.ndim > 1 else 1 + 0.3 * jnp.cos(jnp.arange(leaf.size)), params
-    )
 
 
 def windows(config, count=7, seed=0):

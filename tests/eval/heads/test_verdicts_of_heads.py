@@ -8,9 +8,10 @@ import pytest
 
 from eval import measurements
 from eval.heads.composition.circuits import DIRECT, EDGE, RANDOM, SOURCE, TOP
-from eval.judge import by_model, rules, who_decides
+from eval.judge import rules, who_decides
 from eval.judge.claims import c7_hierarchy, c9a_slot, c9b_roles
 from eval.judge.evidence import Evidence
+from eval.judge.single import by_model
 from eval.report import page
 from tests.eval import workdirs
 from tests.eval.heads.test_factorial import ALONE_INIT, NEITHER, simulated

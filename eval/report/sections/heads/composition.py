@@ -5,10 +5,12 @@ import pandas as pd
 
 from eval.heads.composition import depth, scores
 from eval.heads.composition.circuits import DIRECT, EDGE, RANDOM, SOURCE, TOP
-from eval.judge import by_model, over_files
+from eval.heads.roles.effects import PREVIOUS
+from eval.judge import over_files
 from eval.judge.claims import c7_hierarchy
 from eval.judge.evidence import Evidence
 from eval.judge.losses import SEED
+from eval.judge.single import by_model
 from eval.report import head_figures
 from eval.report.style import Drawn
 
@@ -24,7 +26,7 @@ def context(evidence: Evidence, verdicts) -> dict | None:
     return {
         "rates": [_rates(cell, mine) for cell, mine in several.items()],
         "circuits": [
-            _circuit(cell, role, mine)
+            _circuit(cell, role, mine, _bearing(roles, cell, PREVIOUS))
             for (cell, role), mine in (patched.groupby(["cell", "role"], sort=False) if len(patched) else ())
         ],
         "depths": _depths(roles) if len(roles) else [],
@@ -88,15 +90,25 @@ def _rates(cell: str, rows: pd.DataFrame) -> dict:
     }
 
 
-def _circuit(cell: str, role: str, rows: pd.DataFrame) -> dict:
-    """Medians over models of nats/token lost under each patch at the input that decides, and of confirmed edges."""
+def _bearing(roles: pd.DataFrame, cell: str, role: str) -> set[tuple[str, int, int]]:
+    """The heads of a cell, (replica, layer, head), that are called by a role."""
+    if roles.empty:
+        return set()
+    mine = roles[(roles.cell == cell) & (roles.role == role) & (roles.called == True)]  # noqa: E712
+    return set(zip(mine.replica, mine.layer, mine["head"], strict=True))
+
+
+def _circuit(cell: str, role: str, rows: pd.DataFrame, previous: set) -> dict:
+    """Medians over models of nats/token lost under each patch at the input that decides, and of confirmed edges; and in
+    how many models such an edge comes from one of the heads `previous`."""
     means = rows.groupby(["replica", "what", "kind", "sources", "reader"])[["rise", "tokens"]].sum()
     means = (means.rise / means.tokens).rename("nats").reset_index()
     deciding = rows[rows.decides.astype(bool)].groupby("replica").kind.first()
     means = means[means.kind == means.replica.map(deciding)]
     largest = means.groupby(["what", "replica"]).nats.max()
     median = lambda what: float(largest[what].median()) if what in largest.index.get_level_values(0) else np.nan  # noqa: E731
-    confirmed = [len(edges_of(mine)) for _, mine in rows.groupby("replica")]
+    edges = {replica: edges_of(mine) for replica, mine in rows.groupby("replica")}
+    reads = [any((replica, *edge["from"]) in previous for edge in found) for replica, found in edges.items()]
     return {
         "cell": cell,
         "role": role,
@@ -104,7 +116,8 @@ def _circuit(cell: str, role: str, rows: pd.DataFrame) -> dict:
         "inputs": ", ".join(f"{kind} ({count})" for kind, count in deciding.value_counts().items()),
         **{name: median(what) for name, what in (("top", TOP), ("random", RANDOM), ("direct", DIRECT))},
         **{name: median(what) for name, what in (("source", SOURCE), ("one", EDGE))},
-        "confirmed": float(np.median(confirmed)),
+        "confirmed": float(np.median([len(found) for found in edges.values()])),
+        "previous": sum(reads),
     }
 
 

@@ -3,9 +3,10 @@
 import pandas as pd
 
 from eval.heads.roles.texts import FEWEST_LINKS
-from eval.judge import by_model, intervals
+from eval.judge import intervals
 from eval.judge.claims import c5_specialisation
 from eval.judge.evidence import Evidence
+from eval.judge.single import by_model
 
 TABLES = ("roles", "heads")
 MOST_ROLES = 40  # a row each; the rest is in the table's file

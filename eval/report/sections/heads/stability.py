@@ -4,9 +4,10 @@ import pandas as pd
 
 from eval.heads.composition import factorial
 from eval.heads.composition.factorial import MORE, PARTS
-from eval.judge import by_model, who_decides
+from eval.judge import who_decides
 from eval.judge.claims import c9a_slot, c9b_roles
 from eval.judge.evidence import Evidence
+from eval.judge.single import by_model
 from eval.report import head_figures
 from eval.report.style import Drawn
 
