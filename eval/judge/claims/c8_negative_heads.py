@@ -27,8 +27,9 @@ LACKS = (
 
 
 def applies(evidence: Evidence) -> str:
-    kinds = set(KINDS) <= {*evidence.config.ablation.kinds}
-    return decision.applies(evidence) or ("" if kinds else "Heads are not closed here, ablation.kinds.")
+    table = _table(evidence)
+    measured = len(table) and set(KINDS) <= {*table.ablation}
+    return decision.applies(evidence) or ("" if measured else LACKS)
 
 
 def look(evidence: Evidence) -> dict | None:
