@@ -112,6 +112,7 @@ def get_config() -> ConfigDict:
         ablation=dict(  # of every head alone, in the judged runs
             kinds=("zero", "mean"),  # zero | mean | resample (another document's) | optimal (constant); () = none
             windows=256,  # of train, that mean outputs are taken of; of tune, that optimal constants are fitted to
+            per_document=3,  # windows of each document that effects are measured on, evenly spread; 0 = all
             optimal_steps=60,  # of that fit
         ),
         pruning=dict(  # heads removed one after another
@@ -121,6 +122,7 @@ def get_config() -> ConfigDict:
             tuning_orders=(),  # of the tuning runs, by which an order is chosen
             rounds=10,  # in which all heads go
             windows=256,  # of tune, that an order is found on
+            per_document=3,  # windows of each document that losses are measured on; 0 = all
             draws=1,  # of a random order
             recovery_steps=0,  # of training once heads are removed, and of an unpruned copy (claim C6); 0 = none
             recovery_rate=0.5,  # peak of that training, times the rate that the run was trained at

@@ -29,6 +29,13 @@ def get_config():
     config.train.update(steps=1_500, warmup_steps=150, log_every=25, checkpoint_every=750)
     config.claims.update(cell="d064_h016", launches=0)
     config.pruning.update(
-        orders=ORDERS, tuning_orders=ORDERS, rounds=32, draws=3, recovery_steps=150, shares=(0.5, 0.7, 0.9)
+        orders=ORDERS,
+        tuning_orders=ORDERS,
+        rounds=32,
+        draws=3,
+        per_document=0,
+        recovery_steps=150,
+        shares=(0.5, 0.7, 0.9),
     )
+    config.ablation.update(per_document=0)
     return config

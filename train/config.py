@@ -142,6 +142,7 @@ class DoseConfig:
 class AblationConfig:
     kinds: tuple[str, ...] = limits(choices=("zero", "mean", "resample", "optimal"), empty=True)
     windows: int
+    per_document: int = limits(zero=True)
     optimal_steps: int
 
 
@@ -154,6 +155,7 @@ class PruningConfig:
     tuning_orders: tuple[str, ...] = limits(choices=ORDERS, empty=True)
     rounds: int
     windows: int
+    per_document: int = limits(zero=True)
     draws: int
     recovery_steps: int = limits(zero=True)
     recovery_rate: float

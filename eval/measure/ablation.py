@@ -7,7 +7,7 @@ from eval.heads.importance import ablation, runs
 from eval.restore import Restored
 from mha.transformer import ModelConfig
 from train.config import StudyConfig
-from train.data.corpora import Corpus, eval_windows
+from train.data.corpora import Corpus
 
 IN_STUDY = True
 COLUMNS = ["replica", "layer", "head", "ablation", "file", "tokens", "rise"]
@@ -26,6 +26,7 @@ def settings(config: StudyConfig) -> dict:
     return {
         "kinds": chosen.kinds,
         "windows": chosen.windows,
+        "per_document": chosen.per_document,
         "optimal_steps": chosen.optimal_steps if ablation.OPTIMAL in chosen.kinds else 0,
         "stride": config.eval.stride,
     }
@@ -35,9 +36,8 @@ def measure(restored: Restored, split: str, chosen: dict) -> pd.DataFrame:
     """A row a judged replica, layer, head, ablation and source file: `tokens`, and `rise`, by how many nats the loss,
     summed over the file's tokens, rises."""
     corpus, model, parts = restored.corpus, restored.pack.model, []
-    windows = eval_windows(corpus, split, model.seq_len, min(chosen["stride"] or model.seq_len, model.seq_len))
-    names, tokens, of_document = runs.files(corpus, split)
-    files = runs.of_windows(corpus, split, windows, of_document)
+    windows = ablation.of_split(corpus, split, model.seq_len, chosen["stride"], chosen["per_document"])
+    names, tokens, files = runs.files(corpus, split, windows)
     for replica, params in runs.judged(restored):
         for kind in chosen["kinds"]:
             fill_LHK = fills(model, params, corpus, kind, chosen)

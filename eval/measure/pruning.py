@@ -9,7 +9,6 @@ from eval.restore import Restored
 from mha.transformer import ModelConfig
 from train import grid
 from train.config import StudyConfig
-from train.data.corpora import eval_windows
 
 IN_STUDY = True
 LAYER = "layer"  # followed by its number: all heads of that layer, and of no other
@@ -27,7 +26,7 @@ def lacks(config: StudyConfig, model: ModelConfig) -> str:
 def settings(config: StudyConfig) -> dict:
     chosen = config.pruning
     several = orders.L0 in (*chosen.orders, *chosen.tuning_orders)
-    names = ("orders", "tuning_orders", "rounds", "windows", "draws")
+    names = ("orders", "tuning_orders", "rounds", "windows", "per_document", "draws")
     return {
         **{name: getattr(chosen, name) for name in names},
         "strengths": chosen.strengths if several else (),
@@ -45,7 +44,7 @@ def measure(restored: Restored, split: str, chosen: dict) -> pd.DataFrame:
     corpus, model, rows = restored.corpus, restored.pack.model, []
     key = {"checkpoint": (restored.trained or {}).get("checkpoint"), "step": restored.step, "settings": chosen}
     points = curves.Points(restored.folder and restored.folder / f"pruning_{restored.pack.index}.jsonl", key)
-    windows = eval_windows(corpus, split, model.seq_len, min(chosen["stride"] or model.seq_len, model.seq_len))
+    windows = ablation.of_split(corpus, split, model.seq_len, chosen["stride"], chosen["per_document"])
     batches = engine.batches(windows, 4 * engine.windows_of(model))
     tokens, heads = int((windows.last - windows.first).sum()), model.num_layers * model.num_heads
     ordered_on = ablation.sample(corpus, "tune", model.seq_len, chosen["windows"])

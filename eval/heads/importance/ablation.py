@@ -33,6 +33,20 @@ def sample(corpus: Corpus, split: str, seq_len: int, count: int) -> EvalWindows:
     return EvalWindows(*(getattr(windows, field.name)[chosen] for field in dataclasses.fields(windows)))
 
 
+def of_split(corpus: Corpus, split: str, seq_len: int, stride: int, most: int) -> EvalWindows:
+    """The windows of a split (train.data.corpora.eval_windows), of each document at most `most`, evenly spread; 0: all.
+
+    Args:
+      stride: 0 means seq_len.
+    """
+    windows = eval_windows(corpus, split, seq_len, min(stride or seq_len, seq_len))
+    count = np.bincount(windows.document)[windows.document]
+    place = np.arange(len(count)) - np.searchsorted(windows.document, windows.document)
+    kept = (place + 1) * most // count > place * most // count if most else np.ones(len(count), bool)
+    kept |= count <= (most or count)
+    return EvalWindows(*(getattr(windows, field.name)[kept] for field in dataclasses.fields(windows)))
+
+
 @functools.partial(jax.jit, static_argnames="model")
 def _summed_outputs(model: ModelConfig, params: dict, columns: tuple):
     """Of the heads' outputs over the tokens of a batch: sums (L, H, K), sums of absolute values, and the tokens."""

@@ -26,18 +26,14 @@ def finished(restored: Restored) -> Iterator[tuple[grid.Replica, dict]]:
             yield replica, jax.tree.map(lambda leaf, row=row: leaf[row], restored.params)
 
 
-def files(corpus: Corpus, split: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Names of the source files of a split, their tokens, and by document of the corpus the number of its file: a
-    document that is a record is a file of its own."""
+def files(corpus: Corpus, split: str, windows: EvalWindows) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Names of the source files of a split, how many of their tokens `windows` count, and the number of each window's
+    file: a document that is a record is a file of its own."""
     first, last = corpus.splits[split]
     names = [name if corpus.unit == "document" else name.rpartition("@")[0] for name in corpus.names[first:last]]
     known = list(dict.fromkeys(names))
     number = {name: place for place, name in enumerate(known)}
     of_document = np.array([number[name] for name in names])
-    tokens = np.bincount(of_document, corpus.num_tokens[first:last], len(known)).astype(np.int64)
-    return np.array(known), tokens, of_document
-
-
-def of_windows(corpus: Corpus, split: str, windows: EvalWindows, of_document: np.ndarray) -> np.ndarray:
-    """The number of each window's file."""
-    return of_document[windows.document - corpus.splits[split][0]]
+    of_window = of_document[windows.document - first]
+    tokens = np.bincount(of_window, windows.last - windows.first, len(known)).astype(np.int64)
+    return np.array(known), tokens, of_window

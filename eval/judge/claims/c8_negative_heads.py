@@ -27,9 +27,9 @@ LACKS = (
 
 
 def applies(evidence: Evidence) -> str:
-    kinds = set(KINDS) <= {*evidence.config.ablation.kinds}
-    measured = kinds and (evidence.workdir.results / "ablation.parquet").exists()
-    return decision.applies(evidence) or ("" if measured else "No head was closed; --measure=ablation does it.")
+    table = _table(evidence)
+    measured = len(table) and set(KINDS) <= {*table.ablation}
+    return decision.applies(evidence) or ("" if measured else LACKS)
 
 
 def look(evidence: Evidence) -> dict | None:

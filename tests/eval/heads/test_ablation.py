@@ -76,3 +76,12 @@ def test_a_sample_is_spread_over_the_split(monkeypatch, scene):
     chosen = ablation.sample(types.SimpleNamespace(), "train", 9, 4)
     assert chosen.document.tolist() == [0, 1, 2, 3] and len(ablation.sample(None, "train", 9, 99).document) == 12
     assert jax.tree.leaves(chosen.tokens)[0].shape == (4, 10)
+
+
+def test_windows_of_a_document_are_spread_evenly(monkeypatch, scene):
+    _, _, windows = scene
+    monkeypatch.setattr(ablation, "eval_windows", lambda *_: windows)
+    for most, wanted in ((0, 12), (1, 4), (2, 8), (3, 12), (9, 12)):
+        chosen = ablation.of_split(None, "test", 9, 0, most)
+        assert len(chosen.document) == wanted and set(np.bincount(chosen.document)) == {wanted // 4}
+    assert np.array_equal(ablation.of_split(None, "test", 9, 0, 1).tokens, windows.tokens[2::3])
