@@ -33,6 +33,7 @@ class Restored:
       corpus: the study's tokens and split, verified against the fingerprint in the checkpoint; None where every seed
         speaks a language of its own (train.data.relations.doses).
       trained: what training recorded in packs.json at its end; None where nobody gave it.
+      folder: that of the cell; None where the weights are from nowhere.
     """
 
     cell: str
@@ -43,10 +44,30 @@ class Restored:
     config: dict
     corpus: corpora.Corpus | None
     trained: dict | None = None
+    folder: pathlib.Path | None = None
 
     @functools.cached_property
     def study(self) -> StudyConfig:
         return freeze(self.config)
+
+    @property
+    def kept(self) -> list[int]:
+        """The steps of train.keep_checkpoints before this one whose checkpoints are there, in order."""
+        there = checkpoint.steps_in(self.folder / "checkpoints" / f"pack_{self.pack.index}")
+        return sorted({*there} & {step for step in self.study.train.keep_checkpoints if step < self.step})
+
+    def at(self, step: int) -> "Restored":
+        """The same pack after `step` steps, one of `kept`.
+
+        Raises:
+          InputError: its checkpoint is damaged; that of the pack's end, which counts, is another.
+        """
+        try:
+            return restore(self.folder, self.pack.index, self.corpus, step)
+        except checkpoint.CorruptCheckpoint as error:
+            raise InputError(
+                f"{error} It is one of train.keep_checkpoints; without its folder it is left out."
+            ) from error
 
     def check(self, restored: np.ndarray, recorded: str, of: Callable[[dict], list[float]]) -> None:
         """Compares losses of the restored replicas with those that training recorded.
@@ -109,4 +130,4 @@ def restore(
     add = lambda leaf: jax.ShapeDtypeStruct((count, *leaf.shape), leaf.dtype, sharding=place)  # noqa: E731
     items = checkpoint.restore(folder, step, jax.tree.map(add, whole))
     diverged_at = items["replicas"]["diverged_at"]
-    return Restored(cell.name, trained, items["params"], diverged_at, step, config, corpus)
+    return Restored(cell.name, trained, items["params"], diverged_at, step, config, corpus, folder=cell)

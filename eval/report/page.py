@@ -27,6 +27,7 @@ ORDER = [
     "study.standing",
     "grid.losses",
     "heads.roles",
+    "heads.emergence",
     "measured.relations",
     "grid.rates",
     "grid.training",
