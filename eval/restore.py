@@ -50,6 +50,25 @@ class Restored:
     def study(self) -> StudyConfig:
         return freeze(self.config)
 
+    @property
+    def kept(self) -> list[int]:
+        """The steps of train.keep_checkpoints before this one whose checkpoints are there, in order."""
+        there = checkpoint.steps_in(self.folder / "checkpoints" / f"pack_{self.pack.index}")
+        return sorted({*there} & {step for step in self.study.train.keep_checkpoints if step < self.step})
+
+    def at(self, step: int) -> "Restored":
+        """The same pack after `step` steps, one of `kept`.
+
+        Raises:
+          InputError: its checkpoint is damaged; that of the pack's end, which counts, is another.
+        """
+        try:
+            return restore(self.folder, self.pack.index, self.corpus, step)
+        except checkpoint.CorruptCheckpoint as error:
+            raise InputError(
+                f"{error} It is one of train.keep_checkpoints; without its folder it is left out."
+            ) from error
+
     def check(self, restored: np.ndarray, recorded: str, of: Callable[[dict], list[float]]) -> None:
         """Compares losses of the restored replicas with those that training recorded.
 

@@ -1,7 +1,5 @@
-"""The study's config, frozen: from an ml_collections ConfigDict to dataclasses, every check that needs no data.
-
-configs/default.py gives each field its value and says what it means and its unit; here are its type and its limits.
-"""
+"""The study's config, frozen, with every check that needs no data: configs/default.py gives each field its value and
+says what it means and its unit; here are its type and its limits."""
 
 import dataclasses
 import difflib

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from eval.heads.composition.matching import Correlations, agreement
-from eval.restore import Restored, restore
+from eval.restore import Restored
 from mha.attention import logit_factor
 from mha.kernels import reference
 from mha.transformer import ModelConfig, Transformer
@@ -56,15 +56,10 @@ def measure_cell(packs: list[Restored], split: str, chosen: dict, needed: dict) 
     _check_apart(runs)
     rows = []
     for step in sorted({*packs[0].study.train.keep_checkpoints, packs[0].step}):
-        at_step = [_at(pack, step) for pack in packs]
+        at_step = [pack if step == pack.step else pack.at(step) for pack in packs]
         places = {replica.name: (at_step[packs.index(pack)], row) for replica, pack, row in runs}
         rows += _of_step(at_step, [replica for replica, *_ in runs], places, split)
     return pd.DataFrame(rows, columns=COLUMNS)
-
-
-def _at(pack: Restored, step: int) -> Restored:
-    """The pack as it was after so many steps."""
-    return pack if step == pack.step else restore(pack.folder, pack.pack.index, pack.corpus, step)
 
 
 def _of_step(packs: list[Restored], runs: list[grid.Replica], places: dict, split: str) -> list[tuple]:

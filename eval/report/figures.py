@@ -147,6 +147,32 @@ def _by_cell(rows: pd.DataFrame) -> list[tuple]:
     ]
 
 
+def emergence(lines: pd.DataFrame, cell: str):
+    """A line a role against the training step: its effect, and below it what its targets cost.
+
+    Args:
+      lines: role, step, effect, linked (nats; nan where targets have no loss of their own).
+    """
+    from matplotlib.figure import Figure
+
+    figure, ways = Figure(figsize=SIZE, layout="constrained"), [("effect", "effect"), ("linked", "nats")]
+    ways = ways if lines.linked.notna().any() else ways[:1]
+    panels = figure.subplots(len(ways), sharex=True, squeeze=False)[:, 0]
+    for axes, (column, label) in zip(panels, ways, strict=True):
+        for place, (role, line) in enumerate(lines.groupby("role", sort=False)):
+            look = {"color": style.category(place), "marker": style.marker(place), "markersize": 4}
+            axes.plot(line.step, line[column], label=role if column == "effect" else None, **look)
+        axes.set_ylabel(label)
+        axes.set_xscale("log")
+    panels[0].set_title(f"{cell}: effects" + (", and loss of their targets" if len(ways) > 1 else ""))
+    panels[-1].set_xlabel("training step (log scale)")
+    shown = []
+    for step in sorted(lines.step.unique()):
+        shown += [step] if not shown or step > 1.4 * shown[-1] else []
+    style.ticks(panels[-1].xaxis, shown)
+    return _with_legend(panels[0])
+
+
 def forest(rows: list[dict], margin: float, title: str):
     """Effects with their intervals, a row each, the first in bold with its seeds; the margin as a band about 0."""
     axes = style.axes(title, "difference in loss (nats/token)", "", (6.2, 1.3 + 0.36 * len(rows)))

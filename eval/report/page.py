@@ -29,6 +29,7 @@ ORDER = [
     "heads.roles",
     "heads.composition",
     "heads.stability",
+    "heads.emergence",
     "measured.relations",
     "grid.rates",
     "grid.training",

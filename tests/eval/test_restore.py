@@ -84,6 +84,30 @@ def test_a_checkpoint_of_a_chosen_step(moved, saved, config):
         restore.restore(moved, step=40)
 
 
+def test_the_same_pack_at_a_step_that_was_kept(moved, saved, config):
+    """Those that are there, of those that stay for good."""
+    _, pack, state = saved
+    train = dataclasses.replace(config.train, steps=60, keep_checkpoints=(10, 30, 50, 60))
+    config = dataclasses.replace(config, train=train)
+    corpus, earlier = corpora.open_corpus(moved.parent.parent / "data"), jax.tree.map(lambda leaf: leaf + 1, state)
+    with checkpoint.Saver(moved / "checkpoints" / "pack_0", kept=(30, 50, 60)) as saver:
+        for step in (30, 40, 50, 60):
+            values = loop.items_of(earlier if step == 30 else state)
+            saver.save(step, values, loop.describe(pack, config, corpus.fingerprint))
+    newest = restore.restore(moved)
+    assert newest.step == 60 and newest.kept == [30, 50]
+    then = newest.at(30)
+    assert then.step == 30 and then.corpus is newest.corpus
+    for ours, theirs in zip(jax.tree.leaves(then.params), jax.tree.leaves(earlier.params), strict=True):
+        assert np.asarray(ours).tobytes() == np.asarray(theirs).tobytes()
+    path = max((moved / "checkpoints/pack_0/50/params").rglob("*"), key=lambda path: path.stat().st_size)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="without its folder it is left out"):
+        newest.at(50)
+
+
 def test_the_restored_loss_is_the_trained_one(moved, saved, config):
     workdir, pack, state = saved
     corpus = corpora.open_corpus(workdir.data)
