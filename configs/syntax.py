@@ -18,7 +18,7 @@ def get_config():
         learning_rates=(0.001,),
         tuning_seeds=(),
         extensions=0,
-        init_seeds=(0, 1, 2, 3, 4),
+        init_seeds=(20, 21, 22, 23, 24),
     )
     config.model.update(num_layers=4)
     config.data.update(source="docs", tokenizer="bpe", vocab_size=2_048, seq_len=128, max_bytes=0, piece="all")

@@ -96,6 +96,12 @@ def run(
     known = {name for cell in every_cell for name in (cell.name, cell.shape)}
     strange = [name for name in cells if name not in known]
     refuse(strange and f"--cells names {strange[0]!r}, which is not in the grid; {nearest(strange[0], known)}")
+    shapes = [cell.name for cell in every_cell]
+    refuse(
+        config.claims.cell not in ("", *shapes)
+        and f"claims.cell={config.claims.cell} is no cell of this grid; {nearest(config.claims.cell, shapes)} Or leave "
+        "it empty, --config.claims.cell=."
+    )
     chosen = tuple(cell for cell in every_cell if not cells or {cell.name, cell.shape} & {*cells})
     if mode in TRAINING:
         stages.check(config, chosen)

@@ -49,6 +49,7 @@ def no_training(monkeypatch):
         ("--mode=", "known: data, eval, report, status, study, train"),
         ("--cells=d016_h002", "did you mean d016_h001"),
         ("--cells=d016_h001,d16_h16", "'d16_h16', which is not in the grid; did you mean d016_h016"),
+        ("--config.claims.cell=d16_h16", "claims.cell=d16_h16 is no cell of this grid; did you mean d016_h016"),
         ("--launcher=", "known: here, processes"),
         ("--launcher=proceses", "did you mean processes?"),
         ("--workers=2", "--workers=2 needs --launcher=processes"),
