@@ -1,7 +1,7 @@
 """TransformerLens's side of benchmarks/ablation.py: a hooked forward pass a head, in a process of its own.
 
-Run by the benchmark, in an environment with TransformerLens: PYTHON lens_peer.py WEIGHTS.npz THREADS. Each line on its
-input is answered by one of JSON: the seconds that it took to close every head, and the losses (L, H, windows).
+Run by the benchmark, in an environment with TransformerLens below 3: PYTHON lens_peer.py WEIGHTS.npz THREADS. Each line
+on its input is answered by one of JSON: the seconds that it took to close every head, and the losses (L, H, windows).
 """
 
 import json
