@@ -13,7 +13,7 @@ from eval.measure import probes
 from mha.transformer import Transformer
 from tests.eval import planted
 from tests.eval.heads import restored
-from tests.eval.test_roles import of_plant
+from tests.eval.heads.test_roles import of_plant
 from train.data.relations.language import Links
 
 
