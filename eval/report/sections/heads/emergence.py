@@ -3,8 +3,8 @@
 import numpy as np
 import pandas as pd
 
-from eval.judge import by_model
 from eval.judge.evidence import Evidence
+from eval.judge.single import by_model
 from eval.report import figures as plots
 from eval.report.style import Drawn
 
