@@ -92,7 +92,8 @@ def replica_params(restored: Restored, replica: int) -> dict:
 @functools.lru_cache(maxsize=4)
 def passes(restored: Restored, split: str, most: int) -> list[dict[str, Sums] | None]:
     """By replica the sums of each of its texts, with a profile of OWN; None for one that diverged. The offset that each
-    head was given is that at which it attends most on `tune`."""
+    head was given is that at which it attends most on `tune`; on `tune` itself its attention there is known in the mean
+    alone, the same for every file."""
     model, done = restored.pack.model, []
     delimiters = _delimiters(restored.corpus)
     for replica, watched in enumerate(texts_of(restored, split, most)):
@@ -101,7 +102,11 @@ def passes(restored: Restored, split: str, most: int) -> list[dict[str, Sums] | 
             continue
         offsets = None if split == "tune" else own_offsets(passes(restored, "tune", most)[replica])
         given = replica_params(restored, replica), sums.Profile(offsets, delimiters), width_of(watched)
-        done.append({text: sums.of_model(model, given[0], seen, *given[1:]) for text, seen in watched.items()})
+        found = {text: sums.of_model(model, given[0], seen, *given[1:]) for text, seen in watched.items()}
+        if split == "tune":
+            largest = effects.at_best_offset(found[OWN], apart=(1, -1))
+            found[OWN] = found[OWN]._replace(own_LHF=largest[..., None] * found[OWN].tokens_F)
+        done.append(found)
     return done
 
 
