@@ -33,7 +33,8 @@ def features(sums: Sums) -> tuple[np.ndarray, np.ndarray]:
 def share(values_PLHF: np.ndarray, counts_PF: np.ndarray, seed: int = 0) -> Share:
     """The share of variance between the heads of a layer, of profiles that are seen on half of the files each: the
     covariance of the two halves over their variance, both summed over features that are scaled alike; 1 if a head's
-    profile says which head it is, 0 if it is noise. Its interval is a bootstrap over files, split anew each time.
+    profile says which head it is, 0 if it is noise. Its interval is a bootstrap over files, split anew each time, about
+    the share itself: halves drawn with replacement hold fewer distinct files, and agree less.
 
     Undefined, nan, with one head a layer or fewer than four files.
     """
@@ -43,8 +44,9 @@ def share(values_PLHF: np.ndarray, counts_PF: np.ndarray, seed: int = 0) -> Shar
     draw = np.random.default_rng(seed)
     found = [_of_halves(values_PLHF, counts_PF, draw.permutation(files)) for _ in range(RESAMPLES)]
     resampled = [_of_halves(values_PLHF, counts_PF, _resampled(draw, files)) for _ in range(RESAMPLES)]
-    low, high = np.nanquantile(resampled, [0.025, 0.975])
-    return Share(float(np.nanmean(found)), float(low), float(high))
+    middle = float(np.nanmean(found))
+    low, high = middle + np.nanquantile(resampled, [0.025, 0.975]) - np.nanmean(resampled)
+    return Share(middle, float(low), min(1.0, float(high)))
 
 
 def _resampled(draw: np.random.Generator, files: int) -> np.ndarray:
