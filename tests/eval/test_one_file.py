@@ -86,7 +86,7 @@ def test_a_new_claim_is_judged_and_shown(evidence, monkeypatch, tmp_path):
 
 def test_a_claim_has_what_a_claim_must_have(evidence):
     found = walk.modules(claims)
-    assert sorted(one.ID for one in found) == ["C1", "C2", "C3", "C4a", "C4b"]
+    assert sorted(one.ID for one in found) == ["C1", "C2", "C3", "C4a", "C4b", "C5", "C6", "C7", "C8", "C9a", "C9b"]
     assert all(one.STATEMENT and one.RULE and callable(one.judge) for one in found)
     assert [one.ID for one in verdicts.applying(evidence)] == ["C1", "C2", "C3"]
     why = {one.ID: one.applies(evidence) for one in found}

@@ -152,9 +152,9 @@ def test_scanned_layers_keep_one_residual_each():
 
 def test_intermediates(params):
     _, out = Transformer(CONFIG).apply({"params": params}, tokens(8), want_queries=True)
-    assert set(out) == {"residual", "heads", "query", "key"}
+    assert set(out) == {"residual", "heads", "query", "key", "value"}
     assert [x.shape for x in out["residual"]] == [(3, 12, 8)] * (L + 1)
-    for name in ("heads", "query", "key"):
+    for name in ("heads", "query", "key", "value"):
         assert [x.shape for x in out[name]] == [(3, 12, 4, 2)] * L
 
 

@@ -34,6 +34,7 @@ SMALLEST = (
     "--config.train.warmup_steps=5",
     "--config.dose.look_every=20",
     "--config.dose.documents=8",
+    "--config.heads.texts=0",
 )
 SHRUNK = (
     *SMALLEST,

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 
+from eval.judge.claims import c6_redundancy
 from eval.judge.evidence import Evidence
 from eval.measure.pruning import LAYER
 from eval.report import style
@@ -17,7 +18,7 @@ def context(evidence: Evidence, verdicts) -> dict | None:
     rows = _rows(evidence)
     if rows.empty:
         return None
-    details = next((verdict.details for verdict in verdicts if verdict.id == "C6"), {})
+    details = next((verdict.details for verdict in verdicts if verdict.id == c6_redundancy.ID), {})
     return {"removable": removable(rows), "layers": layers(rows), "recovered": recovered(details.get("rises", []))}
 
 
