@@ -26,6 +26,13 @@ def test_a_study_measures_roles_and_judges_them(study, capsys):
     assert (results / "roles.parquet").read_bytes() == before
 
 
+def test_roles_measured_before_losses_wait_for_them(study):
+    assert study.run(*SMALL, "--measure=roles") == 0
+    assert not (study.workdir / "report" / "index.html").exists()
+    assert study.run("--mode=eval", "--measure=losses") == 0
+    assert "What heads attend to" in (study.workdir / "report" / "index.html").read_text()
+
+
 def test_no_text_leaves_heads_unwatched_and_asking_for_roles_says_why(study, capsys):
     assert study.run() == 0
     assert not (study.workdir / "results" / "roles.parquet").exists()

@@ -43,9 +43,10 @@ def runs(evidence: Evidence, cell: str) -> dict[str, bool]:
 
 def rows(evidence: Evidence, table: str) -> pd.DataFrame:
     """results/<table>.parquet of the judged runs, each at its cell's chosen rate, with the columns `d_model`,
-    `num_heads`, `num_layers` of the cell; empty where there is none. Runs again from perturbed weights are left out."""
+    `num_heads`, `num_layers` of the cell; empty where there is none, or no loss yet by which a rate is chosen. Runs
+    again from perturbed weights are left out."""
     path = evidence.workdir.results / f"{table}.parquet"
-    if not path.exists():
+    if not path.exists() or not (len(evidence.cells) or evidence.config.dose.relations):
         return pd.DataFrame()
     found = read_table(path)
     judged = ~found.init_seed.isin(evidence.config.grid.tuning_seeds)
