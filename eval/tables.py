@@ -73,7 +73,8 @@ def _replica_rows(
     timing, model = read_measured(folder.timing, TIMING), pack.model
     params, shape = budget.parameters(model), ("d_model", "num_heads", "d_k", "num_layers", "logit_scale")
     rows = []
-    for replica, diverged_at in zip(pack.replicas, trained["diverged_at"], strict=True):
+    runs = zip(pack.replicas, trained["diverged_at"], strict=True)
+    for replica, diverged_at in [run for run in runs if run[0].start != grid.PERTURBED]:
         sums = documents[documents.replica == replica.name].groupby("split")[["loss_sum", "tokens", "bytes"]].sum()
         for split in [split for split in measurements.SPLITS if split in sums.index]:
             summed = sums.loc[split]

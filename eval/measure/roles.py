@@ -122,9 +122,9 @@ def _with_rises(
     summed = pd.concat([summed, pd.DataFrame({"layer": [EVERY], "head": [EVERY]})])
     shared = rows[["role", "text", "positional", "offset", "queries", "files"]].iloc[0].to_dict()
     rows = pd.concat([rows, summed.assign(**shared, called=False)], ignore_index=True)
-    model = restored.pack.model
+    model, columns = restored.pack.model, ["rise", "rise_low", "rise_high", "gain"]
     if not model.causal or not rows.queries.iloc[0]:
-        return rows
+        return rows.assign(**dict.fromkeys(columns, np.nan))
     order = np.argsort(-np.nan_to_num(best.effect.ravel(), nan=-np.inf), kind="stable")[:TESTED]
     selections = [(int(one) // heads, int(one) % heads) for one in order]
     selections += [(layer, EVERY) for layer in range(layers)] + [(EVERY, EVERY)]
@@ -146,8 +146,8 @@ def _with_rises(
             mean, low, high = edges.interval(found.queries_F, rise_F)
             gain = found.others - found.linked
             rises.append((*place, mean, low, high, gain))
-    columns = ["layer", "head", "rise", "rise_low", "rise_high", "gain"]
-    return rows.merge(pd.DataFrame(rises, columns=columns), how="left", on=["layer", "head"])
+    found = pd.DataFrame(rises, columns=["layer", "head", *columns])
+    return rows.merge(found, how="left", on=["layer", "head"])
 
 
 def _edges(role: Role, seen: Texts, offset: int | None) -> Links | None:
