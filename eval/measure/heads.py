@@ -12,7 +12,7 @@ from train.config import StudyConfig
 
 IN_STUDY = True
 INACTIVE = 0.1  # of the mean head of its layer, or less, is what an inactive head writes
-SEMANTIC_TEXTS = 32
+SEMANTIC_TEXTS, SEMANTIC_BYTES = 32, 128 << 20  # at most, of the weights of one layer
 
 
 lacks = roles.lacks
@@ -56,6 +56,8 @@ def _of_replica(restored: Restored, split: str, most: int, replica: int, sums) -
     }
     columns |= {"offset": watched.own_offsets({watched.OWN: sums}), "at_offset": effects.at_best_offset(sums, (1, -1))}
     columns |= {name: sums.profile[name].sum(axis=2) / total for name in profile.MEASURES}
+    if not watched.delimiters(restored.corpus):
+        columns["delimiter"] = np.full_like(columns["delimiter"], np.nan)
     columns["inactive"] = columns["output"] <= INACTIVE * columns["output"].mean(axis=1, keepdims=True)
     columns["semantic"] = _semantic(restored, split, most, replica)
     seen = watched.texts_of(restored, split, most)[replica][watched.OWN]
@@ -69,7 +71,9 @@ def _of_replica(restored: Restored, split: str, most: int, replica: int, sums) -
 def _semantic(restored: Restored, split: str, most: int, replica: int) -> np.ndarray:
     """(L, H)."""
     model, params = restored.pack.model, watched.replica_params(restored, replica)
-    seen = watched.texts_of(restored, split, most)[replica][watched.OWN].some(SEMANTIC_TEXTS)
+    seen = watched.texts_of(restored, split, most)[replica][watched.OWN]
+    one = model.num_heads * model.seq_len**2 * 4
+    seen = seen.some(max(2, min(SEMANTIC_TEXTS, SEMANTIC_BYTES // one)))
     tokens, segments = seen.tokens[:, :-1], np.int32(np.arange(model.seq_len) < seen.length[:, None])
     _, intermediates = Transformer(model).apply({"params": params}, tokens, segments, None, True)
     embedding, rows = np.asarray(params["embed"]["embedding"], np.float64), []

@@ -82,8 +82,10 @@ def _tasks(tune: dict[str, Texts], test: dict[str, Texts], causal: bool) -> list
             continue
         both = [(_links(role, seen[role.text]), seen[role.text].tokens) for seen in (tune, test)]
         among = probing.classes(*both[0])
+        if len(among) < 2:
+            continue
         tasks = [probing.task(links, tokens, among, MOST_QUERIES) for links, tokens in both]
-        if min(len(task.label) for task in tasks) >= FEWEST_LINKS and len(among) > 1:
+        if min(len(task.label) for task in tasks) >= FEWEST_LINKS:
             found.append((texts.num_queries(both[0][0]), role, *tasks))
     found.sort(key=lambda each: -each[0])
     return [each[1:] for each in found[:MOST_ROLES]]

@@ -40,14 +40,14 @@ def measure(restored: Restored, split: str, chosen: dict) -> pd.DataFrame:
     whose largest weight is on a linked key), `reference` (the largest,
     and `which` it is), `effect` above it with `error`, `low`, `high`; `above`, the p-value of an effect of at most the
     role's threshold; simultaneous limits `least`, `most`; and, on `test`, `untrained`, the largest effect of an
-    untrained head, and whether the head is `called` by the role: `least` above the threshold and the effect above
-    `untrained`.
+    untrained head, and whether the head is `called` by the role: enough links and files, `least` above the threshold,
+    and the effect above `untrained`.
 
     On `test`, of causal models, the heads that were best on `tune` also have `rise`, what the loss of the role's
     targets rises by without this attention (nats; `rise_low`, `rise_high` 95 % over files). In rows whose head is -1
     `effect` and `mass` are sums over the layer's heads, and `rise` is without this attention in all of them; where the
     layer is -1 too, in all heads of the model. `gain` is by how much less the targets of queries with a link cost than
-    others.
+    others, `others` what these cost.
 
     Runs that only choose a rate, and those whose weights were not drawn, are left out.
     """
@@ -75,7 +75,8 @@ def measure(restored: Restored, split: str, chosen: dict) -> pd.DataFrame:
             if split == "test":
                 threshold = chosen["position"] if role.positional else chosen["content"]
                 best = untrained[id(seen)][role]
-                rows = rows.assign(untrained=best, called=(rows.least > threshold) & (rows.effect > best))
+                called = found.enough & (rows.least > threshold) & (rows.effect > best)
+                rows = rows.assign(untrained=best, called=called)
                 on_tune = watched.effects_of(
                     role, passed["tune"][place][role.text], all_seen["tune"][place][role.text], offset, *thresholds
                 )
@@ -122,7 +123,7 @@ def _with_rises(
     summed = pd.concat([summed, pd.DataFrame({"layer": [EVERY], "head": [EVERY]})])
     shared = rows[["role", "text", "positional", "offset", "queries", "files"]].iloc[0].to_dict()
     rows = pd.concat([rows, summed.assign(**shared, called=False)], ignore_index=True)
-    model, columns = restored.pack.model, ["rise", "rise_low", "rise_high", "gain"]
+    model, columns = restored.pack.model, ["rise", "rise_low", "rise_high", "gain", "others"]
     if not model.causal or not rows.queries.iloc[0]:
         return rows.assign(**dict.fromkeys(columns, np.nan))
     order = np.argsort(-np.nan_to_num(best.effect.ravel(), nan=-np.inf), kind="stable")[:TESTED]
@@ -145,7 +146,7 @@ def _with_rises(
         for (place, _), rise_F in zip(group, found.rise_SF, strict=True):
             mean, low, high = edges.interval(found.queries_F, rise_F)
             gain = found.others - found.linked
-            rises.append((*place, mean, low, high, gain))
+            rises.append((*place, mean, low, high, gain, found.others))
     found = pd.DataFrame(rises, columns=["layer", "head", *columns])
     return rows.merge(found, how="left", on=["layer", "head"])
 

@@ -14,7 +14,8 @@ import numpy as np
 import scipy.stats
 
 from eval.heads.roles.sums import NEAR, Sums
-from eval.judge.intervals import effective_documents
+from eval.heads.roles.texts import FEWEST_LINKS
+from eval.judge.intervals import ENOUGH_DOCUMENTS, effective_documents
 
 REFERENCES = ("best offset", "permuted texts", "elsewhere")
 PREVIOUS, NEXT, OFFSET, LOCAL = "previous token", "next token", "fixed offset", "local"
@@ -50,6 +51,11 @@ class Effects(NamedTuple):
     most: np.ndarray
     queries: int
     files: float
+
+    @property
+    def enough(self) -> bool:
+        """Whether there are links and files enough to say anything by."""
+        return self.queries >= FEWEST_LINKS and self.files >= ENOUGH_DOCUMENTS
 
 
 def content(sums: Sums, relation: int, at_offset_F: np.ndarray, threshold: float) -> Effects:

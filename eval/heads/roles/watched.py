@@ -12,7 +12,7 @@ import numpy as np
 from eval.heads.roles import effects, sums, texts
 from eval.heads.roles.effects import LOCAL, NEXT, OFFSET, PREVIOUS, Effects
 from eval.heads.roles.sums import NEAR, Sums
-from eval.heads.roles.texts import DUPLICATE, INDUCTION, Texts
+from eval.heads.roles.texts import DUPLICATE, FEWEST_LINKS, INDUCTION, Texts
 from eval.restore import Restored
 from mha.transformer import ModelConfig, Transformer
 from train.data import conllu_text, gold
@@ -74,8 +74,10 @@ def roles_of(watched: dict[str, Texts], causal: bool) -> list[Role]:
     roles = [Role(name, OWN, -1, True) for name in (PREVIOUS, *(() if causal else (NEXT,)), OFFSET, LOCAL)]
     for text, seen in watched.items():
         for relation, name in enumerate(seen.relations):
-            one_offset = texts.best_offset(seen.linked(relation))[1] >= ONE_OFFSET
-            roles.append(Role(name, text, relation, bool(one_offset)))
+            links = seen.linked(relation)
+            one_offset = texts.num_queries(links) >= FEWEST_LINKS and texts.best_offset(links)[1] >= ONE_OFFSET
+            taken = name in {role.name for role in roles}
+            roles.append(Role(f"{name} ({text})" if taken else name, text, relation, bool(one_offset)))
     return roles
 
 
@@ -95,13 +97,13 @@ def passes(restored: Restored, split: str, most: int) -> list[dict[str, Sums] | 
     head was given is that at which it attends most on `tune`; on `tune` itself its attention there is known in the mean
     alone, the same for every file."""
     model, done = restored.pack.model, []
-    delimiters = _delimiters(restored.corpus)
+    parting = delimiters(restored.corpus)
     for replica, watched in enumerate(texts_of(restored, split, most)):
         if int(restored.diverged_at[replica]) >= 0:
             done.append(None)
             continue
         offsets = None if split == "tune" else own_offsets(passes(restored, "tune", most)[replica])
-        given = replica_params(restored, replica), sums.Profile(offsets, delimiters), width_of(watched)
+        given = replica_params(restored, replica), sums.Profile(offsets, parting), width_of(watched)
         found = {text: sums.of_model(model, given[0], seen, *given[1:]) for text, seen in watched.items()}
         if split == "tune":
             largest = effects.at_best_offset(found[OWN], apart=(1, -1))
@@ -135,7 +137,7 @@ def best_untrained(
     restored: Restored, watched: dict[str, Texts], roles: list[Role], offsets: list[int], models: int
 ) -> dict[Role, float]:
     """The largest effect of each role among all heads of untrained models of the same shape, which are drawn as
-    training draws them (step 0 of a seed).
+    training draws them (step 0 of a seed); nan where their texts have no link.
 
     Args:
       watched: texts, of which the untrained models see a part.
@@ -153,7 +155,7 @@ def best_untrained(
             else:
                 effect = effects_of(role, found[role.text], fewer[role.text], offset, 0.0, 0.0).effect
             best[role] = max(best[role], float(np.nanmax(effect, initial=-np.inf)))
-    return best
+    return {role: effect if np.isfinite(effect) else np.nan for role, effect in best.items()}
 
 
 def _untrained(model: ModelConfig, models: int) -> Iterator[dict]:
@@ -207,7 +209,7 @@ def _common(corpus: Corpus) -> np.ndarray:
     return order[: int(np.searchsorted(shares, COMMON)) + 1]
 
 
-def _delimiters(corpus: Corpus | None) -> tuple[int, ...]:
+def delimiters(corpus: Corpus | None) -> tuple[int, ...]:
     """The tokens that are punctuation or a line's end, of text as bytes."""
     if corpus is None or corpus.has_floor or corpus.tokenizer is not None or corpus.bos != 256:
         return ()

@@ -23,7 +23,7 @@ RULE = (
     "supported in a cell if some role is, refuted if every role that can be tested is, else undecided"
 )
 LEARNT_EXCESS = 0.05  # nats a bit above its floor at most: a relation of a language is learnt
-LEARNT_RISE = 0.1  # nats at least that copies cost more without this attention in all heads: so is induction
+LEARNT_GAIN = 0.5  # of the loss of other targets at least that copied ones cost less: so is induction
 
 
 class Best(NamedTuple):
@@ -95,7 +95,7 @@ def judge(evidence: Evidence) -> Verdict:
         sentence,
         rule,
         claims.content,
-        rule_m.CONFIDENCE,
+        evidence.confidence,
         n=max((part["seeds"] for part in tested), default=0),
         files=files,
         about="new documents" if files >= intervals.ENOUGH_DOCUMENTS else "these documents",
@@ -111,7 +111,7 @@ def _said(part: dict) -> str:
         return f"{part['role']}: not testable, {part['why']}."
     return (
         f"{part['role']}: {part['verdict']}; {part['yes']} of {part['seeds']} models yes, {part['no']} no, "
-        f"{part['open']} open; largest effect {part['effect']:.2f} (median over models), of untrained heads "
+        f"{part['open']} open; the best head's effect {part['effect']:.2f} (median), of untrained heads at most "
         f"{part['untrained']:.2f}."
     )
 
@@ -120,15 +120,17 @@ def _of_cell(evidence: Evidence, cell: str, found: pd.DataFrame) -> list[dict]:
     """What each role of a cell comes to."""
     claims, seeds = evidence.config.claims, by_model.seeds(evidence)
     of_seed = {seed: _of_model(rows, claims) for seed, rows in by_model.by_seed(found).items()}
-    said = {seed: answers(roles) for seed, roles in of_seed.items()}
+    said = {seed: answers(roles, 1 - evidence.confidence) for seed, roles in of_seed.items()}
     learnt = _learnt(evidence, cell, found)
-    test, parts = found[(found.split == "test") & (found["head"] >= 0)], []
-    for role, rows in test.groupby("role", sort=False):
+    of_heads, parts = found[found["head"] >= 0], []
+    for role, rows in of_heads.groupby("role", sort=False):
+        best, rows = by_model.best_on_tune(rows), rows[rows.split == "test"]
         queries, files = int(rows.queries.max()), float(rows.files.max())
-        counted = [seed for seed in seeds if (seed, role) not in learnt or learnt[seed, role]]
-        shares = rule_m.decide([said.get(seed, {}).get(role, OPEN) for seed in counted])
-        why = _why_not(queries, files, shares, len(seeds))
-        best = rows.sort_values("effect").groupby("replica").tail(1)
+        having = {(row.init_seed, row.data_seed) for row in rows.itertuples()}  # of doses some seeds lack a relation
+        asked = [seed for seed in seeds if seed in having or seed not in of_seed]
+        counted = [seed for seed in asked if learnt.get((seed, role), True)]
+        shares = rule_m.decide([said.get(seed, {}).get(role, OPEN) for seed in counted], evidence.confidence)
+        why = _why_not(queries, files, shares, len(asked))
         parts.append(
             {
                 "name": f"{cell}: {role}",
@@ -178,7 +180,7 @@ def _learnt(evidence: Evidence, cell: str, found: pd.DataFrame) -> dict[tuple, b
     learnt = {}
     whole = found[(found.split == "test") & (found.role == INDUCTION) & (found.layer == -1)]
     for row in whole.itertuples():
-        learnt[(row.init_seed, row.data_seed), INDUCTION] = bool(row.rise_low >= LEARNT_RISE)
+        learnt[(row.init_seed, row.data_seed), INDUCTION] = bool(row.gain >= LEARNT_GAIN * row.others)
     path = evidence.workdir.results / "relations.parquet"
     if path.exists():
         relations = read_table(path)

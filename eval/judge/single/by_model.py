@@ -67,6 +67,14 @@ def rows(evidence: Evidence, table: str) -> pd.DataFrame:
     return found.merge(shapes, on="cell")
 
 
+def best_on_tune(rows: pd.DataFrame) -> pd.DataFrame:
+    """Of one role's rows, a row a head and split, those of each replica's head of the largest effect on `tune`, as they
+    are on `test`."""
+    tune = rows[(rows.split == "tune") & rows.effect.notna()].sort_values("effect", kind="stable")
+    best = tune.groupby("replica").tail(1)[["replica", "layer", "head"]]
+    return rows[rows.split == "test"].merge(best)
+
+
 def seeds(evidence: Evidence) -> list[tuple[int, int]]:
     """(init seed, data seed) of the runs that are judged; those without a row of their own answer neither way."""
     return list(grid.judged_seeds(evidence.config))

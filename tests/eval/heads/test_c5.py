@@ -46,7 +46,7 @@ def test_the_claim_in_a_cell_is_decided_by_its_roles(verdicts):
     assert overall(verdicts) == wanted
 
 
-def rows(seed: int, role: str, effects, rise=1.0, queries=900, files=40.0, untrained=0.02) -> list[dict]:
+def rows(seed: int, role: str, effects, gain=1.0, queries=900, files=40.0, untrained=0.02) -> list[dict]:
     """Rows of one model whose heads of layer 0 have these effects, on tune and on test, and of the whole model."""
     name = grid.Replica(RATE, seed, seed).name
     about = {"cell": CELL, "replica": name, "learning_rate": RATE, "init_seed": seed, "data_seed": seed, "role": role}
@@ -58,7 +58,7 @@ def rows(seed: int, role: str, effects, rise=1.0, queries=900, files=40.0, untra
             values |= {"low": effect - 0.02, "high": effect + 0.02, "above": float(effect < 0.12)}
             values |= {"least": effect - 0.03, "most": effect + 0.03, "called": effect > 0.13, "untrained": untrained}
             made.append(about | {"split": split, "layer": 0, "head": head, "rise": 0.5, "gain": 0.2} | values)
-    whole = {"layer": -1, "head": -1, "rise": rise, "rise_low": rise - 0.05, "gain": 0.2, "called": False}
+    whole = {"layer": -1, "head": -1, "rise": 1.0, "gain": gain, "others": 1.5, "called": False}
     made.append(about | {"split": "test"} | whole)
     return made
 
@@ -87,10 +87,10 @@ def test_a_model_without_rows_is_open_and_stays_in_the_denominator(tmp_path):
 
 
 def test_induction_is_judged_in_models_that_learnt_it(tmp_path):
-    made = [row for seed in range(6) for row in rows(seed, "induction", [0.0, 0.6], rise=1.0 if seed else 0.1)]
+    made = [row for seed in range(6) for row in rows(seed, "induction", [0.0, 0.6], gain=1.0 if seed else 0.1)]
     (part,) = judged(tmp_path, made)[1].parts
     assert (part["yes"], part["seeds"], part["verdict"]) == (5, 5, "supported")
-    made = [row for seed in range(6) for row in rows(seed, "induction", [0.0, 0.6], rise=1.0 if seed > 1 else 0.1)]
+    made = [row for seed in range(6) for row in rows(seed, "induction", [0.0, 0.6], gain=1.0 if seed > 1 else 0.1)]
     (tmp_path / "fewer").mkdir()
     verdict = judged(tmp_path / "fewer", made)[1]
     assert verdict.parts[0]["verdict"] is None and "4 of 6 models learnt it" in verdict.notes[0]

@@ -32,7 +32,7 @@ def context(evidence: Evidence, verdicts) -> dict | None:
         "more": max(0, len(shown) - MOST_ROLES),
         "few": few,
         "answering": answering,
-        "best": [_best(test[test.cell == answering], role) for role in shown[:MOST_ROLES]],
+        "best": _bests(found[found.cell == answering], shown[:MOST_ROLES]),
         "bears": _bears(test[(test.cell == answering) & (test["head"] >= 0)]),
         "profiles": [_profile(test[test.cell == cell], profile, cell) for cell in cells] if len(profile) else [],
         "claims": evidence.config.claims,
@@ -47,17 +47,18 @@ def _enough(rows: pd.DataFrame) -> bool:
 def _in_cell(part: dict | None, test: pd.DataFrame, role: str, cell: str) -> dict | None:
     """Of one role in one cell: its verdict, models with a head for it, and heads a model that are called."""
     mine = test[(test.cell == cell) & (test.role == role) & (test["head"] >= 0)]
-    if part is None or mine.empty:
-        return None
-    largest = mine.groupby("replica").effect.max().median()
-    return {**part, "effect": float(largest)}
+    return None if part is None or mine.empty else part
 
 
-def _best(test: pd.DataFrame, role: str) -> dict:
-    """Each model's head of the largest effect, and what taking out the role's edges does: medians over models."""
-    mine = test[test.role == role]
-    of_heads, whole = mine[mine["head"] >= 0], mine[mine.layer == -1]
-    best = of_heads.sort_values("effect").groupby("replica").tail(1)
+def _bests(found: pd.DataFrame, roles: list[str]) -> list[dict]:
+    return [_best(found[found.role == role], role) for role in roles if role in set(found.role)]
+
+
+def _best(found: pd.DataFrame, role: str) -> dict:
+    """Each model's head of the largest effect on tune, and what taking out the role's edges does: medians over models,
+    on test."""
+    best, mine = by_model.best_on_tune(found[found["head"] >= 0]), found[found.split == "test"]
+    whole = mine[mine.layer == -1]
     layers = mine[(mine["head"] < 0) & (mine.layer >= 0)]
     return {
         "role": role,
