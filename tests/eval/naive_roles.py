@@ -76,19 +76,18 @@ def share_at_offset(links, offset: int) -> float:
 def permuted_mass(attention, lengths, links) -> np.ndarray:
     """Reference (b): the mass that a query's links would get from other documents' attention.
 
-    The mean over the other documents that reach the query's position, of their attention there from the same query to
-    the same keys, 0 for a key that one of them does not reach. Where fewer than FEWEST reach it, a key gets what keys
-    at its offset from the query get in the mean over all documents and queries.
+    The mean over the other documents that reach the query and the key, of their attention there. Where fewer than
+    FEWEST reach them, a key gets what keys at its offset from the query get in the mean over all documents and queries.
     """
     num_heads = attention.shape[1]
     sums, queries, at_offset = np.zeros(num_heads), 0, {}
     for (document, query), keys in keys_of_queries(links).items():
         queries += 1
-        others = [n for n in range(len(attention)) if n != document and lengths[n] > query]
         for head in range(num_heads):
             for key in keys:
+                others = [n for n in range(len(attention)) if n != document and lengths[n] > max(query, key)]
                 if len(others) >= FEWEST:
-                    seen = [float(attention[n, head, query, key]) if key < lengths[n] else 0.0 for n in others]
+                    seen = [float(attention[n, head, query, key]) for n in others]
                     sums[head] += sum(seen) / len(seen)
                 else:
                     offset = query - key

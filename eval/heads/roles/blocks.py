@@ -23,7 +23,7 @@ class Block(NamedTuple):
     Attributes:
       there_N: 1 for a link, 0 for padding.
       free_N: 1 / the number of its text's queries that see a link's key and have no link of its relation; 0 if none do.
-      others_N: the weight of each other text at the query's position.
+      others_N: the weight of each other text that has both query and key.
       unlinked_BRT: 1 for a query without a link of the relation, 0 for others and behind a text's end.
     """
 
@@ -49,7 +49,7 @@ def blocks(texts: Texts, size: int, causal: bool, others_T: np.ndarray, width: i
     """Blocks of `size` texts, the last padded with empty ones, all of one shape.
 
     Args:
-      others_T: the weight of each other text where a mean over them is taken, by the query's position.
+      others_T: the weight of each other text where a mean over them is taken, by the later of query and key.
       width: room for so many links a text; 0: for the most that any has.
     """
     count, length = len(texts.tokens), texts.tokens.shape[1] - 1
@@ -67,7 +67,15 @@ def blocks(texts: Texts, size: int, causal: bool, others_T: np.ndarray, width: i
         seeing = np.cumsum(unlinked[..., ::-1], axis=2)[..., ::-1] if causal else unlinked.sum(axis=2, keepdims=True)
         free = np.broadcast_to(seeing, unlinked.shape)[document - first, relation, key]
         free = np.divide(1, free, out=np.zeros(len(free), np.float32), where=free > 0)
-        columns = document - first, query, key, relation, np.ones(len(key), np.float32), free, others_T[query]
+        columns = (
+            document - first,
+            query,
+            key,
+            relation,
+            np.ones(len(key), np.float32),
+            free,
+            others_T[np.maximum(query, key)],
+        )
         padded = [np.pad(column, (0, width - len(key))) for column in columns]
         tokens = np.pad(texts.tokens[first:last, :-1], ((0, size - last + first), (0, 0)))
         integers, floats = [column.astype(np.int32) for column in padded[:4]], [np.float32(each) for each in padded[4:]]

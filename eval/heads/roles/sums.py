@@ -250,13 +250,13 @@ def _asked(reach_T: np.ndarray, causal: bool) -> np.ndarray:
 
 
 def _expected(pattern_LHTS: jax.Array, others_T: np.ndarray, offsets_LHO: np.ndarray) -> jax.Array:
-    """What other texts' attention has at each place, but for a text's own part of it; or, from queries that few others
-    reach, what all texts have at its offset. (L, H, T, S)."""
+    """What other texts' attention has at each place, but for a text's own part of it; or, where few others reach, what
+    all texts have at its offset. (L, H, T, S)."""
     length = len(others_T)
     offset_TS = np.arange(length)[:, None] - np.arange(length) + length - 1
     at_offset = jnp.asarray(np.nan_to_num(offsets_LHO), jnp.float32)[:, :, offset_TS] if (others_T == 0).any() else 0
-    known_T1 = jnp.asarray(others_T, jnp.float32)[None, None, :, None]
-    return jnp.where(known_T1 > 0, pattern_LHTS * known_T1, jnp.broadcast_to(at_offset, pattern_LHTS.shape))
+    known_TS = jnp.asarray(others_T[np.maximum.outer(*[np.arange(length)] * 2)], jnp.float32)[None, None]
+    return jnp.where(known_TS > 0, pattern_LHTS * known_TS, jnp.broadcast_to(at_offset, pattern_LHTS.shape))
 
 
 def _uniform(length_N: np.ndarray, causal: bool) -> np.ndarray:
