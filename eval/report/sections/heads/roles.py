@@ -51,7 +51,9 @@ def _in_cell(part: dict | None, test: pd.DataFrame, role: str, cell: str) -> dic
 
 
 def _bests(found: pd.DataFrame, roles: list[str]) -> list[dict]:
-    return [_best(found[found.role == role], role) for role in roles if role in set(found.role)]
+    """Of each role that some head of the cell was measured in on tune and test."""
+    by_role = {role: found[(found.role == role)] for role in roles}
+    return [_best(mine, role) for role, mine in by_role.items() if len(by_model.best_on_tune(mine[mine["head"] >= 0]))]
 
 
 def _best(found: pd.DataFrame, role: str) -> dict:
