@@ -1,5 +1,6 @@
 """data.labelled: text with gold links beside the text that is trained on, under one tokenizer."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -96,6 +97,8 @@ def test_a_document_keeps_its_split_and_one_that_is_trained_on_is_left_out(tmp_p
     records = [(document.name, document.text) for document in conllu_text.read(ours.labelled)[0]]
     whole, part = documents.beside(records, [], ours), documents.beside(records[::2], [], ours)
     assert {*part["tune"]} <= {*whole["tune"]} and {*part["test"]} <= {*whole["test"]}
+    other = documents.beside(records, [], dataclasses.replace(ours, split_seed=3))
+    assert {*other["test"]} != {*whole["test"]} and {*other["test"], *other["tune"]} == {*whole["test"], *whole["tune"]}
     without = documents.beside(records, whole["tune"][:3], ours)
     assert without == {"tune": whole["tune"][3:], "test": whole["test"]}
     alone = documents.beside(records[:2], [], ours)

@@ -69,7 +69,7 @@ def beside(
       InputError: there are fewer than two.
     """
     known = {document.digest for document in trained_on}
-    ranked = sorted(_distinct(records), key=lambda document: document.digest)
+    ranked = sorted(_distinct(records), key=lambda document: _hash(document, config.split_seed))
     ranked = [document for document in ranked if document.digest not in known]
     refuse(
         len(ranked) < 2
