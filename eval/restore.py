@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mha.transformer import Transformer
+from train import grid
 from train.config import InputError, StudyConfig, freeze, refuse
 from train.data import corpora
 from train.run import checkpoint, feed, packs
@@ -49,6 +50,21 @@ class Restored:
     @functools.cached_property
     def study(self) -> StudyConfig:
         return freeze(self.config)
+
+    @property
+    def finished(self) -> list[int]:
+        """The places in `pack.replicas` of the runs from drawn weights that did not diverge."""
+        runs = enumerate(self.pack.replicas)
+        return [place for place, run in runs if run.start == grid.DRAWN and int(self.diverged_at[place]) < 0]
+
+    @property
+    def judged(self) -> list[int]:
+        """Those of `finished` that do more than choose a learning rate."""
+        return [place for place in self.finished if not grid.chooses(self.pack.replicas[place], self.study)]
+
+    def params_of(self, place: int) -> dict:
+        """The weights of one replica, by its place in `pack.replicas`."""
+        return jax.tree.map(lambda leaf: leaf[place], self.params)
 
     @property
     def kept(self) -> list[int]:

@@ -77,15 +77,10 @@ def load(workdir: Workdir, table: pd.DataFrame, corpus: Corpus) -> Losses:
     own = runs[["cell", "learning_rate", *SEED, "status"]].assign(replica=names)
     documents = documents[documents.split == "test"].merge(own)
     trained_on = pd.Series(corpus.names[slice(*corpus.splits["train"])])
-    files, trained_on = (file_of(corpus, names) for names in (documents.document, trained_on))
+    files, trained_on = (names.map(corpus.file_of) for names in (documents.document, trained_on))
     apart = not set(files) & set(trained_on)
     counted = documents.loss_sum.where(documents.status == "done", unigram * documents.tokens)
     return Losses(cells, runs, choosing, documents.assign(file=files, counted=counted), unigram, apart)
-
-
-def file_of(corpus: Corpus, documents: pd.Series) -> pd.Series:
-    """The source file of each document."""
-    return documents if corpus.unit == "document" else documents.str.rpartition("@")[0]
 
 
 def difference(losses: Losses, cell: str, other: str) -> pd.DataFrame:

@@ -28,10 +28,10 @@ def measure(restored: Restored, split: str, chosen: dict) -> pd.DataFrame:
     """
     layers, heads, parts = restored.pack.model.num_layers, restored.pack.model.num_heads, []
     about = _pairs(layers, heads)
-    params, lost = jax.device_get((restored.params, restored.diverged_at))
+    lost = jax.device_get(restored.diverged_at)
     for row, replica in enumerate(restored.pack.replicas):
         if split == "test" and lost[row] < 0:
-            found = scores.compositions(jax.tree.map(lambda leaf, row=row: leaf[row], params))
+            found = scores.compositions(jax.device_get(restored.params_of(row)))
             flat = {name: value.ravel().astype(np.float32) for name, value in found._asdict().items()}
             parts.append(about.assign(replica=replica.name, **flat)[about.itself.to_numpy() == 0][COLUMNS])
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=COLUMNS)

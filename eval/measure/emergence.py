@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from eval.heads.roles import sums, targets, texts, watched
+from eval.heads.roles import sums, targets, watched
 from eval.heads.roles.sums import Sums
 from eval.heads.roles.texts import Texts
 from eval.heads.roles.watched import Role
@@ -51,8 +51,7 @@ def measure(restored: Restored, split: str, chosen: dict) -> pd.DataFrame:
 
     For `fixed offset` each head is held to the offset at which it attends most at the end.
     """
-    lost, judged, most = np.asarray(restored.diverged_at) >= 0, roles.judged(restored), chosen["texts"]
-    places = [place for place in range(len(lost)) if judged[place] and not lost[place]]
+    places, most = restored.judged, chosen["texts"]
     if not places:
         return pd.DataFrame(columns=COLUMNS)
     on_tune, model = watched.texts_of(restored, "tune", most), restored.pack.model
@@ -61,13 +60,13 @@ def measure(restored: Restored, split: str, chosen: dict) -> pd.DataFrame:
     followed = {}
     for place in places:
         fewer = _fewer(on_tune[place])
-        found = _passed(model, watched.replica_params(restored, place), fewer, own[place])
+        found = _passed(model, restored.params_of(place), fewer, own[place])
         followed[place] = _followed(on_tune[place], fewer, found, model.causal)
     tables = []
     for step in (*restored.kept, restored.step):
         then = restored if step == restored.step else restored.at(step)
         for place in places:
-            params = watched.replica_params(then, place)
+            params = then.params_of(place)
             rows = _of_replica(model, params, _fewer(seen[place]), followed[place], own[place])
             tables.append(rows.assign(replica=restored.pack.replicas[place].name, step=step))
     return pd.concat(tables, ignore_index=True)[COLUMNS]
@@ -86,7 +85,7 @@ def _followed(seen: dict[str, Texts], fewer: dict[str, Texts], found: dict[str, 
     """The roles in the texts of tune, with the best of each head among what was `found` in the `fewer` at the end."""
     followed = []
     for role in watched.roles_of(seen, causal):
-        offset = texts.best_offset(seen[role.text].linked(role.relation))[0] if role.relation >= 0 else 0
+        offset = watched.fixed_offset(role, seen)
         effect = watched.effects_of(role, found[role.text], fewer[role.text], offset, 0.0, 0.0).effect
         if np.isfinite(effect).any():
             head = np.unravel_index(np.nanargmax(effect), effect.shape)

@@ -34,14 +34,12 @@ def measure(restored: Restored, split: str, chosen: dict) -> pd.DataFrame:
     `copying`, whether it raises the logit of the token that it attends to, by its weights (copying.scores).
     And of the whole model, the same in all its rows, `distinct` with `distinct_low`, `distinct_high` (distinct.share).
     """
-    judged = roles.judged(restored)
-    model, passed = restored.pack.model, watched.passes(restored, split, chosen["texts"]) if any(judged) else []
+    model, passed = restored.pack.model, watched.passes(restored, split, chosen["texts"])
     tables = [
         _of_replica(restored, split, chosen["texts"], place, found[watched.OWN]).assign(
             replica=restored.pack.replicas[place].name
         )
-        for place, found in enumerate(passed)
-        if found is not None and judged[place]
+        for place, found in passed.items()
     ]
     layers, heads = np.meshgrid(np.arange(model.num_layers), np.arange(model.num_heads), indexing="ij")
     tables = [table.assign(layer=layers.ravel(), head=heads.ravel()) for table in tables]
@@ -62,7 +60,7 @@ def _of_replica(restored: Restored, split: str, most: int, replica: int, sums) -
     columns["semantic"] = _semantic(restored, split, most, replica)
     seen = watched.texts_of(restored, split, most)[replica][watched.OWN]
     tokens = copying.frequent(seen.tokens[:, :-1], seen.length)
-    columns["copying"] = copying.scores(watched.replica_params(restored, replica), tokens)
+    columns["copying"] = copying.scores(restored.params_of(replica), tokens)
     of_heads = distinct.share(*distinct.features(sums))
     table = pd.DataFrame({name: np.ravel(values) for name, values in columns.items()})
     return table.assign(distinct=of_heads.share, distinct_low=of_heads.low, distinct_high=of_heads.high)
@@ -70,7 +68,7 @@ def _of_replica(restored: Restored, split: str, most: int, replica: int, sums) -
 
 def _semantic(restored: Restored, split: str, most: int, replica: int) -> np.ndarray:
     """(L, H)."""
-    model, params = restored.pack.model, watched.replica_params(restored, replica)
+    model, params = restored.pack.model, restored.params_of(replica)
     seen = watched.texts_of(restored, split, most)[replica][watched.OWN]
     one = model.num_heads * model.seq_len**2 * 4
     seen = seen.some(max(2, min(SEMANTIC_TEXTS, SEMANTIC_BYTES // one)))

@@ -42,12 +42,11 @@ def measure_cell(packs: list[Restored], split: str, chosen: dict, needed: dict[s
     if split == "test" and len(roles):
         windows, files = windows_of(packs[0].corpus, split, packs[0].pack.model.seq_len)
         for pack in packs:
-            params = jax.device_get(pack.params)
             for row, replica in enumerate(pack.pack.replicas):
                 called = roles[(roles.replica == replica.name) & (roles.called == True) & (roles["head"] >= 0)]  # noqa: E712
                 reading = list(readers_of(called))
                 if reading:
-                    own = jax.tree.map(lambda leaf, row=row: leaf[row], params)
+                    own = jax.device_get(pack.params_of(row))
                     rows = of_replica(pack.pack.model, own, windows, files, reading, chosen["batch_size"])
                     tables.append(rows.assign(replica=replica.name)[COLUMNS])
     return pd.concat(tables[1:] or tables, ignore_index=True)
@@ -68,9 +67,7 @@ def windows_of(corpus: Corpus, split: str, seq_len: int) -> tuple[Windows, np.nd
     count = len(seen.length)
     chosen = np.unique(np.linspace(0, count - 1, min(count, MOST_WINDOWS)).round().astype(int))
     tokens, length, document = (np.asarray(part)[chosen] for part in (seen.tokens, seen.length, seen.document))
-    names = np.array([corpus.names[each] for each in document])
-    if corpus.unit != "document":
-        names = np.array([name.rpartition("@")[0] for name in names])
+    names = np.array([corpus.file_of(corpus.names[each]) for each in document])
     return Windows(tokens, length, document, patching.partners(length, document)), names
 
 

@@ -51,13 +51,11 @@ def measure(restored: Restored, split: str, chosen: dict) -> pd.DataFrame:
     A role whose key is any of several near tokens, or the head's own offset, has no token to tell and is left out, as
     are those beyond the MOST_ROLES with the most queries.
     """
-    lost, judged, tables = np.asarray(restored.diverged_at) >= 0, roles.judged(restored), []
-    if split == "test":
-        for place, replica in enumerate(restored.pack.replicas):
-            if judged[place] and not lost[place]:
-                seen = [watched.texts_of(restored, which, chosen["texts"])[place] for which in ("tune", "test")]
-                rows = of_replica(restored.pack.model, watched.replica_params(restored, place), *seen)
-                tables.append(rows.assign(replica=replica.name))
+    tables = []
+    for place in restored.judged if split == "test" else ():
+        seen = [watched.texts_of(restored, which, chosen["texts"])[place] for which in ("tune", "test")]
+        rows = of_replica(restored.pack.model, restored.params_of(place), *seen)
+        tables.append(rows.assign(replica=restored.pack.replicas[place].name))
     return pd.concat(tables, ignore_index=True)[COLUMNS] if tables else pd.DataFrame(columns=COLUMNS)
 
 

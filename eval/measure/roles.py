@@ -10,7 +10,6 @@ from eval.heads.roles.texts import Texts
 from eval.heads.roles.watched import Role
 from eval.restore import Restored
 from mha.transformer import ModelConfig
-from train import grid
 from train.config import StudyConfig
 from train.data.relations.language import Links
 
@@ -37,11 +36,10 @@ def settings(config: StudyConfig) -> dict:
 def measure(restored: Restored, split: str, chosen: dict) -> pd.DataFrame:
     """One row a replica that did not diverge, layer, head and role: `text` it was looked for in, `positional` or not,
     `offset` (the role's best fixed one), `queries` with a link and effective `files`, `mass`, `top` (share of queries
-    whose largest weight is on a linked key), `reference` (the largest,
-    and `which` it is), `effect` above it with `error`, `low`, `high`; `above`, the p-value of an effect of at most the
-    role's threshold; simultaneous limits `least`, `most`; and, on `test`, `untrained`, the largest effect of an
-    untrained head, and whether the head is `called` by the role: enough links and files, `least` above the threshold,
-    and the effect above `untrained`.
+    whose largest weight is on a linked key), `reference` (the largest, and `which` it is), `effect` above it with
+    `error`, `low`, `high`; `above`, the p-value of an effect of at most the role's threshold; simultaneous limits
+    `least`, `most`; and, on `test`, `untrained`, the largest effect of an untrained head, and whether the head is
+    `called` by the role: enough links and files, `least` above the threshold, and the effect above `untrained`.
 
     On `test`, of causal models, the heads that were best on `tune` also have `rise`, what the loss of the role's
     targets rises by without this attention (nats; `rise_low`, `rise_high` 95 % over files). In rows whose head is -1
@@ -51,19 +49,16 @@ def measure(restored: Restored, split: str, chosen: dict) -> pd.DataFrame:
 
     Runs that only choose a rate, and those whose weights were not drawn, are left out.
     """
-    runs, of_interest = restored.pack.replicas, judged(restored)
-    if not any(of_interest):
+    if not restored.judged:
         return pd.DataFrame({"replica": pd.Series(dtype=str)})
     most, models = chosen["texts"], chosen["untrained"] * restored.pack.model.num_layers
     all_seen = {which: watched.texts_of(restored, which, most) for which in {"tune", split}}
     passed = {which: watched.passes(restored, which, most) for which in {"tune", split}}
     tables, untrained = [], {}
-    for place, replica in enumerate(runs):
-        if passed[split][place] is None or not of_interest[place]:
-            continue
+    for place in restored.judged:
         seen = all_seen[split][place]
         roles = watched.roles_of(all_seen["tune"][place], restored.pack.model.causal)
-        offsets = [_offset(role, all_seen["tune"][place]) for role in roles]
+        offsets = [watched.fixed_offset(role, all_seen["tune"][place]) for role in roles]
         if split == "test" and id(seen) not in untrained:
             untrained[id(seen)] = watched.best_untrained(restored, seen, roles, offsets, models)
         for role, offset in zip(roles, offsets, strict=True):
@@ -81,18 +76,8 @@ def measure(restored: Restored, split: str, chosen: dict) -> pd.DataFrame:
                     role, passed["tune"][place][role.text], all_seen["tune"][place][role.text], offset, *thresholds
                 )
                 rows = _with_rises(restored, place, role, seen, passed["tune"][place], on_tune, rows)
-            tables.append(rows.assign(replica=replica.name))
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame({"replica": pd.Series(dtype=str)})
-
-
-def judged(restored: Restored) -> list[bool]:
-    """Of each replica whether it is more than a run that chooses a rate, and its weights were drawn."""
-    config = restored.study
-    return [not grid.chooses(run, config) and run.start == grid.DRAWN for run in restored.pack.replicas]
-
-
-def _offset(role: Role, seen: dict[str, Texts]) -> int:
-    return texts.best_offset(seen[role.text].linked(role.relation))[0] if role.relation >= 0 else 0
+            tables.append(rows.assign(replica=restored.pack.replicas[place].name))
+    return pd.concat(tables, ignore_index=True)
 
 
 def _rows(role: Role, offset: int, found: Effects) -> pd.DataFrame:
@@ -130,7 +115,7 @@ def _with_rises(
     selections = [(int(one) // heads, int(one) % heads) for one in order]
     selections += [(layer, EVERY) for layer in range(layers)] + [(EVERY, EVERY)]
     fewer, width = seen[role.text].some(EDGE_TEXTS), watched.width_of(seen)
-    params = watched.replica_params(restored, replica)
+    params = restored.params_of(replica)
     parts = {}
     for layer, head in selections:
         chosen = np.zeros((layers, heads), bool)

@@ -50,6 +50,10 @@ class Corpus:
     notes: tuple[str, ...] = ()  # what reading the source found, in sentences
     labelled: "Corpus | None" = None
 
+    def file_of(self, name: str) -> str:
+        """The source file of a document by its name: a record is a file of its own, a block a part of one."""
+        return name if self.unit == "document" else name.rpartition("@")[0]
+
     @property
     def num_tokens(self) -> np.ndarray:
         """Targets of each document, which are its tokens but BOS: int64 (documents,)."""

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 
-import jax
 import numpy as np
 
 from eval.restore import Restored
@@ -14,23 +13,21 @@ from train.data.gold import EvalWindows
 def judged(restored: Restored) -> Iterator[tuple[grid.Replica, dict]]:
     """The runs of a pack that are judged, with their weights: not diverged, from drawn weights, and no runs that only
     choose a learning rate."""
-    for replica, params in finished(restored):
-        if not grid.chooses(replica, restored.study):
-            yield replica, params
+    for place in restored.judged:
+        yield restored.pack.replicas[place], restored.params_of(place)
 
 
 def finished(restored: Restored) -> Iterator[tuple[grid.Replica, dict]]:
     """The runs of a pack from drawn weights that did not diverge, with their weights."""
-    for row, replica in enumerate(restored.pack.replicas):
-        if replica.start == grid.DRAWN and int(restored.diverged_at[row]) < 0:
-            yield replica, jax.tree.map(lambda leaf, row=row: leaf[row], restored.params)
+    for place in restored.finished:
+        yield restored.pack.replicas[place], restored.params_of(place)
 
 
 def files(corpus: Corpus, split: str, windows: EvalWindows) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Names of the source files of a split, how many of their tokens `windows` count, and the number of each window's
     file: a document that is a record is a file of its own."""
     first, last = corpus.splits[split]
-    names = [name if corpus.unit == "document" else name.rpartition("@")[0] for name in corpus.names[first:last]]
+    names = [corpus.file_of(name) for name in corpus.names[first:last]]
     known = list(dict.fromkeys(names))
     number = {name: place for place, name in enumerate(known)}
     of_document = np.array([number[name] for name in names])

@@ -1,5 +1,6 @@
 """What the heads of a restored cell are watched on: its texts, the roles in them, and one pass over them a replica."""
 
+import dataclasses
 import functools
 import string
 from collections.abc import Iterator
@@ -87,28 +88,26 @@ def width_of(watched: dict[str, Texts]) -> int:
     return max(*local, *(int(np.bincount(seen.links.document).max(initial=0)) for seen in watched.values()))
 
 
-def replica_params(restored: Restored, replica: int) -> dict:
-    return jax.tree.map(lambda leaf: leaf[replica], restored.params)
+def fixed_offset(role: Role, seen: dict[str, Texts]) -> int:
+    """The best fixed offset of a role in the texts of `tune`; 0 of one without links."""
+    return texts.best_offset(seen[role.text].linked(role.relation))[0] if role.relation >= 0 else 0
 
 
 @functools.lru_cache(maxsize=4)
-def passes(restored: Restored, split: str, most: int) -> list[dict[str, Sums] | None]:
-    """By replica the sums of each of its texts, with a profile of OWN; None for one that diverged. The offset that each
-    head was given is that at which it attends most on `tune`; on `tune` itself its attention there is known in the mean
+def passes(restored: Restored, split: str, most: int) -> dict[int, dict[str, Sums]]:
+    """By place of each judged replica the sums of each of its texts, with a profile of OWN. The offset that each head
+    was given is that at which it attends most on `tune`; on `tune` itself its attention there is known in the mean
     alone, the same for every file."""
-    model, done = restored.pack.model, []
-    parting = delimiters(restored.corpus)
-    for replica, watched in enumerate(texts_of(restored, split, most)):
-        if int(restored.diverged_at[replica]) >= 0:
-            done.append(None)
-            continue
-        offsets = None if split == "tune" else own_offsets(passes(restored, "tune", most)[replica])
-        given = replica_params(restored, replica), sums.Profile(offsets, parting), width_of(watched)
+    model, done, parting = restored.pack.model, {}, delimiters(restored.corpus)
+    for place in restored.judged:
+        watched = texts_of(restored, split, most)[place]
+        offsets = None if split == "tune" else own_offsets(passes(restored, "tune", most)[place])
+        given = restored.params_of(place), sums.Profile(offsets, parting), width_of(watched)
         found = {text: sums.of_model(model, given[0], seen, *given[1:]) for text, seen in watched.items()}
         if split == "tune":
             largest = effects.at_best_offset(found[OWN], apart=(1, -1))
             found[OWN] = found[OWN]._replace(own_LHF=largest[..., None] * found[OWN].tokens_F)
-        done.append(found)
+        done[place] = found
     return done
 
 
@@ -181,9 +180,7 @@ def _of_language(restored: Restored, split: str, seed: int) -> Texts:
 
 def _of_corpus(corpus: Corpus, split: str, seq_len: int, causal: bool) -> Texts:
     windows = eval_windows(corpus, split, seq_len)
-    names = [corpus.names[document] for document in windows.document]
-    if corpus.unit != "document":
-        names = [name.rpartition("@")[0] for name in names]
+    names = [corpus.file_of(corpus.names[document]) for document in windows.document]
     file = np.unique(names, return_inverse=True)[1]
     links, relations = NONE, ()
     if corpus.gold is not None:
@@ -197,7 +194,7 @@ def _of_corpus(corpus: Corpus, split: str, seq_len: int, causal: bool) -> Texts:
 def _with_counts(seen: Texts, corpus: Corpus) -> Texts:
     counts = np.bincount(corpus.tokens_of("train"), minlength=corpus.vocab_size)
     counts[corpus.bos] = len(corpus.tokens_of("train"))  # at the begin of every text, so not rare
-    return Texts(seen.tokens, seen.length, seen.file, seen.links, seen.relations, counts)
+    return dataclasses.replace(seen, counts=counts)
 
 
 def _common(corpus: Corpus) -> np.ndarray:

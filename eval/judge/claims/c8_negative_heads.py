@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pandas as pd
 
-from eval.judge import rule_m, rules
+from eval.judge import intervals, rule_m, rules
 from eval.judge.evidence import Evidence
 from eval.judge.paired import decision
 from eval.judge.rule_m import OPEN
@@ -14,7 +14,7 @@ from eval.judge.verdict import Verdict
 
 ID = "C8"
 STATEMENT = "Removing some heads lowers the loss"
-RULE = f"{negative.RULE.format(margin=negative.MARGIN, files=by_model.FEWEST_FILES)}; {rule_m.RULE}"
+RULE = f"{negative.RULE.format(margin=negative.MARGIN, files=intervals.ENOUGH_DOCUMENTS)}; {rule_m.RULE}"
 KINDS = ("zero", "mean")
 OUTCOMES = {
     rules.SUPPORTED: f"some head costs the model more than {negative.MARGIN:g} nats/token",

@@ -11,7 +11,6 @@ from eval.judge.verdict import Shown, Verdict
 from train import grid
 from train.workdir import read_table
 
-FEWEST_FILES = 20
 CROSSED = "grid.seeds=crossed runs each init and each data order several times, so its runs are no independent seeds."
 
 
@@ -103,8 +102,8 @@ def missing(evidence: Evidence, table: pd.DataFrame, cell: str, lacks: str) -> l
         f"{cell} has {found} fresh seeds of {planned}.": found < planned,
         f"Rule M takes {rule_m.FEWEST_SEEDS} fresh seeds or more, and {cell} has {found}.":
             found < rule_m.FEWEST_SEEDS,
-        f"Of source files the test split has {files}, and the rule takes {FEWEST_FILES} or more: raise "
-        f"data.test_fraction or data.max_bytes.": 0 < files < FEWEST_FILES,
+        f"Of source files the test split has {files}, and the rule takes {intervals.ENOUGH_DOCUMENTS} or more: raise "
+        f"data.test_fraction or data.max_bytes.": 0 < files < intervals.ENOUGH_DOCUMENTS,
     }  # fmt: skip
     return [sentence for sentence, holds in said.items() if holds]
 

@@ -8,7 +8,6 @@ from eval.judge import over_files, stats
 from eval.judge.rule_m import NO, OPEN, YES
 
 MARGIN = 0.003  # nats a token; at 64 heads noise of .0006 to .0009 a head could not show less
-FEWEST_FILES = 20
 RULE = (
     "candidates are heads whose removal lowers the loss on tune under zero and under mean ablation; on test a t over "
     "source files; yes: some candidate's upper limits are below -{margin:g} nats/token under both ablations, Holm over "

@@ -4,7 +4,6 @@ import numpy as np
 import pandas as pd
 
 from eval.heads.importance import orders
-from eval.judge import losses
 from eval.judge.evidence import Evidence
 from eval.judge.single import by_model, redundancy
 from eval.measure import pruning
@@ -141,7 +140,7 @@ def rises(evidence: Evidence, alpha: float) -> pd.DataFrame:
     of the same seed, with its interval over source files and the answer; `replica` is the run that it went on from, or
     of FROM_SCRATCH the one whose heads it lacks. Diverged runs have no row."""
     documents = pd.read_parquet(evidence.workdir.results / "documents.parquet")
-    documents = documents[documents.split == "test"].assign(file=losses.file_of(evidence.corpus, documents.document))
+    documents = documents[documents.split == "test"].assign(file=documents.document.map(evidence.corpus.file_of))
     lost = _replicas(evidence).query("split == 'test' and status == 'diverged'")
     gone, rows = set(zip(lost.cell, lost.stage, lost.init_seed, strict=True)), []
     for cell in by_model.cells(evidence):

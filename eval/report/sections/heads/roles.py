@@ -26,8 +26,7 @@ def context(evidence: Evidence, verdicts) -> dict | None:
     return {
         "cells": cells,
         "rows": [
-            {"role": role, "cells": [_in_cell(by_place.get((role, cell)), test, role, cell) for cell in cells]}
-            for role in shown[:MOST_ROLES]
+            {"role": role, "cells": [by_place.get((role, cell)) for cell in cells]} for role in shown[:MOST_ROLES]
         ],
         "more": max(0, len(shown) - MOST_ROLES),
         "few": few,
@@ -44,15 +43,9 @@ def _enough(rows: pd.DataFrame) -> bool:
     return bool(rows.queries.max() >= FEWEST_LINKS and rows.files.max() >= intervals.ENOUGH_DOCUMENTS)
 
 
-def _in_cell(part: dict | None, test: pd.DataFrame, role: str, cell: str) -> dict | None:
-    """Of one role in one cell: its verdict, models with a head for it, and heads a model that are called."""
-    mine = test[(test.cell == cell) & (test.role == role) & (test["head"] >= 0)]
-    return None if part is None or mine.empty else part
-
-
 def _bests(found: pd.DataFrame, roles: list[str]) -> list[dict]:
     """Of each role that some head of the cell was measured in on tune and test."""
-    by_role = {role: found[(found.role == role)] for role in roles}
+    by_role = {role: found[found.role == role] for role in roles}
     return [_best(mine, role) for role, mine in by_role.items() if len(by_model.best_on_tune(mine[mine["head"] >= 0]))]
 
 
